@@ -1,0 +1,55 @@
+# Everything runs with the programs of .venv (python, mpiexec, snakemake), never with the system's.
+# SHELL is set because make looks up a simple command on its own PATH and not on this one otherwise.
+SHELL := bash
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+# Containers often set this; each start of Snakemake or torch then compiles its modules again (3-6 s).
+unexport PYTHONDONTWRITEBYTECODE
+
+TOOLS := envs/all.lock.txt envs/test.lock.txt
+REPORT := results/report.zip
+# What the report shows, or is made from.
+SHOWN := $(wildcard results rules Snakefile config.yaml)
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+	@echo "Settings: TORCH=cuda (CUDA build of torch), PYTHON=python3.12 (another interpreter)"
+
+run: venv  ## run the default config.yaml and make its report
+	@snakemake all
+	@if [ -e $(REPORT) ] && [ -z "$$(find $(SHOWN) -type f -newer $(REPORT) -print -quit)" ]; \
+	then echo "The report is up to date."; \
+	else snakemake --report .snakemake/report.zip && mv .snakemake/report.zip $(REPORT); fi
+	@python -m skyproof summary results
+
+test: tools  ## run the tests; T='tests/unit -k seeds' chooses some
+	python -m pytest $(T)
+
+bench: tools  ## measure the figures of benchmarks/
+	python -m benchmarks $(B)
+
+lint: tools  ## ruff, snakefmt, mypy, snakemake --lint
+	ruff check .
+	ruff format --check .
+	snakefmt --check Snakefile rules
+	mypy
+	snakemake --lint
+
+format: tools  ## rewrite the code in the project's format
+	ruff check --fix .
+	ruff format .
+	snakefmt Snakefile rules
+
+locks: tools  ## compile envs/*.lock.txt anew; UPGRADE=--upgrade for newer versions
+	envs/lock $(UPGRADE)
+
+clean:  ## remove .venv and caches; results and logs stay
+	rm -rf .venv .venv.lock .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+venv:
+	@scripts/make_venv .venv
+
+tools:
+	@scripts/make_venv .venv $(TOOLS)
+
+.PHONY: help run test bench lint format locks clean venv tools

@@ -1,0 +1,26 @@
+"""Sky-survey learning systems: generate or ingest, split, train, infer, evaluate."""
+
+from snakemake.utils import min_version
+
+min_version("9.27")
+
+
+configfile: f"{workflow.basedir}/config.yaml"
+
+
+report: "rules/report/workflow.rst"
+
+
+include: "rules/common.smk"
+
+
+for system in CONFIG.systems:
+
+    include: f"rules/{system}.smk"
+
+
+rule all:
+    """Every system that the configuration names."""
+    default_target: True
+    input:
+        [getattr(rules, system).input for system in CONFIG.systems],

@@ -1,0 +1,56 @@
+"""Helpers of all systems - the checked configuration, options, code digests, resources."""
+
+import sys
+from shlex import join, quote
+
+from snakemake.exceptions import WorkflowError
+
+# The package comes from the checkout, here and in every job, environment or image.
+SCRIPTS = f"{workflow.basedir}/scripts"
+sys.path.insert(0, SCRIPTS)
+shell.prefix(f"export PYTHONPATH={quote(SCRIPTS)}; ")
+
+from skyproof.core.errors import SkyproofError
+from skyproof.core.numerics import threads_of
+from skyproof.core.options import to_words
+from skyproof.workflow.code import code_digest
+from skyproof.workflow.config import load, stage_options
+
+try:
+    CONFIG = load(config)
+except SkyproofError as error:
+    raise WorkflowError(str(error))
+
+
+def options(stage):
+    """The stage's options as words of its command line: exactly what it reads, nothing else."""
+    return join(to_words(stage_options(CONFIG, stage)))
+
+
+def code(stage):
+    """A parameter that changes with any line of ours that the stage imports."""
+    return code_digest(stage)
+
+
+def blocks(items, block_size):
+    """Five-digit names of the blocks that so many items make."""
+    return [f"{number:05d}" for number in range(-(-items // block_size))]
+
+
+def braces(pattern, names):
+    """Name the files of all blocks in one short word, which the shell expands.
+
+    A line that spells out thousands of files is longer than the kernel takes. (A function, as
+    Snakemake would take the braces for a wildcard.)
+    """
+    return lambda wildcards: pattern.format(block=f"{{{names[0]}..{names[-1]}}}")
+
+
+def doubling(amount):
+    """A resource that is doubled at each further attempt."""
+    return lambda wildcards, attempt: int(amount * 2 ** (attempt - 1))
+
+
+def one_rank_each(wildcards, threads):
+    """MPI stages turn the cores that they get into ranks of one thread."""
+    return threads

@@ -1,0 +1,198 @@
+"""The command line: `python -m skyproof <system>.<stage> --in name=path --out name=path ...`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pydantic
+
+from skyproof.core import numerics
+from skyproof.core.errors import SkyproofError, UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    from skyproof.core.options import File, StageOptions
+
+TOOLS = {
+    "config": "check a configuration file, or write config.yaml and docs/options.md (--write)",
+    "summary": "say in five lines what a run made and where to look",
+}
+
+
+def main(words: list[str] | None = None) -> int:
+    """Dispatch to a stage or a tool; return the exit code."""
+    words = list(sys.argv[1:] if words is None else words)
+    try:
+        if not words or words[0] in ("-h", "--help"):
+            print(_overview())
+            return 0
+        command, rest = words[0], words[1:]
+        if command in TOOLS:
+            return _tool(command, rest)
+        return _stage(command, rest)
+    except SkyproofError as error:
+        print(f"skyproof: error: {error}", file=sys.stderr)
+        return error.exit_code
+
+
+def _overview() -> str:
+    from skyproof.core.options import stages, systems
+
+    lines = [
+        "usage: python -m skyproof <system>.<stage> --in name=path --out name=path [--option value]",
+        "       python -m skyproof <tool> ...",
+        "",
+        "--help after a stage or a tool explains it. The stages:",
+    ]
+    for system in systems():
+        for name, model in stages(system).items():
+            lines.append(f"  {system}.{name:<12} {_first_line(model)}")
+    lines += ["", "The tools:", *(f"  {name:<12} {text}" for name, text in TOOLS.items())]
+    lines += ["", "exit codes: 0 done, 2 usage or configuration, 3 bad input, 4 environment"]
+    return "\n".join(lines)
+
+
+def _first_line(model: type) -> str:
+    return (model.__doc__ or "").strip().splitlines()[0]
+
+
+def _stage(stage: str, words: list[str]) -> int:
+    from skyproof.core.options import from_words, options_model
+
+    if "." not in stage:
+        raise UsageError(f"unknown command {stage}{did_you_mean(stage, TOOLS)}")
+    model = options_model(stage)
+    parser = _parser(stage, model)
+    try:
+        given, rest = parser.parse_known_args(words)
+    except argparse.ArgumentError as error:
+        raise UsageError(str(error)) from None
+    options = from_words(model, _pairs(rest))
+    numerics.enforce(options.numerics, given.threads)
+
+    # The runner imports numpy, which must see the environment of the numerics profile.
+    from skyproof.core.stage import Call, execute
+    from skyproof.workflow.code import code_digest
+
+    call = Call(
+        stage=stage,
+        inputs=_files("input", model.inputs, given.inputs),
+        outputs=_files("output", model.outputs, given.outputs),
+        options=options,
+        ranks=given.ranks,
+        threads=given.threads,
+        device=given.device,
+        code=code_digest(stage),
+        debug=given.debug,
+    )
+    return execute(call)
+
+
+def _parser(stage: str, model: type[StageOptions]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=f"python -m skyproof {stage}",
+        description=model.__doc__,
+        epilog=_reference(model),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        exit_on_error=False,
+    )
+    add: Any = parser.add_argument
+    add("--in", dest="inputs", nargs="+", action="extend", default=[], metavar="name=path")
+    add("--out", dest="outputs", nargs="+", action="extend", default=[], metavar="name=path")
+    add("--ranks", type=_count, default=1, metavar="N", help="MPI ranks that were asked for [1]")
+    add("--threads", type=_count, default=1, metavar="N", help="threads a rank (native numerics) [1]")
+    add("--device", default="cpu", choices=("cpu", "cuda"), help="where a network runs [cpu]")
+    add("--debug", action="store_true", help="show the traceback of an error")
+    return parser
+
+
+def _count(word: str) -> int:
+    value = int(word)
+    if value < 1:
+        raise argparse.ArgumentTypeError("expected a number >= 1")
+    return value
+
+
+def _reference(model: type[StageOptions]) -> str:
+    lines = []
+    for title, declared in (("inputs", model.inputs), ("outputs", model.outputs)):
+        lines.append(f"{title}:")
+        for name, form in declared.items():
+            notes = [n for n, on in (("several", form.many), ("optional", form.optional)) if on]
+            lines.append(f"  {name:<14} {form.meaning}" + (f" ({', '.join(notes)})" if notes else ""))
+    lines.append("options (with units and defaults):")
+    for name, field in model.model_fields.items():
+        lines.append(f"  --{name.replace('_', '-'):<22} {_option_line(field)}")
+    return "\n".join(lines)
+
+
+def _option_line(field: pydantic.fields.FieldInfo) -> str:
+    from skyproof.core.options import unit_of
+
+    unit = f" [{unit_of(field)}]" if unit_of(field) else ""
+    return f"{field.description}{unit}, default {field.get_default(call_default_factory=True)!r}"
+
+
+def _pairs(words: list[str]) -> dict[str, str]:
+    pairs: dict[str, str] = {}
+    rest = iter(words)
+    for word in rest:
+        if not word.startswith("--"):
+            raise UsageError(f"unexpected word {word!r}")
+        name, given, value = word[2:].partition("=")
+        if not given:
+            try:
+                value = next(rest)
+            except StopIteration:
+                raise UsageError(f"option --{name} needs a value") from None
+        pairs[name.replace("-", "_")] = value
+    return pairs
+
+
+def _files(kind: str, declared: dict[str, File], words: list[str]) -> dict[str, list[Path]]:
+    found: dict[str, list[Path]] = {}
+    for word in words:
+        name, given, path = word.partition("=")
+        if not given or not path:
+            raise UsageError(f"{kind} {word!r}: expected name=path")
+        if name not in declared:
+            raise UsageError(f"unknown {kind} {name}{did_you_mean(name, declared)}")
+        found.setdefault(name, []).append(Path(path))
+    for name, form in declared.items():
+        if name not in found and not form.optional:
+            raise UsageError(f"{kind} {name} is missing: --{kind[:-3]} {name}=PATH, {form.meaning}")
+        if len(found.get(name, [])) > 1 and not form.many:
+            raise UsageError(f"{kind} {name} was given {len(found[name])} times; expected one file")
+    return found
+
+
+def _tool(name: str, words: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog=f"python -m skyproof {name}", description=TOOLS[name])
+    if name == "config":
+        parser.add_argument("file", nargs="?", type=Path, help="a configuration to check")
+        parser.add_argument("--write", action="store_true", help="write the generated files here")
+        given = parser.parse_args(words)
+        from skyproof.workflow import config
+
+        if given.write:
+            for path in config.write_generated(Path.cwd()):
+                print(f"wrote {path.relative_to(Path.cwd())}")
+        elif given.file is not None:
+            config.load_file(given.file)
+            print(f"{given.file}: sound")
+        else:
+            print(config.as_yaml(), end="")
+        return 0
+    parser.add_argument("folder", type=Path, help="the folder of results")
+    given = parser.parse_args(words)
+    from skyproof.workflow.summary import summary
+
+    print(summary(given.folder))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,88 @@
+"""The communicator of a stage: mpi4py's, or a serial one with the same small interface."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol, TypeVar
+
+from skyproof.core.errors import EnvironmentProblem
+
+T = TypeVar("T")
+
+
+class Comm(Protocol):
+    """What stages may ask of a communicator."""
+
+    rank: int
+    size: int
+
+    def barrier(self) -> None: ...
+    def bcast(self, value: T) -> T: ...
+    def gather(self, value: T) -> list[T] | None: ...
+    def allgather(self, value: T) -> list[T]: ...
+
+
+class SerialComm:
+    """One rank, no MPI."""
+
+    rank = 0
+    size = 1
+
+    def barrier(self) -> None:
+        return None
+
+    def bcast(self, value: T) -> T:
+        return value
+
+    def gather(self, value: T) -> list[T] | None:
+        return [value]
+
+    def allgather(self, value: T) -> list[T]:
+        return [value]
+
+
+class MPIComm:
+    """All ranks of the MPI world; objects travel pickled, which is enough for names and counts."""
+
+    def __init__(self, world: Any) -> None:
+        self._world = world
+        self.rank = int(world.Get_rank())
+        self.size = int(world.Get_size())
+
+    def barrier(self) -> None:
+        self._world.barrier()
+
+    def bcast(self, value: T) -> T:
+        return self._world.bcast(value, root=0)
+
+    def gather(self, value: T) -> list[T] | None:
+        return self._world.gather(value, root=0)
+
+    def allgather(self, value: T) -> list[T]:
+        return self._world.allgather(value)
+
+
+def connect(ranks: int) -> Comm:
+    """Join the world of `ranks` ranks that the rule asked for.
+
+    A wrong MPI type starts N worlds of one rank, silently, which would all write the same file;
+    hence the world is counted. One rank needs no MPI at all.
+    """
+    if ranks == 1:
+        return SerialComm()
+    try:
+        from mpi4py import MPI
+    except ImportError as error:
+        raise EnvironmentProblem(f"{ranks} ranks need mpi4py and an MPI library: {error}") from None
+    comm = MPIComm(MPI.COMM_WORLD)
+    if comm.size != ranks:
+        raise EnvironmentProblem(
+            f"the rule asked for {ranks} ranks, but this MPI world has {comm.size}; "
+            "start the command with an mpiexec (or srun --mpi type) of the MPI family in use"
+        )
+    return comm
+
+
+def share(items: Sequence[T], comm: Comm) -> list[T]:
+    """Return this rank's share of the items: every size-th one, which balances sorted costs."""
+    return list(items[comm.rank :: comm.size])

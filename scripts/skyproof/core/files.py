@@ -1,0 +1,73 @@
+"""Files that are either whole under their final name or not there."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+TEMPORARY_PREFIX = ".tmp-"
+_CHUNK = 1 << 20
+
+
+def temporary_name(path: Path) -> Path:
+    """Return a name beside `path`, of this host and process; the suffix stays, writers look at it."""
+    return path.with_name(f"{TEMPORARY_PREFIX}{socket.gethostname()}-{os.getpid()}.{path.name}")
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove temporary files of `path` that processes of this host left when they were killed."""
+    prefix = f"{TEMPORARY_PREFIX}{socket.gethostname()}-"
+    for leftover in path.parent.glob(f"{prefix}*.{path.name}"):
+        pid = leftover.name[len(prefix) :].split(".", 1)[0]
+        if pid.isdigit() and int(pid) != os.getpid() and not _alive(int(pid)):
+            leftover.unlink(missing_ok=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def move_into_place(temporary: Path, final: Path) -> None:
+    """Flush `temporary` to disk and rename it; afterwards the file with the final name is whole."""
+    with open(temporary, "rb+") as stream:
+        os.fsync(stream.fileno())
+    os.replace(temporary, final)
+    folder = os.open(final.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Give a temporary path to write to; rename it to `path` if the block ends well, else drop it."""
+    final = Path(path)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(final)
+    temporary = temporary_name(final)
+    try:
+        yield temporary
+        move_into_place(temporary, final)
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def sha256_of(path: str | Path) -> str:
+    """Return the SHA-256 of a file, reading it in pieces: memory does not grow with its size."""
+    digest = hashlib.sha256()
+    with open(path, "rb", buffering=0) as stream:
+        while chunk := stream.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()

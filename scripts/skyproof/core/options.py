@@ -1,0 +1,191 @@
+"""The form in which a stage declares its inputs, outputs and options."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import pydantic
+from pydantic import BaseModel, ConfigDict
+from pydantic.fields import FieldInfo
+
+import skyproof
+from skyproof.core.errors import UsageError, did_you_mean
+
+
+class File(NamedTuple):
+    """One named input or output: what it is, whether it may be several files or left out."""
+
+    meaning: str
+    many: bool = False
+    optional: bool = False
+
+
+def option(default: Any, meaning: str, *, unit: str = "", **bounds: Any) -> Any:
+    """Declare an option: default, meaning, unit, and pydantic's bounds (ge, gt, le, lt, ...)."""
+    return _declare(default, meaning, "own", unit, bounds)
+
+
+def inherited(default: Any, meaning: str, *, unit: str = "", **bounds: Any) -> Any:
+    """Declare an option that a configuration sets once, above the stages, for all that have it."""
+    return _declare(default, meaning, "inherited", unit, bounds)
+
+
+def per_job(default: Any, meaning: str, *, unit: str = "", **bounds: Any) -> Any:
+    """Declare an option that the rule sets for each job; a configuration cannot."""
+    return _declare(default, meaning, "job", unit, bounds)
+
+
+def _declare(default: Any, meaning: str, home: str, unit: str, bounds: dict[str, Any]) -> Any:
+    extra = {"unit": unit, "home": home}
+    return pydantic.Field(
+        default, description=meaning, json_schema_extra=extra, validate_default=True, **bounds
+    )
+
+
+def unit_of(field: FieldInfo) -> str:
+    """Return the unit of an option, or an empty string."""
+    extra = field.json_schema_extra
+    return str(extra.get("unit", "")) if isinstance(extra, dict) else ""
+
+
+def home_of(field: FieldInfo) -> str:
+    """Return where an option is set: 'own' section, 'inherited' from above, or by the 'job'."""
+    extra = field.json_schema_extra
+    return str(extra.get("home", "own")) if isinstance(extra, dict) else "own"
+
+
+class Section(BaseModel):
+    """A part of the configuration: unknown keys are errors, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class StageOptions(Section):
+    """Options of a stage. The class also declares the stage's named inputs and outputs."""
+
+    inputs: ClassVar[dict[str, File]] = {}
+    outputs: ClassVar[dict[str, File]] = {}
+
+    numerics: Literal["portable", "native"] = inherited(
+        "portable",
+        "portable: the same bytes on any x86-64 CPU with AVX2, one thread a rank; "
+        "native: every instruction and thread of this machine",
+    )
+
+
+class SeededOptions(StageOptions):
+    """Options of a stage that draws random numbers."""
+
+    seed: int = inherited(20180501, "root of all random streams", ge=0, lt=2**63)
+
+
+def validate(model: type[BaseModel], values: dict[str, Any], where: str) -> Any:
+    """Build `model` from `values`, turning pydantic's report into one line (UsageError).
+
+    `where` names the source in the message, for instance a configuration file or 'option'.
+    """
+    try:
+        return model.model_validate(values)
+    except pydantic.ValidationError as error:
+        raise UsageError(f"{where}: {_first_problem(model, error)}") from None
+
+
+def _first_problem(model: type[BaseModel], error: pydantic.ValidationError) -> str:
+    problems = [_describe(model, problem) for problem in error.errors()]
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return problems[0] + more
+
+
+def _describe(model: type[BaseModel], problem: Any) -> str:
+    path = [part for part in problem["loc"] if isinstance(part, (str, int))]
+    name = ".".join(map(str, path))
+    if problem["type"] == "extra_forbidden":
+        owner = _owner(model, path[:-1])
+        known = set(owner.model_fields) if owner else set()
+        return f"{name}: unknown name{did_you_mean(str(path[-1]), known)}"
+    message = problem["msg"].removeprefix("Value error, ")
+    message = message[:1].lower() + message[1:]
+    if problem["type"] in ("missing", "value_error"):
+        return f"{name}: {message}" if name else message
+    return f"{name}: {message}, got {problem['input']!r}"
+
+
+def _owner(model: type[BaseModel], path: list[Any]) -> type[BaseModel] | None:
+    for part in path:
+        field = model.model_fields.get(str(part))
+        annotation = field.annotation if field else None
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return None
+        model = annotation
+    return model
+
+
+def to_words(options: StageOptions) -> list[str]:
+    """Return the options as words of a command line, in their order; a job adds its own."""
+    words = []
+    for name, value in options.model_dump(mode="json").items():
+        if value is None or home_of(type(options).model_fields[name]) == "job":
+            continue
+        words += [f"--{name.replace('_', '-')}", _word(value)]
+    return words
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    return json.dumps(value, separators=(",", ":"))
+
+
+def from_words(model: type[StageOptions], words: dict[str, str]) -> Any:
+    """Parse words such as {'n_epochs': '4'} into the model; lists and tables are JSON."""
+    for name in words:
+        if name not in model.model_fields:
+            shown = {field.replace("_", "-") for field in model.model_fields}
+            raise UsageError(
+                f"unknown option --{name.replace('_', '-')}{did_you_mean(name.replace('_', '-'), shown)}"
+            )
+    values = {name: _parse(word, model.model_fields[name]) for name, word in words.items()}
+    return validate(model, values, "option")
+
+
+def _parse(word: str, field: FieldInfo) -> Any:
+    """JSON where it is JSON, for all but plain text options; pydantic checks the type."""
+    if field.annotation is str:
+        return word
+    try:
+        return json.loads(word)
+    except json.JSONDecodeError:
+        return word
+
+
+def systems() -> list[str]:
+    """Return the systems of the package: the folders that hold an options.py."""
+    found = (path.parent.name for base in skyproof.__path__ for path in Path(base).glob("*/options.py"))
+    return sorted(set(found) - {"core"})
+
+
+def stages(system: str) -> dict[str, type[StageOptions]]:
+    """Return the options class of every stage of a system, in the order of their declaration."""
+    if system not in systems():
+        raise UsageError(f"unknown system {system}{did_you_mean(system, systems())}")
+    module = importlib.import_module(f"skyproof.{system}.options")
+    return {
+        name.lower(): value
+        for name, value in vars(module).items()
+        if isinstance(value, type)
+        and issubclass(value, StageOptions)
+        and value.__module__ == module.__name__
+        and value.outputs
+    }
+
+
+def options_model(stage: str) -> type[StageOptions]:
+    """Return the options class of 'system.stage'."""
+    system, _, name = stage.partition(".")
+    known = stages(system)
+    if name not in known:
+        raise UsageError(f"unknown stage {stage}{did_you_mean(name, known)}")
+    return known[name]

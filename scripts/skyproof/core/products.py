@@ -1,0 +1,157 @@
+"""Writers of the product formats. Equal content gives equal bytes: no time, host or path inside.
+
+Each function writes to the path it is given; making that atomic is the caller's business
+(`files.replacing`, or the stage runner). The settings follow measurements of each library: which
+defaults put a time stamp, an address or a random order into a file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write sorted, indented JSON; NaN and infinity are refused (ValueError)."""
+    text = json.dumps(value, sort_keys=True, indent=1, allow_nan=False, default=_plain)
+    Path(path).write_text(text + "\n", encoding="utf-8")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, Path):
+        return value.as_posix()
+    raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+def write_npy(path: str | Path, array: np.ndarray) -> None:
+    """Write one array, C-contiguous and little-endian."""
+    with open(path, "wb") as stream:
+        np.save(stream, little_endian(np.ascontiguousarray(array)), allow_pickle=False)
+
+
+def little_endian(array: np.ndarray) -> np.ndarray:
+    """Return the array with little-endian bytes (the array itself where it has them)."""
+    return array.astype(array.dtype.newbyteorder("<"), copy=False)
+
+
+def write_hdf5(
+    path: str | Path,
+    datasets: Mapping[str, np.ndarray],
+    attributes: Mapping[str, str | int | float] | None = None,
+) -> None:
+    """Write plain HDF5: contiguous datasets in name order, default file version, no times."""
+    import h5py
+
+    with h5py.File(path, "w", track_order=False) as file:
+        for name in sorted(datasets):
+            file.create_dataset(name, data=little_endian(datasets[name]), track_times=False)
+        for name, value in sorted((attributes or {}).items()):
+            file.attrs[name] = value
+
+
+def write_fits_table(
+    path: str | Path,
+    columns: Mapping[str, np.ndarray] | np.ndarray,
+    *,
+    extname: str = "",
+    header: Mapping[str, Any] | None = None,
+) -> None:
+    """Write one binary table in HDU 1. `columns`: a structured array, or name -> [n, ...] arrays."""
+    import fitsio
+
+    if isinstance(columns, np.ndarray):
+        data: Any = columns
+    else:
+        names = list(columns)
+        data = np.zeros(
+            len(columns[names[0]]),
+            dtype=[(n, columns[n].dtype, columns[n].shape[1:]) for n in names],
+        )
+        for name in names:
+            data[name] = columns[name]
+    with fitsio.FITS(str(path), "rw", clobber=True) as file:
+        file.write(data, extname=extname or None, header=_cards(header))
+
+
+def write_fits_image(
+    path: str | Path,
+    image: np.ndarray,
+    *,
+    header: Mapping[str, Any] | None = None,
+    compress: str | None = None,
+    quantize: float = 0.0,
+) -> None:
+    """Write an image [ny, nx] to HDU 1 (compressed, as `.fits.fz`) or HDU 0 (compress=None).
+
+    `quantize` is cfitsio's q level: 0 keeps floats exactly (needs 'GZIP_2'), 4 and more trade
+    noise/q for size ('RICE'). The dither seed comes from the data, never from the clock.
+    """
+    import fitsio
+
+    extra: dict[str, Any] = {}
+    if compress is not None:
+        extra = {"compress": compress, "qlevel": quantize, "dither_seed": "checksum"}
+        if quantize > 0:
+            extra["qmethod"] = "SUBTRACTIVE_DITHER_2"
+    with fitsio.FITS(str(path), "rw", clobber=True) as file:
+        file.write(image, header=_cards(header), **extra)
+
+
+def _cards(header: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    return [{"name": name, "value": value} for name, value in (header or {}).items()]
+
+
+def write_csv(path: str | Path, columns: Mapping[str, Sequence[Any] | np.ndarray]) -> None:
+    """Write columns of equal length as CSV; floats in the shortest form that reads back equal."""
+    names = list(columns)
+    lines = [",".join(names)]
+    lines += [",".join(_cell(v) for v in row) for row in zip(*columns.values(), strict=True)]
+    Path(path).write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, (float, np.floating)):
+        return repr(float(value)) if isinstance(value, (float, np.float64)) else str(value)
+    text = str(value)
+    if any(mark in text for mark in ',"\n'):
+        return '"' + text.replace('"', '""') + '"'
+    return text
+
+
+def write_parquet(path: str | Path, columns: Mapping[str, np.ndarray]) -> None:
+    """Write columns of equal length as Parquet, without the pandas note about library versions."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.table({name: pa.array(values) for name, values in columns.items()})
+    pq.write_table(table, path, compression="zstd", version="2.6")
+
+
+def write_safetensors(
+    path: str | Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any] | None = None
+) -> None:
+    """Write named arrays; the metadata is one JSON string, as several keys come in random order."""
+    from safetensors.numpy import save
+
+    text = json.dumps(dict(metadata or {}), sort_keys=True, separators=(",", ":"))
+    contiguous = {name: np.ascontiguousarray(arrays[name]) for name in sorted(arrays)}
+    Path(path).write_bytes(save(contiguous, metadata={"json": text}))
+
+
+def write_figure(path: str | Path, figure: Figure, *, dpi: int = 110) -> None:
+    """Write a matplotlib figure as PNG without the software tag, and close it."""
+    import matplotlib.pyplot as plt
+
+    figure.savefig(path, format="png", dpi=dpi, metadata={"Software": None})
+    plt.close(figure)

@@ -1,0 +1,281 @@
+"""The runner: does for every stage what every stage needs, so that a stage is science only."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import logging
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, TypeVar
+
+import numpy as np
+
+from skyproof.core import files, products, records, seeds
+from skyproof.core.comm import Comm, SerialComm, connect, share
+from skyproof.core.errors import (
+    EnvironmentProblem,
+    InputError,
+    SkyproofError,
+    from_os_error,
+    is_machine_problem,
+)
+from skyproof.core.numerics import threads_of
+from skyproof.core.options import File, StageOptions
+from skyproof.core.progress import Progress
+
+T = TypeVar("T")
+Work = Callable[[str, records.ItemFiles], Mapping[str, Any] | None]
+
+# Larger inputs enter the recipe by size and time; records and catalogues by content.
+_HASHED_INPUT_BYTES = 16 << 20
+
+
+@dataclass
+class Context:
+    """What the runner hands to a stage besides its files and options."""
+
+    stage: str
+    seed: int | None = None
+    comm: Comm = field(default_factory=SerialComm)
+    threads: int = 1
+    device: str = "cpu"
+    recipe: str = ""
+    log: logging.Logger = field(default_factory=lambda: logging.getLogger("skyproof"))
+    finals: dict[Path, Path] = field(default_factory=dict)
+
+    def stream(self, *names: object) -> np.random.Generator:
+        """Return the random stream of (seed, stage, names...): the same on any rank."""
+        if self.seed is None:
+            raise TypeError(f"{self.stage} declares no seed; derive its options from SeededOptions")
+        return seeds.stream(self.seed, self.stage, *names)
+
+    def progress(self, total: int, label: str) -> Progress:
+        """Return a progress bar (or log lines); silent on all ranks but the first."""
+        return Progress(total, label, self.log, quiet=self.comm.rank != 0)
+
+    def final(self, output: Path) -> Path:
+        """Return the final name of a declared output, whose temporary name the stage was given."""
+        return self.finals.get(output, output)
+
+    def each(
+        self, items: Sequence[str], work: Work, record: Path, *, skip_bad: bool = False
+    ) -> None:
+        """Make every item of a block, shared among the ranks, and write the block's record.
+
+        `work(item, files)` writes the item's files through `files.write(relative)` and returns
+        what the record should say of it. `record` is the declared output, as given to the stage.
+        An item with bad input is named and the others go on; afterwards the block fails with
+        exit 3 (finished items are kept in the journal), or, with `skip_bad`, the record lists
+        it with its reason and without files.
+        """
+        final = self.final(record)
+        journal = records.Journal(final, self.recipe, self.comm.rank)
+        journal.load()
+        self.comm.barrier()  # no rank appends to the journal while another still reads it
+        mine = share(sorted(items), self.comm)
+        progress = self.progress(len(mine), f"{self.stage} {final.stem}")
+        entries: dict[str, dict[str, Any]] = {}
+        bad: dict[str, str] = {}
+        for item in mine:
+            try:
+                entries[item] = records.make_item(item, work, journal)
+            except InputError as error:
+                bad[item] = str(error)
+                self.log.warning("%s left out: %s", item, error)
+            progress.advance(note=item)
+        progress.close()
+        parts = self.comm.gather((entries, bad))
+        on_first_rank(self.comm, lambda: _write_record(record, final, parts or [], skip_bad))
+
+
+def _write_record(
+    record: Path,
+    final: Path,
+    parts: list[tuple[dict[str, Any], dict[str, str]]],
+    skip_bad: bool,
+) -> None:
+    entries = {name: entry for made, _ in parts for name, entry in made.items()}
+    bad = {name: reason for _, refused in parts for name, reason in refused.items()}
+    if bad and not skip_bad:
+        others = f"the other {len(entries)} are done and kept" if entries else "none is done"
+        names = ", ".join(sorted(bad)[:5]) + (", ..." if len(bad) > 5 else "")
+        raise InputError(
+            final.name, f"{len(bad)} items failed ({names}), {others}; first: {bad[min(bad)]}"
+        )
+    for name, reason in bad.items():
+        # A record must not hold the path of a machine.
+        reason = reason.replace(f"{final.parent.resolve()}/", "").replace(f"{final.parent}/", "")
+        entries[name] = {"info": {"bad": reason}, "files": []}
+    products.write_json(record, {"format": records.FORMAT, "items": entries})
+
+
+def on_first_rank(comm: Comm, work: Callable[[], T]) -> T:
+    """Do `work` on rank 0 and give its result, or its error, to all ranks."""
+    outcome: tuple[T | None, Exception | None] = (None, None)
+    if comm.rank == 0:
+        try:
+            outcome = (work(), None)
+        except (SkyproofError, OSError) as error:
+            outcome = (None, error)
+    value, error = comm.bcast(outcome)
+    if error is not None:
+        problem = error if isinstance(error, SkyproofError) else from_os_error(error)
+        problem.collective = True
+        raise problem
+    return value  # type: ignore[return-value]
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a stage, as the command line describes it."""
+
+    stage: str
+    inputs: dict[str, list[Path]]
+    outputs: dict[str, list[Path]]
+    options: StageOptions
+    ranks: int = 1
+    threads: int = 1
+    device: str = "cpu"
+    code: str = ""
+    debug: bool = False
+
+
+def execute(call: Call) -> int:
+    """Run one call on this rank and return its exit code; errors are one line on stderr."""
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr
+    )
+    try:
+        comm = connect(call.ranks)
+    except SkyproofError as error:
+        return _report(error, call)
+    try:
+        _run(call, comm)
+    except Exception as error:
+        alone = not getattr(error, "collective", False)
+        code = _report(error, call) if alone or comm.rank == 0 else _exit_code(error)
+        if alone and comm.size > 1:
+            _abort(code)
+        return code
+    return 0
+
+
+def _run(call: Call, comm: Comm) -> None:
+    on_first_rank(comm, lambda: _check_inputs(call))
+    temporary = on_first_rank(comm, lambda: _prepare_outputs(call))
+    finals = {
+        temp: final for name, temps in temporary.items()
+        for temp, final in zip(temps, call.outputs[name], strict=True)
+    }  # fmt: skip
+    context = Context(
+        stage=call.stage,
+        seed=getattr(call.options, "seed", None),
+        comm=comm,
+        threads=threads_of(call.options.numerics, call.threads),
+        device=call.device,
+        recipe=on_first_rank(comm, lambda: recipe(call)),
+        finals=finals,
+    )
+    declared = type(call.options)
+    module = importlib.import_module(f"skyproof.{call.stage}")
+    try:
+        module.run(
+            _namespace(declared.inputs, call.inputs),
+            _namespace(declared.outputs, temporary),
+            call.options,
+            context,
+        )
+        comm.barrier()
+        on_first_rank(comm, lambda: _commit(call, finals))
+    finally:
+        if comm.rank == 0:
+            for path in finals:
+                with suppress(OSError):
+                    path.unlink(missing_ok=True)
+
+
+def _check_inputs(call: Call) -> None:
+    for name, paths in call.inputs.items():
+        for path in paths:
+            if not path.exists():
+                raise InputError(path, "does not exist", field=f"input {name}")
+
+
+def _prepare_outputs(call: Call) -> dict[str, list[Path]]:
+    temporary = {}
+    for name, paths in call.outputs.items():
+        for path in paths:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            files.remove_leftovers(path)
+        temporary[name] = [files.temporary_name(path) for path in paths]
+    return temporary
+
+
+def _namespace(declared: Mapping[str, File], given: Mapping[str, list[Path]]) -> SimpleNamespace:
+    values: dict[str, Any] = {}
+    for name, form in declared.items():
+        paths = given.get(name, [])
+        values[name] = paths if form.many else (paths[0] if paths else None)
+    return SimpleNamespace(**values)
+
+
+def _commit(call: Call, finals: Mapping[Path, Path]) -> None:
+    for temporary, final in finals.items():
+        if not temporary.is_file():
+            raise SkyproofError(f"{call.stage} did not write its output {final}")
+    for temporary, final in finals.items():
+        files.move_into_place(temporary, final)
+
+
+def recipe(call: Call) -> str:
+    """Return the digest of what decides the products: stage, code, options, content of inputs."""
+    content = {
+        "stage": call.stage,
+        "code": call.code,
+        "options": call.options.model_dump(mode="json"),
+        "inputs": {name: [_identity(p) for p in paths] for name, paths in call.inputs.items()},
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _identity(path: Path) -> str:
+    if path.is_dir():
+        return path.name
+    status = path.stat()
+    if status.st_size <= _HASHED_INPUT_BYTES:
+        return files.sha256_of(path)
+    return f"{status.st_size} bytes at {status.st_mtime_ns}"
+
+
+def _exit_code(problem: BaseException) -> int:
+    if isinstance(problem, SkyproofError):
+        return problem.exit_code
+    if isinstance(problem, OSError) and is_machine_problem(problem):
+        return EnvironmentProblem.exit_code
+    return 1
+
+
+def _report(problem: Exception, call: Call) -> int:
+    if call.debug:
+        traceback.print_exception(problem)
+    if isinstance(problem, OSError) and is_machine_problem(problem):
+        problem = from_os_error(problem)
+    line = str(problem)
+    if not isinstance(problem, SkyproofError):
+        line = f"{type(problem).__name__}: {problem} (a fault of skyproof; --debug shows where)"
+    print(f"skyproof {call.stage}: error: {line}", file=sys.stderr, flush=True)
+    return _exit_code(problem)
+
+
+def _abort(code: int) -> None:
+    """End the whole world: the other ranks may wait for this one for ever."""
+    from mpi4py import MPI
+
+    MPI.COMM_WORLD.Abort(code)

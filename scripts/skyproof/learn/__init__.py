@@ -1,0 +1,1 @@
+"""Training and the judging of trained models, independent of any one system."""

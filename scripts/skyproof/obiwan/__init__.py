@@ -1,0 +1,1 @@
+"""Obiwan: can a network tell injected galaxies from real ones?"""

@@ -1,0 +1,104 @@
+"""What the rules must know before anything runs: how many bricks, which files, how much of what."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from shlex import quote
+from typing import TYPE_CHECKING
+
+from skyproof.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from skyproof.obiwan.options import System
+
+SURVEY_BRICK_PIXELS = 3600
+_PYTHON_MB = 400
+# Measured on one core of a laptop: seconds to make, cut and split 10^6 pixels of a brick in three
+# bands, with room for a slow disk.
+_SECONDS_PER_MEGAPIXEL = 20
+_IMAGES_PER_SECOND = 100
+_STAMPS_PER_SURVEY_BRICK = 2000
+
+
+class Plan:
+    """Counts and estimates of one configured run."""
+
+    def __init__(self, config: System) -> None:
+        self.config = config
+        self.n_bricks = self._count()
+        simulated = config.source == "simulate"
+        pixels = config.simulate.brick_pixels if simulated else SURVEY_BRICK_PIXELS
+        self.megapixels = pixels**2 / 1e6
+        self.stamps = self.n_bricks * (
+            config.simulate.n_real + config.simulate.n_fake if simulated else _STAMPS_PER_SURVEY_BRICK
+        )
+
+    def _count(self) -> int:
+        if self.config.source == "simulate":
+            return self.config.simulate.n_bricks
+        if self.config.source == "ingest":
+            # Exposures tell only when they are read which bricks they cover: one block.
+            for name in ("ccds", "images", "calib"):
+                if not getattr(self.config.exposures, name):
+                    raise UsageError(f"obiwan.exposures.{name}: is needed with source: ingest")
+            return 1
+        return len(read_brick_names(self.config.release.bricks))
+
+    @property
+    def bricks(self) -> str:
+        """The input of the cutouts: a record of bricks, or the release's list of names."""
+        return {
+            "simulate": "results/obiwan/bricks/simulated-{block}.json",
+            "ingest": "results/obiwan/bricks/ingested-{block}.json",
+            "release": self.config.release.bricks,
+        }[self.config.source]
+
+    @property
+    def trees(self) -> str:
+        """Words that name the trees of a release; a record's own folder needs no word."""
+        release = self.config.release
+        if self.config.source != "release":
+            return ""
+        if not release.real:
+            raise UsageError("obiwan.release.real: is needed with source: release")
+        return f"real={quote(release.real)} fake={quote(release.fake or release.real)}"
+
+    @property
+    def brick_mb(self) -> float:
+        """Image and inverse variance of a brick in all bands, float32."""
+        return self.megapixels * 4 * 2 * len(self.config.bands)
+
+    @property
+    def simulate_mb(self) -> float:
+        return 2 * (_PYTHON_MB + 4 * self.brick_mb)
+
+    @property
+    def cutouts_mb(self) -> float:
+        return 2 * (_PYTHON_MB + 4 * self.brick_mb)
+
+    @property
+    def split_mb(self) -> float:
+        per_stamp = 64 * 64 * 4 * 2 * len(self.config.bands) / 1e6
+        return 2 * (_PYTHON_MB + 4 * per_stamp * self.stamps / max(self.n_bricks, 1))
+
+    @property
+    def minutes(self) -> float:
+        """Wall time of a block on one rank."""
+        return 2 + self.config.block_size * self.megapixels * _SECONDS_PER_MEGAPIXEL / 60
+
+    @property
+    def train_minutes(self) -> float:
+        return 5 + self.stamps * self.config.train.n_epochs / _IMAGES_PER_SECOND / 60
+
+
+def read_brick_names(path: str | Path) -> list[str]:
+    """Return the names of a list of bricks: one a line, `#` starts a comment."""
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"obiwan.release.bricks: {path}: cannot be read: {error}") from None
+    names = [line.split("#", 1)[0].strip() for line in lines]
+    names = [name for name in names if name]
+    if not names:
+        raise UsageError(f"obiwan.release.bricks: {path}: names no brick")
+    return names

@@ -1,0 +1,77 @@
+"""Digest of the source that a stage runs, found without importing it.
+
+Snakemake re-runs a rule when its parameters change, not when a module that the stage imports
+does. A rule carries this digest as a parameter, so that an edited line re-runs the stages that
+import it, what follows from them, and nothing else.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+PACKAGE = "skyproof"
+_ROOT = Path(__file__).parents[2]
+
+
+def code_digest(stage: str) -> str:
+    """Return 16 hex digits over the source of 'system.stage' and of all it imports of ours."""
+    digest = hashlib.sha256()
+    for module in sorted(reachable(f"{PACKAGE}.{stage}")):
+        source = _file_of(module)
+        if source is not None:
+            digest.update(module.encode() + b"\0" + hashlib.sha256(source.read_bytes()).digest())
+    return digest.hexdigest()[:16]
+
+
+def reachable(module: str) -> set[str]:
+    """Return the modules of this package that importing `module` executes, itself included.
+
+    Imports under `if TYPE_CHECKING` do not execute and do not count; imports inside functions do.
+    """
+    seen: set[str] = set()
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        waiting += _imports(name)
+        waiting += [".".join(name.split(".")[:n]) for n in range(1, name.count(".") + 1)]
+    return seen
+
+
+@cache
+def _imports(module: str) -> tuple[str, ...]:
+    source = _file_of(module)
+    if source is None:
+        return ()
+    found = []
+    for node in _executed(ast.parse(source.read_bytes(), str(source))):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            found += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return tuple(name for name in found if _file_of(name) is not None)
+
+
+def _executed(node: ast.AST) -> Iterator[ast.AST]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test):
+            continue
+        yield child
+        yield from _executed(child)
+
+
+@cache
+def _file_of(module: str) -> Path | None:
+    if module.split(".")[0] != PACKAGE:
+        return None
+    base = _ROOT.joinpath(*module.split("."))
+    for candidate in (base.with_suffix(".py"), base / "__init__.py"):
+        if candidate.is_file():
+            return candidate
+    return None

@@ -1,0 +1,205 @@
+"""The configuration as one typed model, put together from the options of the systems.
+
+`config.yaml` and `docs/options.md` are generated from it; a test fails when they drift.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import annotated_types
+import pydantic
+import yaml
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from skyproof.core.errors import InputError, UsageError, did_you_mean
+from skyproof.core.options import (
+    Section,
+    SeededOptions,
+    StageOptions,
+    home_of,
+    option,
+    options_model,
+    systems,
+    unit_of,
+    validate,
+)
+
+
+@cache
+def model() -> type[BaseModel]:
+    """Return the model of the whole configuration: common keys, then a section a system."""
+    shared = SeededOptions.model_fields
+    fields: dict[str, Any] = {
+        "systems": (
+            list[str],
+            option(systems(), "the systems to run; their sections are read, others are ignored"),
+        ),
+        "seed": (int, shared["seed"]),
+        "numerics": (shared["numerics"].annotation, shared["numerics"]),
+    }
+    for name in systems():
+        section = importlib.import_module(f"skyproof.{name}.options").System
+        fields[name] = (section, pydantic.Field(section(), description=_summary(section)))
+    return pydantic.create_model("Config", __base__=Section, **fields)
+
+
+def load(values: Mapping[str, Any], where: str = "configuration") -> Any:
+    """Check a configuration and fill in its defaults (UsageError with the first problem)."""
+    for path, _, field in _walk(model()):
+        if _hidden(path, field) and _given(values, path):
+            raise UsageError(f"{where}: {path}: cannot be set here{_home(path, field)}")
+    config = validate(model(), dict(values), where)
+    for name in config.systems:
+        if name not in systems():
+            raise UsageError(f"{where}: systems: unknown system {name}{did_you_mean(name, systems())}")
+    return config
+
+
+def load_file(path: str | Path) -> Any:
+    """Read and check a YAML file of configuration."""
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(path, f"cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        raise UsageError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise UsageError(f"{path}: expected a table of keys and values")
+    return load(values, str(path))
+
+
+def stage_options(config: Any, stage: str) -> StageOptions:
+    """Return the options of 'system.stage': its own section and what it inherits from above."""
+    system, _, name = stage.partition(".")
+    wanted = options_model(stage)
+    section = getattr(config, system)
+    own = getattr(section, name, None)
+    values = own.model_dump() if own is not None else {}
+    for key, field in wanted.model_fields.items():
+        if home_of(field) == "inherited":
+            source = section if key in type(section).model_fields else config
+            values[key] = getattr(source, key)
+    return validate(wanted, values, f"configuration, {stage}")
+
+
+def _given(values: Any, path: str) -> bool:
+    for part in path.split("."):
+        if not isinstance(values, Mapping) or part not in values:
+            return False
+        values = values[part]
+    return True
+
+
+def _hidden(path: str, field: FieldInfo) -> bool:
+    """Say whether a key of a stage's section is set elsewhere: above the stages, or by the rule."""
+    return path.count(".") == 2 and home_of(field) != "own"
+
+
+def _home(path: str, field: FieldInfo) -> str:
+    if home_of(field) == "job":
+        return "; the rule sets it for each job"
+    system, _, key = path.split(".")
+    section = model().model_fields[system].annotation
+    inside = isinstance(section, type) and key in getattr(section, "model_fields", {})
+    return f"; it is set once, as {system}.{key}" if inside else f"; it is set once, as {key}"
+
+
+def _summary(cls: type) -> str:
+    return (cls.__doc__ or "").strip().splitlines()[0]
+
+
+def _walk(cls: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any, FieldInfo]]:
+    """Yield (dotted path, default, field) of a model, sections before their content."""
+    for name, field in cls.model_fields.items():
+        path = f"{prefix}{name}"
+        yield path, field.get_default(call_default_factory=True), field
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _walk(field.annotation, path + ".")
+
+
+def _bounds(field: FieldInfo) -> str:
+    words = []
+    for item in field.metadata:
+        for kind, sign in (("ge", ">="), ("gt", ">"), ("le", "<="), ("lt", "<")):
+            if isinstance(item, getattr(annotated_types, kind.capitalize())):
+                words.append(f"{sign} {getattr(item, kind)}")
+    return ", ".join(words)
+
+
+def _choices(field: FieldInfo) -> str:
+    schema = pydantic.TypeAdapter(field.annotation).json_schema()
+    return ", ".join(map(str, schema.get("enum", [])))
+
+
+def _explained(field: FieldInfo) -> str:
+    unit = f" [{unit_of(field)}]" if unit_of(field) else ""
+    limits = [word for word in (_bounds(field), _choices(field)) if word]
+    return f"{field.description or ''}{unit}" + (f" ({'; '.join(limits)})" if limits else "")
+
+
+def _visible() -> Iterator[tuple[str, Any, FieldInfo]]:
+    """Yield what a user may set: inherited options stand above the stages only."""
+    for path, default, field in _walk(model()):
+        if not _hidden(path, field):
+            yield path, default, field
+
+
+def as_yaml() -> str:
+    """Return the default configuration with a comment a key: the content of config.yaml."""
+    lines = [
+        "# The default run: small synthetic data with known truth, a few minutes on a laptop.",
+        "# Generated by `python -m skyproof config --write` from the options of the stages.",
+    ]
+    for path, default, field in _visible():
+        depth = path.count(".")
+        indent, name = "  " * depth, path.split(".")[-1]
+        if isinstance(default, BaseModel):
+            lines += ["", f"{indent}# {field.description or _summary(type(default))}", f"{indent}{name}:"]
+            if not any(p.startswith(path + ".") for p, _, _ in _visible()):
+                lines[-1] += " {}"
+            continue
+        lines.append(f"{indent}{name}: {_yaml_value(field, default)}  # {_explained(field)}")
+    return "\n".join(lines) + "\n"
+
+
+def _yaml_value(field: FieldInfo, value: Any) -> str:
+    plain = pydantic.TypeAdapter(field.annotation).dump_python(value, mode="json")
+    text = yaml.safe_dump(plain, default_flow_style=True, sort_keys=False, width=10**6)
+    return text.removesuffix("...\n").strip()
+
+
+def as_markdown() -> str:
+    """Return the reference of all options: the content of docs/options.md."""
+    lines = [
+        "# Options",
+        "",
+        "Every key of the configuration, with its default. Generated by",
+        "`python -m skyproof config --write` from the models in each system's `options.py`.",
+    ]
+    head = ["", "| key | default | unit | bounds | meaning |", "|---|---|---|---|---|"]
+    lines += head
+    for path, default, field in _visible():
+        if isinstance(default, BaseModel):
+            lines += ["", f"## {path}", "", field.description or _summary(type(default)), *head]
+            continue
+        limits = "; ".join(word for word in (_bounds(field), _choices(field)) if word)
+        value = _yaml_value(field, default)
+        lines.append(
+            f"| `{path}` | `{value}` | {unit_of(field)} | {limits} | {field.description or ''} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def write_generated(root: Path) -> list[Path]:
+    """Write config.yaml and docs/options.md below `root`; return what was written."""
+    content = {root / "config.yaml": as_yaml(), root / "docs" / "options.md": as_markdown()}
+    for path, text in content.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return list(content)

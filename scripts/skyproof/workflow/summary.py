@@ -1,0 +1,35 @@
+"""What a run made, in a few lines for the person who started it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from skyproof.core.errors import InputError
+from skyproof.core.options import systems
+
+
+def summary(results: Path) -> str:
+    """Return a line a system that was run, then where its pictures, metrics and report lie."""
+    verdicts = {
+        system: path
+        for system in systems()
+        if (path := results / system / "evaluate" / "verdict.md").is_file()
+    }
+    if not verdicts:
+        raise InputError(results, "holds no finished system", expected="<system>/evaluate/verdict.md")
+    lines = [f"{system}: {_headline(path)}" for system, path in verdicts.items()]
+    folders = " ".join(f"{path.parent}/" for path in verdicts.values())
+    lines += [f"pictures and metrics: {folders}", f"training curves and traces: {results}/*/train/"]
+    report = results / "report.zip"
+    if report.is_file():
+        lines.append(f"report: {report} (unpack it, open report.html)")
+    lines.append("logs and timings of every job: logs/")
+    return "\n".join(lines)
+
+
+def _headline(verdict: Path) -> str:
+    for line in verdict.read_text(encoding="utf-8").splitlines():
+        text = line.strip().lstrip("#").strip().strip("*")
+        if text and not line.startswith("#"):
+            return text
+    return "finished"

@@ -1,0 +1,86 @@
+"""Helpers of the tests: run a stage as users do, in a process of its own, under a time limit."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+LAUNCH_TIMEOUT_S = 300
+
+# Stages of tests/systems are reached like those of the package.
+_COMMAND = (
+    "import sys, skyproof; skyproof.__path__.append({systems!r});"
+    "from skyproof.__main__ import main; sys.exit(main(sys.argv[1:]))"
+)
+
+
+def clean_environment(**extra: str) -> dict[str, str]:
+    """Return an environment in which the venv's programs and this checkout's package come first."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "scripts"), **extra}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return environment
+
+
+def skyproof(
+    *words: str | Path, ranks: int = 1, cwd: Path | None = None, toy: bool = False, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run `python -m skyproof WORDS`, under mpiexec with `ranks` > 1 (which also passes --ranks)."""
+    program = ["-c", _COMMAND.format(systems=str(ROOT / "tests/systems"))] if toy else ["-m", "skyproof"]
+    command = [sys.executable, *program, *map(str, words)]
+    if ranks > 1:
+        mpiexec = str(Path(sys.executable).parent / "mpiexec")
+        command = [mpiexec, "-n", str(ranks), *command, "--ranks", str(ranks)]
+    return launch(command, cwd=cwd, **environment)
+
+
+def launch(
+    command: Sequence[str | Path], *, cwd: Path | None = None, timeout: float = LAUNCH_TIMEOUT_S, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a command under a hard time limit and return what it printed and its exit code."""
+    return subprocess.run(
+        [str(word) for word in command],
+        cwd=cwd,
+        env=clean_environment(**environment),
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+def one_line(result: subprocess.CompletedProcess[str]) -> str:
+    """Return the one error line of a failed command; fail if there is a traceback or none."""
+    assert "Traceback" not in result.stderr, result.stderr
+    lines = [line for line in result.stderr.splitlines() if "error:" in line]
+    assert len(lines) == 1, result.stderr
+    return lines[0]
+
+
+def tree_bytes(folder: Path) -> dict[str, bytes]:
+    """Return the content of every file below a folder, journals and logs apart."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and ".journal" not in path.parts
+    }
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The checkout."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real inputs, or a skip that says why."""
+    folder = Path(os.environ.get("SKYPROOF_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no real inputs: {folder} is absent (set SKYPROOF_DATA)")
+    return folder

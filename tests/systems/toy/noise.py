@@ -1,0 +1,22 @@
+"""A tree of random numbers."""
+
+import os
+import signal
+
+from skyproof.core import products
+from skyproof.core.errors import InputError
+
+
+def run(inputs, outputs, options, context):
+    def make(item, files):
+        if item == os.environ.get("TOY_STOP_AT"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if item in options.bad:
+            raise InputError(f"{item}.txt", "is broken", field="x", expected="a number")
+        numbers = context.stream(item).normal(0, options.scale, 4)
+        with files.write(f"items/{item}.npy") as path:
+            products.write_npy(path, numbers)
+        return {"first": float(numbers[0])}
+
+    items = [f"item{number}" for number in range(options.n_items)]
+    context.each(items, make, outputs.record, skip_bad=options.skip_bad)

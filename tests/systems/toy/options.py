@@ -1,0 +1,35 @@
+"""Options of the toy stages."""
+
+from skyproof.core.options import File, Section, SeededOptions, inherited, option
+
+
+class Noise(SeededOptions):
+    """A tree of random numbers, a file an item."""
+
+    outputs = {"record": File("record of the items")}
+
+    n_items: int = option(5, "number of items", ge=1)
+    scale: float = option(1.0, "standard deviation", unit="mag", gt=0)
+    flavour: str = inherited("plain", "a word")
+    bad: list[str] = option([], "items that are bad input")
+    skip_bad: bool = option(False, "list bad items and succeed")
+
+
+class Total(SeededOptions):
+    """The sum over the items of some records."""
+
+    inputs = {
+        "records": File("records of noise", many=True),
+        "note": File("a text", optional=True),
+    }
+    outputs = {"total": File("the sum (.json)"), "copy": File("the sum again (.npy)")}
+
+    fail: str = option("", "how to fail: input, fault, forget")
+
+
+class System(Section):
+    """Toy numbers."""
+
+    flavour: str = option("plain", "a word")
+    noise: Noise = Noise()
+    total: Total = Total()
