@@ -23,15 +23,22 @@ _COMMAND = (
 def clean_environment(**extra: str) -> dict[str, str]:
     """Return an environment in which the venv's programs and this checkout's package come first."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "scripts"), **extra}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # compiling torch anew costs seconds a process
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return environment
 
 
 def skyproof(
-    *words: str | Path, ranks: int = 1, cwd: Path | None = None, toy: bool = False, **environment: str
+    *words: str | Path,
+    ranks: int = 1,
+    cwd: Path | None = None,
+    toy: bool = False,
+    **environment: str,
 ) -> subprocess.CompletedProcess[str]:
-    """Run `python -m skyproof WORDS`, under mpiexec with `ranks` > 1 (which also passes --ranks)."""
-    program = ["-c", _COMMAND.format(systems=str(ROOT / "tests/systems"))] if toy else ["-m", "skyproof"]
+    """Run `python -m skyproof WORDS`; with `ranks` > 1 under mpiexec, which also adds --ranks."""
+    program = (
+        ["-c", _COMMAND.format(systems=str(ROOT / "tests/systems"))] if toy else ["-m", "skyproof"]
+    )
     command = [sys.executable, *program, *map(str, words)]
     if ranks > 1:
         mpiexec = str(Path(sys.executable).parent / "mpiexec")
@@ -40,7 +47,11 @@ def skyproof(
 
 
 def launch(
-    command: Sequence[str | Path], *, cwd: Path | None = None, timeout: float = LAUNCH_TIMEOUT_S, **environment: str
+    command: Sequence[str | Path],
+    *,
+    cwd: Path | None = None,
+    timeout: float = LAUNCH_TIMEOUT_S,
+    **environment: str,
 ) -> subprocess.CompletedProcess[str]:
     """Run a command under a hard time limit and return what it printed and its exit code."""
     return subprocess.run(

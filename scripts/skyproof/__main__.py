@@ -41,7 +41,7 @@ def _overview() -> str:
     from skyproof.core.options import stages, systems
 
     lines = [
-        "usage: python -m skyproof <system>.<stage> --in name=path --out name=path [--option value]",
+        "usage: python -m skyproof <system>.<stage> --in name=path --out name=path --option value",
         "       python -m skyproof <tool> ...",
         "",
         "--help after a stage or a tool explains it. The stages:",
@@ -103,7 +103,13 @@ def _parser(stage: str, model: type[StageOptions]) -> argparse.ArgumentParser:
     add("--in", dest="inputs", nargs="+", action="extend", default=[], metavar="name=path")
     add("--out", dest="outputs", nargs="+", action="extend", default=[], metavar="name=path")
     add("--ranks", type=_count, default=1, metavar="N", help="MPI ranks that were asked for [1]")
-    add("--threads", type=_count, default=1, metavar="N", help="threads a rank (native numerics) [1]")
+    add(
+        "--threads",
+        type=_count,
+        default=1,
+        metavar="N",
+        help="threads a rank (native numerics) [1]",
+    )
     add("--device", default="cpu", choices=("cpu", "cuda"), help="where a network runs [cpu]")
     add("--debug", action="store_true", help="show the traceback of an error")
     return parser
@@ -122,7 +128,9 @@ def _reference(model: type[StageOptions]) -> str:
         lines.append(f"{title}:")
         for name, form in declared.items():
             notes = [n for n, on in (("several", form.many), ("optional", form.optional)) if on]
-            lines.append(f"  {name:<14} {form.meaning}" + (f" ({', '.join(notes)})" if notes else ""))
+            lines.append(
+                f"  {name:<14} {form.meaning}" + (f" ({', '.join(notes)})" if notes else "")
+            )
     lines.append("options (with units and defaults):")
     for name, field in model.model_fields.items():
         lines.append(f"  --{name.replace('_', '-'):<22} {_option_line(field)}")

@@ -18,26 +18,46 @@ from tests.conftest import one_line, skyproof, tree_bytes
 
 def noise(folder: Path, *words: str, ranks: int = 1, **environment: str):
     return skyproof(
-        "toy.noise", "--out", f"record={folder}/block.json", *words, ranks=ranks, toy=True, **environment
+        "toy.noise",
+        "--out",
+        f"record={folder}/block.json",
+        *words,
+        ranks=ranks,
+        toy=True,
+        **environment,
     )
 
 
 def total(folder: Path, *words: str, records: str = "block.json", ranks: int = 1):
     return skyproof(
-        "toy.total", "--in", f"records={folder}/{records}",
-        "--out", f"total={folder}/total.json", f"copy={folder}/copy.npy", *words, ranks=ranks, toy=True,
-    )  # fmt: skip
+        "toy.total",
+        "--in",
+        f"records={folder}/{records}",
+        "--out",
+        f"total={folder}/total.json",
+        f"copy={folder}/copy.npy",
+        *words,
+        ranks=ranks,
+        toy=True,
+    )
 
 
 def visible(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.rglob("*") if path.is_file() and ".journal" not in path.parts)
+    return sorted(
+        path.name for path in folder.rglob("*") if path.is_file() and ".journal" not in path.parts
+    )
 
 
 def test_a_tree_and_what_reads_it(tmp_path):
     assert noise(tmp_path).returncode == 0
     assert total(tmp_path).returncode == 0
     assert json.loads((tmp_path / "total.json").read_text())["n"] == 5
-    assert visible(tmp_path) == ["block.json", "copy.npy", *[f"item{n}.npy" for n in range(5)], "total.json"]
+    assert visible(tmp_path) == [
+        "block.json",
+        "copy.npy",
+        *[f"item{n}.npy" for n in range(5)],
+        "total.json",
+    ]
 
 
 @pytest.mark.mpi
@@ -106,7 +126,9 @@ def test_missing_record_file_is_named(tmp_path):
     assert "item2" in one_line(result)
 
 
-@pytest.mark.parametrize("content", ["", "{", "[1]", '{"format": "other"}', '{"format": "skyproof-record-1"}'])
+@pytest.mark.parametrize(
+    "content", ["", "{", "[1]", '{"format": "other"}', '{"format": "skyproof-record-1"}']
+)
 def test_a_file_that_is_no_record(tmp_path, content):
     (tmp_path / "block.json").write_text(content)
     result = total(tmp_path)

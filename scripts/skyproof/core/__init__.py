@@ -1,1 +1,1 @@
-"""What every stage needs, whatever it computes: options, streams, ranks, files. No torch below this floor."""
+"""What every stage needs, whatever it computes: options, streams, ranks, files. No torch."""

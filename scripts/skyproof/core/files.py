@@ -14,7 +14,7 @@ _CHUNK = 1 << 20
 
 
 def temporary_name(path: Path) -> Path:
-    """Return a name beside `path`, of this host and process; the suffix stays, writers look at it."""
+    """Return a name beside `path`, of this host and process, with the suffix that writers want."""
     return path.with_name(f"{TEMPORARY_PREFIX}{socket.gethostname()}-{os.getpid()}.{path.name}")
 
 
@@ -51,7 +51,7 @@ def move_into_place(temporary: Path, final: Path) -> None:
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Give a temporary path to write to; rename it to `path` if the block ends well, else drop it."""
+    """Give a temporary path; rename it to `path` if the block ends well, else drop it."""
     final = Path(path)
     final.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(final)

@@ -39,7 +39,7 @@ def per_job(default: Any, meaning: str, *, unit: str = "", **bounds: Any) -> Any
 
 
 def _declare(default: Any, meaning: str, home: str, unit: str, bounds: dict[str, Any]) -> Any:
-    extra = {"unit": unit, "home": home}
+    extra: dict[str, Any] = {"unit": unit, "home": home}
     return pydantic.Field(
         default, description=meaning, json_schema_extra=extra, validate_default=True, **bounds
     )
@@ -144,9 +144,8 @@ def from_words(model: type[StageOptions], words: dict[str, str]) -> Any:
     for name in words:
         if name not in model.model_fields:
             shown = {field.replace("_", "-") for field in model.model_fields}
-            raise UsageError(
-                f"unknown option --{name.replace('_', '-')}{did_you_mean(name.replace('_', '-'), shown)}"
-            )
+            word = name.replace("_", "-")
+            raise UsageError(f"unknown option --{word}{did_you_mean(word, shown)}")
     values = {name: _parse(word, model.model_fields[name]) for name, word in words.items()}
     return validate(model, values, "option")
 
@@ -163,7 +162,9 @@ def _parse(word: str, field: FieldInfo) -> Any:
 
 def systems() -> list[str]:
     """Return the systems of the package: the folders that hold an options.py."""
-    found = (path.parent.name for base in skyproof.__path__ for path in Path(base).glob("*/options.py"))
+    found = (
+        path.parent.name for base in skyproof.__path__ for path in Path(base).glob("*/options.py")
+    )
     return sorted(set(found) - {"core"})
 
 

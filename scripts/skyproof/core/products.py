@@ -67,7 +67,7 @@ def write_fits_table(
     extname: str = "",
     header: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write one binary table in HDU 1. `columns`: a structured array, or name -> [n, ...] arrays."""
+    """Write one binary table in HDU 1, from a structured array or name -> [n, ...] arrays."""
     import fitsio
 
     if isinstance(columns, np.ndarray):

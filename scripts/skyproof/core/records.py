@@ -118,7 +118,7 @@ class Item:
     record: Path
 
     def path(self, relative: str) -> Path:
-        """Return the file of this item at `relative` below the record's folder (InputError if none)."""
+        """Return the file at `relative` below the record's folder (InputError if not listed)."""
         wanted = self.record.parent / relative
         if wanted not in self.paths:
             raise InputError(self.record, f"names no file {relative}", record=self.name)

@@ -118,18 +118,20 @@ def _write_record(
 
 def on_first_rank(comm: Comm, work: Callable[[], T]) -> T:
     """Do `work` on rank 0 and give its result, or its error, to all ranks."""
-    outcome: tuple[T | None, Exception | None] = (None, None)
+    result: T | None = None
+    problem: SkyproofError | None = None
     if comm.rank == 0:
         try:
-            outcome = (work(), None)
-        except (SkyproofError, OSError) as error:
-            outcome = (None, error)
-    value, error = comm.bcast(outcome)
-    if error is not None:
-        problem = error if isinstance(error, SkyproofError) else from_os_error(error)
+            result = work()
+        except SkyproofError as error:
+            problem = error
+        except OSError as error:
+            problem = from_os_error(error)
+    result, problem = comm.bcast((result, problem))
+    if problem is not None:
         problem.collective = True
         raise problem
-    return value  # type: ignore[return-value]
+    return result  # type: ignore[return-value]
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ def _block() -> int:
 
 
 class Simulate(SeededOptions):
-    """Bricks with known truth: coadds, Tractor-like and injection catalogues in the survey's layout."""
+    """Bricks with known truth: coadds and catalogues in the survey's layout."""
 
     outputs = {"bricks": File(f"{_RECORD} bricks; their files lie beside it")}
 
@@ -48,7 +48,9 @@ class Simulate(SeededOptions):
     block_size: int = _block_size()
     block: int = _block()
     n_bricks: int = option(24, "number of bricks", ge=1)
-    brick_pixels: int = option(1000, "side of a brick image (a survey's is 3600)", unit="pixel", ge=128)
+    brick_pixels: int = option(
+        1000, "side of a brick image (a survey's is 3600)", unit="pixel", ge=128
+    )
     n_real: int = option(120, "real galaxies a brick", ge=1)
     n_fake: int = option(120, "injected galaxies a brick", ge=1)
     n_stars: int = option(40, "stars a brick", ge=0)
@@ -63,8 +65,12 @@ class Simulate(SeededOptions):
     colour_offset: float = option(
         0.0, "planted: shift of the injected galaxies' g-r", unit="mag", ge=-2, le=2
     )
-    depth: float = option(24.5, "5-sigma point-source depth of one exposure in g", unit="mag", ge=20, le=28)
-    seeing: float = option(1.2, "median FWHM of the point-spread function in r", unit="arcsec", ge=0.5, le=3)
+    depth: float = option(
+        24.5, "5-sigma point-source depth of one exposure in g", unit="mag", ge=20, le=28
+    )
+    seeing: float = option(
+        1.2, "median FWHM of the point-spread function in r", unit="arcsec", ge=0.5, le=3
+    )
 
 
 class Ingest(SeededOptions):
@@ -79,11 +85,15 @@ class Ingest(SeededOptions):
 
     bands: Bands = _bands()
     n_fake: int = option(60, "injected galaxies a realisation and brick", ge=1)
-    n_realizations: int = option(1, "how often the galaxies are injected anew (rs0, rs1, ...)", ge=1)
+    n_realizations: int = option(
+        1, "how often the galaxies are injected anew (rs0, rs1, ...)", ge=1
+    )
     separation: float = option(5.0, "least distance between injected galaxies", unit="arcsec", ge=0)
     mag_min: float = option(20.7, "brightest injected g magnitude", unit="mag", ge=14, le=26)
     mag_max: float = option(23.5, "faintest injected g magnitude", unit="mag", ge=14, le=28)
-    detection_sigma: float = option(4.0, "detection threshold above the sky noise", unit="sigma", gt=0)
+    detection_sigma: float = option(
+        4.0, "detection threshold above the sky noise", unit="sigma", gt=0
+    )
     skip_bad: bool = option(False, "list bricks with bad input in the record and succeed")
 
 
@@ -92,7 +102,9 @@ class Cutouts(StageOptions):
 
     inputs = {
         "bricks": File("record of bricks, or a text file with one brick name a line"),
-        "real": File("survey tree of the real sources; default: the record's folder", optional=True),
+        "real": File(
+            "survey tree of the real sources; default: the record's folder", optional=True
+        ),
         "fake": File("tree with injected sources; default: the record's folder", optional=True),
     }
     outputs = {"cutouts": File(f"{_RECORD} stamps, in real/hdf5/ and fake/hdf5/ beside it")}
@@ -205,6 +217,7 @@ class Evaluate(SeededOptions):
     }
 
     bands: Bands = _bands()
+    patch_pixels: int = _patch_pixels()
     n_bootstrap: int = option(1000, "bootstrap draws over bricks", ge=10)
     n_permutations: int = option(1000, "label shuffles for the p-value", ge=10)
     confidence: float = option(0.95, "confidence of the intervals", gt=0.5, lt=1)

@@ -30,7 +30,9 @@ class Plan:
         pixels = config.simulate.brick_pixels if simulated else SURVEY_BRICK_PIXELS
         self.megapixels = pixels**2 / 1e6
         self.stamps = self.n_bricks * (
-            config.simulate.n_real + config.simulate.n_fake if simulated else _STAMPS_PER_SURVEY_BRICK
+            config.simulate.n_real + config.simulate.n_fake
+            if simulated
+            else _STAMPS_PER_SURVEY_BRICK
         )
 
     def _count(self) -> int:

@@ -57,7 +57,9 @@ def load(values: Mapping[str, Any], where: str = "configuration") -> Any:
     config = validate(model(), dict(values), where)
     for name in config.systems:
         if name not in systems():
-            raise UsageError(f"{where}: systems: unknown system {name}{did_you_mean(name, systems())}")
+            raise UsageError(
+                f"{where}: systems: unknown system {name}{did_you_mean(name, systems())}"
+            )
     return config
 
 
@@ -133,8 +135,13 @@ def _bounds(field: FieldInfo) -> str:
 
 
 def _choices(field: FieldInfo) -> str:
-    schema = pydantic.TypeAdapter(field.annotation).json_schema()
+    schema = _adapter(field).json_schema()
     return ", ".join(map(str, schema.get("enum", [])))
+
+
+def _adapter(field: FieldInfo) -> pydantic.TypeAdapter[Any]:
+    annotation: Any = field.annotation
+    return pydantic.TypeAdapter(annotation)
 
 
 def _explained(field: FieldInfo) -> str:
@@ -160,7 +167,11 @@ def as_yaml() -> str:
         depth = path.count(".")
         indent, name = "  " * depth, path.split(".")[-1]
         if isinstance(default, BaseModel):
-            lines += ["", f"{indent}# {field.description or _summary(type(default))}", f"{indent}{name}:"]
+            lines += [
+                "",
+                f"{indent}# {field.description or _summary(type(default))}",
+                f"{indent}{name}:",
+            ]
             if not any(p.startswith(path + ".") for p, _, _ in _visible()):
                 lines[-1] += " {}"
             continue
@@ -169,7 +180,7 @@ def as_yaml() -> str:
 
 
 def _yaml_value(field: FieldInfo, value: Any) -> str:
-    plain = pydantic.TypeAdapter(field.annotation).dump_python(value, mode="json")
+    plain = _adapter(field).dump_python(value, mode="json")
     text = yaml.safe_dump(plain, default_flow_style=True, sort_keys=False, width=10**6)
     return text.removesuffix("...\n").strip()
 

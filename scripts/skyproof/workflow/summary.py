@@ -16,7 +16,9 @@ def summary(results: Path) -> str:
         if (path := results / system / "evaluate" / "verdict.md").is_file()
     }
     if not verdicts:
-        raise InputError(results, "holds no finished system", expected="<system>/evaluate/verdict.md")
+        raise InputError(
+            results, "holds no finished system", expected="<system>/evaluate/verdict.md"
+        )
     lines = [f"{system}: {_headline(path)}" for system, path in verdicts.items()]
     folders = " ".join(f"{path.parent}/" for path in verdicts.values())
     lines += [f"pictures and metrics: {folders}", f"training curves and traces: {results}/*/train/"]

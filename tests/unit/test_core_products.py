@@ -1,0 +1,101 @@
+"""Equal content gives equal bytes, whenever, wherever and by whatever process it is written."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import fitsio
+import h5py
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from skyproof.core import products
+from tests.conftest import clean_environment
+
+WRITE_ALL = """
+import sys, os
+from pathlib import Path
+import numpy as np
+from skyproof.core import products as p
+folder = Path(sys.argv[1]); os.umask(int(sys.argv[2], 8))
+a = np.random.default_rng(1).normal(size=(64, 80)).astype("f4")
+p.write_json(folder / "a.json", {"b": 1.5, "a": sorted({"x", "y", "z"}), "n": np.int64(3)})
+p.write_npy(folder / "a.npy", a.T)
+p.write_hdf5(folder / "a.hdf5", {"z": a, "group/y": a[0]}, {"unit": "nanomaggy", "n": 3})
+names = np.array([b"a", b"bc", b"", b"d"])
+p.write_fits_table(folder / "t.fits", {"id": np.arange(4), "name": names})
+p.write_fits_image(folder / "i.fits", a, header={"CRPIX1": 1.5})
+p.write_fits_image(folder / "r.fits.fz", a, compress="RICE", quantize=16.0)
+p.write_fits_image(folder / "g.fits.fz", a, compress="GZIP_2")
+p.write_csv(folder / "a.csv", {"x": np.array([0.1, 2]), "s": ["a,b", "c"]})
+p.write_parquet(folder / "a.parquet", {"x": a[0], "s": np.array(["u"] * 80)})
+p.write_safetensors(folder / "a.safetensors", {"w": a, "b": a[0]}, {"k": 1, "j": [1, 2]})
+import matplotlib.pyplot as plt
+figure, axes = plt.subplots(figsize=(2, 2)); axes.plot([0, 1], [1, 0], label="x"); axes.legend()
+p.write_figure(folder / "a.png", figure)
+"""
+
+
+def write_all(folder: Path, umask: str, **environment: str) -> dict[str, bytes]:
+    folder.mkdir(parents=True)
+    subprocess.run(
+        [sys.executable, "-c", WRITE_ALL, str(folder), umask],
+        check=True,
+        timeout=120,
+        env=clean_environment(MPLBACKEND="agg", **environment),
+    )
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_bytes_do_not_depend_on_time_place_or_process(tmp_path):
+    first = write_all(tmp_path / "a", "022", TZ="UTC", PYTHONHASHSEED="1", LC_ALL="C")
+    time.sleep(1.1)  # formats with a time stamp have seconds
+    second = write_all(tmp_path / "elsewhere/deeper", "077", TZ="Asia/Tokyo", PYTHONHASHSEED="2")
+    assert len(first) == 11
+    assert [name for name in first if first[name] != second[name]] == []
+
+
+def test_nothing_of_the_machine_is_inside(tmp_path):
+    import socket
+
+    for name, content in write_all(tmp_path / "products", "022").items():
+        for secret in (str(tmp_path), socket.gethostname() + ".", time.strftime("%Y-%m-%d")):
+            assert secret.encode() not in content, name
+
+
+@pytest.fixture
+def image():
+    return np.random.default_rng(2).normal(size=(100, 120)).astype("f4")
+
+
+def test_values_survive(tmp_path, image):
+    products.write_hdf5(tmp_path / "a.hdf5", {"x": image, "deep/y": image[0]}, {"unit": "deg"})
+    with h5py.File(tmp_path / "a.hdf5") as file:
+        assert np.array_equal(file["x"], image)
+        assert np.array_equal(file["deep/y"], image[0])
+        assert file.attrs["unit"] == "deg"
+    products.write_fits_image(tmp_path / "g.fits.fz", image, compress="GZIP_2")
+    assert np.array_equal(fitsio.read(tmp_path / "g.fits.fz", ext=1), image)
+    products.write_safetensors(tmp_path / "w.safetensors", {"w": image.T})
+    assert np.array_equal(load_file(tmp_path / "w.safetensors")["w"], image.T)
+    products.write_csv(tmp_path / "a.csv", {"x": np.array([0.1, 1 / 3]), "y": np.float32([0.1, 7])})
+    assert np.loadtxt(tmp_path / "a.csv", delimiter=",", skiprows=1)[1, 0] == 1 / 3
+
+
+def test_big_endian_input_is_written_little_endian(tmp_path):
+    products.write_npy(tmp_path / "a.npy", np.arange(3, dtype=">f8"))
+    assert np.load(tmp_path / "a.npy").dtype == np.dtype("<f8")
+
+
+def test_json_refuses_nan_and_unknown_types(tmp_path):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        products.write_json(tmp_path / "a.json", {"x": float("nan")})
+    with pytest.raises(TypeError, match="has no JSON form"):
+        products.write_json(tmp_path / "a.json", {"x": object()})
+    products.write_json(tmp_path / "a.json", {"x": np.array([1, 2])})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"x": [1, 2]}

@@ -1,0 +1,123 @@
+"""One model describes the configuration; what is generated from it does not drift."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from skyproof.core.errors import InputError, UsageError
+from skyproof.core.options import from_words, home_of, options_model, stages, systems, to_words
+from skyproof.workflow import config
+from tests.conftest import one_line, skyproof
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "docs/options.md"])
+def test_generated_files_have_not_drifted(root, name):
+    expected = {"config.yaml": config.as_yaml, "docs/options.md": config.as_markdown}[name]()
+    assert (root / name).read_text() == expected, "run `python -m skyproof config --write`"
+
+
+def test_config_yaml_is_the_default(root):
+    assert config.load_file(root / "config.yaml") == config.load({})
+
+
+BAD = [
+    ({"obiwn": {}}, "obiwn: unknown name; did you mean obiwan?"),
+    (
+        {"obiwan": {"train": {"n_epoch": 1}}},
+        "obiwan.train.n_epoch: unknown name; did you mean n_epochs?",
+    ),
+    (
+        {"obiwan": {"train": {"n_epochs": "four"}}},
+        "obiwan.train.n_epochs: input should be a valid integer",
+    ),
+    ({"obiwan": {"train": {"n_epochs": 0}}}, "greater than or equal to 1, got 0"),
+    ({"obiwan": {"train": {"learning_rate": float("nan")}}}, "finite"),
+    ({"obiwan": {"train": None}}, "obiwan.train"),
+    ({"obiwan": {"bands": "gx"}}, "obiwan.bands"),
+    ({"obiwan": {"bands": "zg"}}, "obiwan.bands"),
+    ({"obiwan": {"source": "telescope"}}, "'simulate', 'ingest' or 'release'"),
+    (
+        {"obiwan": {"train": {"seed": 1}}},
+        "obiwan.train.seed: cannot be set here; it is set once, as seed",
+    ),
+    ({"obiwan": {"split": {"bands": "g"}}}, "it is set once, as obiwan.bands"),
+    ({"obiwan": {"cutouts": {"block": 1}}}, "the rule sets it for each job"),
+    ({"systems": ["obiwann"]}, "unknown system obiwann; did you mean obiwan?"),
+    ({"numerics": "fast"}, "'portable' or 'native'"),
+]
+
+
+@pytest.mark.parametrize(("values", "expected"), BAD)
+def test_bad_configurations_are_refused_in_one_line(values, expected):
+    with pytest.raises(UsageError) as caught:
+        config.load(values, "mine.yaml")
+    assert expected in str(caught.value)
+    assert str(caught.value).startswith("mine.yaml: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_x02_through_the_command_line(tmp_path):
+    (tmp_path / "mine.yaml").write_text("obiwan: {trian: {}}\n")
+    result = skyproof("config", tmp_path / "mine.yaml")
+    assert result.returncode == 2
+    assert "did you mean train?" in one_line(result)
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [("a: [", UsageError), ("- 1\n", UsageError), (None, InputError), ("\x00", UsageError)],
+)
+def test_files_that_are_no_configuration(tmp_path, content, kind):
+    path = tmp_path / "mine.yaml"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(kind, match=r"mine\.yaml"):
+        config.load_file(path)
+
+
+def all_stages() -> list[str]:
+    return [f"{system}.{name}" for system in systems() for name in stages(system)]
+
+
+@pytest.mark.parametrize("stage", all_stages())
+def test_options_survive_the_command_line(stage):
+    """What a rule passes is what the stage gets, whatever the types."""
+    options = config.stage_options(config.load({"seed": 5, "numerics": "native"}), stage)
+    words = to_words(options)
+    pairs = {
+        name[2:].replace("-", "_"): value
+        for name, value in zip(words[::2], words[1::2], strict=True)
+    }
+    assert from_words(options_model(stage), pairs) == options
+    assert pairs["numerics"] == "native"
+    assert "block" not in pairs
+
+
+@pytest.mark.parametrize("stage", all_stages())
+def test_every_option_is_explained(stage):
+    for name, field in options_model(stage).model_fields.items():
+        assert field.description, name
+        assert home_of(field) in ("own", "inherited", "job")
+
+
+def test_inherited_values_reach_the_stages():
+    loaded = config.load({"seed": 9, "obiwan": {"bands": "gz"}})
+    assert config.stage_options(loaded, "obiwan.train").seed == 9
+    assert config.stage_options(loaded, "obiwan.train").bands == "gz"
+
+
+def test_yaml_comments_name_units_and_bounds(root):
+    text = (root / "config.yaml").read_text()
+    line = next(line for line in text.splitlines() if "brick_pixels:" in line)
+    assert "[pixel]" in line
+    assert ">= 128" in line
+    assert yaml.safe_load(text)["obiwan"]["simulate"]["brick_pixels"] >= 128
+
+
+def test_every_documented_configuration_is_sound(root: Path):
+    found = sorted(root.glob("docs/**/*.yaml")) + sorted(root.glob("tests/**/config*.yaml"))
+    for path in found:
+        config.load_file(path)

@@ -1,0 +1,82 @@
+"""Runs of the whole workflow, each in a folder of its own, shared by the tests of a session."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.conftest import ROOT, launch
+
+# The whole chain in half a minute on two cores.
+TINY = {
+    "obiwan": {
+        "block_size": 2,
+        "simulate": {
+            "n_bricks": 4,
+            "brick_pixels": 300,
+            "n_real": 20,
+            "n_fake": 20,
+            "n_stars": 4,
+            "mag_max": 22.5,
+        },
+        "split": {"rows_train": 16, "rows_test": 8},
+        "train": {"n_epochs": 2, "batch": 8, "checkpoint_every": 2, "profile_steps": 1},
+        "evaluate": {"n_bootstrap": 50, "n_permutations": 50},
+    }
+}
+
+
+def snakemake(
+    folder: Path, *words: str, checkout: Path = ROOT, config: dict | None = None, timeout: float = 900
+) -> subprocess.CompletedProcess[str]:
+    """Run `snakemake WORDS` of a checkout in `folder` with a configuration of its own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "mine.yaml").write_text(yaml.safe_dump(TINY if config is None else config))
+    command = [sys.executable, "-m", "snakemake", "-s", checkout / "Snakefile"]
+    command += ["--directory", folder, "--configfile", folder / "mine.yaml", *words]
+    return launch(command, cwd=folder, timeout=timeout)
+
+
+def planned(result: subprocess.CompletedProcess[str]) -> dict[str, int]:
+    """Return the number of jobs a rule that a dry run printed (empty: nothing to be done)."""
+    assert result.returncode == 0, result.stdout + result.stderr
+    table = re.findall(r"^(\w+) +(\d+)$", result.stdout + result.stderr, flags=re.MULTILINE)
+    return {rule: int(count) for rule, count in table if rule not in ("total", "all", "obiwan", "toy")}
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory) -> Path:
+    """The folder of a finished tiny run, on one core; tests must not change it."""
+    folder = tmp_path_factory.mktemp("tiny")
+    result = snakemake(folder, "-c", "1")
+    assert result.returncode == 0, result.stdout + result.stderr
+    return folder
+
+
+@pytest.fixture
+def checkout(tmp_path) -> Path:
+    """A copy of the checkout that a test may edit."""
+    copy = tmp_path / "checkout"
+    ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
+    for name in ("scripts", "rules", "envs", "profiles"):
+        shutil.copytree(ROOT / name, copy / name, ignore=ignore)
+    for name in ("Snakefile", "config.yaml"):
+        shutil.copy(ROOT / name, copy / name)
+    return copy
+
+
+@pytest.fixture
+def edit() -> Callable[[Path], None]:
+    """Append a line to a source file."""
+
+    def append(path: Path) -> None:
+        path.write_text(path.read_text() + "\n# a changed line\n")
+
+    return append

@@ -1,0 +1,168 @@
+"""The Obiwan workflow as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.conftest import ROOT, skyproof
+from tests.workflow.conftest import snakemake
+
+pytestmark = pytest.mark.workflow
+
+
+def products(folder: Path) -> dict[str, bytes]:
+    """Return what a run made, less logs, checkpoints, traces and journals."""
+    results = folder / "results"
+    logs = {"ckpts", "logs", "prof", ".journal"}
+    return {
+        path.relative_to(results).as_posix(): path.read_bytes()
+        for path in sorted(results.rglob("*"))
+        if path.is_file() and not logs & set(path.parts) and path.suffix != ".zip"
+    }
+
+
+def test_the_run_leaves_what_it_promises(tiny):
+    made = set(products(tiny))
+    for name in ("train/model.safetensors", "train/history.csv", "infer/scores.parquet"):
+        assert f"obiwan/{name}" in made
+    for name in ("metrics.json", "verdict.md", "mosaic.png", "roc.png", "magnitude.png", "curves.png"):
+        assert f"obiwan/evaluate/{name}" in made
+    assert not [name for name in made if "/.tmp" in name]
+
+
+def test_the_scores_are_of_the_test_part(tiny):
+    """o12, o07: every test stamp has one score; both classes are there."""
+    scores = pd.read_parquet(tiny / "results/obiwan/infer/scores.parquet")
+    files = sorted((tiny / "results/obiwan/split/testtrain").rglob("ytest_*.npy"))
+    labels = np.concatenate([np.load(path) for path in files])
+    assert len(scores) == len(labels)
+    assert sorted(scores["label"]) == sorted(labels.astype(int))
+    assert set(scores["label"]) == {0, 1}
+    assert scores["score"].between(0, 1).all()
+
+
+def test_parts_share_no_brick(tiny):
+    """o16: the folders of the test part hold no training file."""
+    split = tiny / "results/obiwan/split/testtrain"
+    train = {path.parent.name for path in split.rglob("xtrain_*.npy")}
+    test = {path.parent.name for path in split.rglob("xtest_*.npy")}
+    assert train
+    assert test
+    assert not train & test
+
+
+def test_logs_checkpoints_and_traces(tiny):
+    """o13, and a log and a benchmark a job."""
+    train = tiny / "results/obiwan/train"
+    for folder in ("ckpts", "logs", "prof"):
+        assert [path for path in (train / folder).rglob("*") if path.is_file()], folder
+    assert (tiny / "logs/obiwan/train.log").stat().st_size > 0
+    assert (tiny / "logs/benchmarks/obiwan/simulate-00000.tsv").is_file()
+
+
+def test_metrics_are_complete(tiny):
+    metrics = json.loads((tiny / "results/obiwan/evaluate/metrics.json").read_text())
+    for key in ("accuracy", "auc", "p_value", "verdict"):
+        assert key in metrics
+
+
+def test_two_cores_and_ranks_give_the_same_bytes(tiny, tmp_path):
+    """o17 for the whole workflow: MPI stages on two ranks, in another folder."""
+    result = snakemake(tmp_path / "deeper/elsewhere", "-c", "2")
+    assert result.returncode == 0, result.stdout + result.stderr
+    one, two = products(tiny), products(tmp_path / "deeper/elsewhere")
+    assert one.keys() == two.keys()
+    assert [name for name in one if one[name] != two[name]] == []
+
+
+def test_nothing_of_the_machine_in_a_product(tiny):
+    for name, content in products(tiny).items():
+        assert str(tiny).encode() not in content, name
+        assert str(ROOT).encode() not in content, name
+
+
+def test_report(tiny, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(tiny, folder)
+    result = snakemake(folder, "--report", "report.zip")
+    assert result.returncode == 0, result.stdout + result.stderr
+    with zipfile.ZipFile(folder / "report.zip") as archive:
+        names = archive.namelist()
+        page = archive.read(next(name for name in names if name.endswith(".html"))).decode()
+    assert sum(name.endswith(".png") for name in names) >= 4
+    assert "Obiwan" in page
+
+
+def test_summary(tiny):
+    result = skyproof("summary", tiny / "results")
+    assert result.returncode == 0
+    lines = result.stdout.splitlines()
+    assert len(lines) <= 5
+    assert lines[0].startswith("obiwan: ")
+    assert skyproof("summary", tiny / "logs").returncode == 3
+
+
+def test_a_printed_line_can_be_pasted(tiny, tmp_path):
+    """The line that a dry run prints runs by itself and gives the same bytes."""
+    printed = snakemake(tmp_path, "-n", "-p", "results/obiwan/bricks/simulated-00001.json").stdout
+    line = next(line for line in printed.splitlines() if "python -m skyproof obiwan.simulate" in line)
+    command = line[line.index("mpiexec") :]
+    import subprocess
+
+    from tests.conftest import clean_environment
+
+    (tmp_path / "logs/obiwan").mkdir(parents=True)
+    subprocess.run(
+        ["bash", "-c", command], cwd=tmp_path, env=clean_environment(), check=True, timeout=300
+    )
+    record = "results/obiwan/bricks/simulated-00001.json"
+    assert (tmp_path / record).read_bytes() == (tiny / record).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({"obiwan": {"trian": {}}}, "did you mean train?"),
+        ({"obiwan": {"train": {"n_epochs": "x"}}}, "valid integer"),
+        ({"systems": ["obywan"]}, "did you mean obiwan?"),
+        ({"obiwan": {"source": "ingest"}}, "obiwan.exposures.ccds"),
+        ({"obiwan": {"source": "release"}}, "bricks.txt: cannot be read"),
+    ],
+)
+def test_a_wrong_configuration_stops_before_anything_runs(tmp_path, config, expected):
+    result = snakemake(tmp_path, "-n", config=config)
+    assert result.returncode == 1
+    assert expected in result.stdout + result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_bad_brick_is_named_and_the_rest_goes_on(tiny, tmp_path):
+    """One corrupt image: its block fails with its name, the other blocks are done."""
+    folder = tmp_path / "run"
+    shutil.copytree(tiny, folder)
+    shutil.rmtree(folder / "results/obiwan/cutouts")
+    image = next((folder / "results/obiwan/bricks/coadd").rglob("*-image-r.fits.fz"))
+    image.write_bytes(image.read_bytes()[: image.stat().st_size // 2])
+    result = snakemake(folder, "-c", "2", "--forcerun", "obiwan_cutouts")
+    assert result.returncode == 1
+    text = result.stdout + result.stderr
+    assert image.name.split("-")[1] in text
+    assert "error:" in text
+
+
+def test_many_core_profile_plans_threads_and_affinity(tmp_path):
+    """The source document's settings of a Knights Landing node reach the training's command."""
+    words = ("-n", "-c", "68", "--profile", str(ROOT / "profiles/knl"))
+    printed = snakemake(tmp_path, *words).stdout
+    line = next(line for line in printed.splitlines() if "python -m skyproof obiwan.train" in line)
+    assert "KMP_AFFINITY=granularity=fine,compact,1,0 KMP_BLOCKTIME=1" in line
+    assert "--threads 68" in line
+    assert "--numerics native" in line
