@@ -8,13 +8,15 @@ defaults put a time stamp, an address or a random order into a file.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
+    import h5py
     from matplotlib.figure import Figure
 
 
@@ -58,6 +60,28 @@ def write_hdf5(
             file.create_dataset(name, data=little_endian(datasets[name]), track_times=False)
         for name, value in sorted((attributes or {}).items()):
             file.attrs[name] = value
+
+
+@contextmanager
+def filling_hdf5(
+    path: str | Path, datasets: Mapping[str, tuple[tuple[int, ...], np.dtype]]
+) -> Iterator[h5py.File]:
+    """Open plain HDF5 with datasets, name -> (shape, type), that the block fills in any order.
+
+    For what is too large to hold: each dataset's place in the file is settled before any is
+    filled. All elements must be filled; those that are not are undefined.
+    """
+    import h5py
+
+    with h5py.File(path, "w", track_order=False) as file:
+        for name in sorted(datasets):
+            shape, dtype = datasets[name]
+            place = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+            place.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+            place.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+            little = dtype.newbyteorder("<")
+            file.create_dataset(name, shape, little, track_times=False, dcpl=place)
+        yield file
 
 
 def write_fits_table(

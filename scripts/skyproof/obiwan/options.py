@@ -155,9 +155,11 @@ class Split(SeededOptions):
     split_by: Literal["brick", "source"] = option(
         "brick", "what is kept in one part; source: the original's 80/20 inside each brick"
     )
-    rows_train: int = option(512, "rows of a training file", ge=1)
-    rows_test: int = option(128, "rows of a test file", ge=1)
-    dtype: Literal["float32", "float16"] = option("float16", "type of the stored pixels")
+    rows_train: int = option(512, "rows of a training file, half of each class", ge=2, multiple_of=2)
+    rows_test: int = option(128, "rows of a test file, half of each class", ge=2, multiple_of=2)
+    dtype: Literal["float32", "float16"] = option(
+        "float32", "type of the stored pixels; float16 is half the size and ends at 65504"
+    )
 
 
 class Train(SeededOptions):

@@ -1,0 +1,93 @@
+"""Tensors and a few words in one safetensors file: equal content, equal bytes; nothing is executed.
+
+`torch.save` is not used: its bytes change after a resume, and reading it unpickles.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+
+from skyproof.core import files, products
+from skyproof.core.errors import InputError
+
+_KEEP = 2
+
+
+def write(path: str | Path, tensors: Mapping[str, torch.Tensor], about: Mapping[str, Any]) -> None:
+    """Write named tensors and `about` (plain JSON values); a checksum of the tensors is added."""
+    arrays = {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
+    products.write_safetensors(path, arrays, {**about, "sha256": _digest(arrays)})
+
+
+def read(path: str | Path, kind: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Return the tensors and the metadata of a file written by `write` with `about["format"] = kind`.
+
+    InputError where the file is of another format or kind, truncated, or its content changed.
+    """
+    try:
+        with safe_open(str(path), framework="np") as file:
+            about = json.loads((file.metadata() or {})["json"])
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise InputError(path, f"cannot be read: {error}", expected=f"{kind} (.safetensors)") from None
+    if about.get("format") != kind:
+        raise InputError(path, f"is {about.get('format', 'of no known format')}", expected=kind)
+    if about.pop("sha256", None) != _digest(arrays):
+        raise InputError(path, "does not have the content that was written", expected="its checksum")
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}, about
+
+
+def _digest(arrays: Mapping[str, np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        digest.update(f"{name} {arrays[name].dtype.str} {arrays[name].shape}".encode())
+        digest.update(np.ascontiguousarray(arrays[name]).data)
+    return digest.hexdigest()
+
+
+class Checkpoints:
+    """The checkpoints of one training, `step-<n>.safetensors` in a folder of its own."""
+
+    kind = "skyproof-checkpoint-1"
+
+    def __init__(self, folder: Path, configuration: str, log: logging.Logger) -> None:
+        self.folder, self.configuration, self.log = folder, configuration, log
+
+    def save(self, step: int, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Write the state after `step` steps (whole or not at all); the last two are kept."""
+        about = {"format": self.kind, "configuration": self.configuration, "step": step}
+        with files.replacing(self.folder / f"step-{step:012d}.safetensors") as temporary:
+            write(temporary, tensors, about)
+        for path in self._newest_first()[_KEEP:]:
+            path.unlink(missing_ok=True)
+
+    def load(self, path: Path) -> tuple[int, dict[str, torch.Tensor]]:
+        """Return step and tensors of a checkpoint; InputError unless of this configuration."""
+        tensors, about = read(path, self.kind)
+        if about["configuration"] != self.configuration:
+            raise InputError(
+                path, f"is a checkpoint of another configuration ({about['configuration'][:12]})",
+                expected=f"{self.configuration[:12]}, a training with the same options and data",
+            )  # fmt: skip
+        return about["step"], tensors
+
+    def newest(self) -> tuple[int, dict[str, torch.Tensor]] | None:
+        """Return the newest checkpoint that is whole; a damaged one is named and passed over."""
+        for path in self._newest_first():
+            try:
+                return self.load(path)
+            except InputError as error:
+                self.log.warning("%s; going back to the checkpoint before it", error)
+        return None
+
+    def _newest_first(self) -> list[Path]:
+        return sorted(self.folder.glob("step-*.safetensors"), reverse=True)

@@ -1,0 +1,31 @@
+"""The one place that sets how torch computes: device, threads, determinism, precision."""
+
+from __future__ import annotations
+
+import torch
+
+from skyproof.core.errors import EnvironmentProblem
+
+
+def prepare(device: str, threads: int, numerics: str) -> torch.device:
+    """Make torch deterministic in this process and return the device to compute on.
+
+    `device` is 'cpu' or 'cuda'; EnvironmentProblem (exit 4) where torch sees no GPU. `threads` are
+    those of one rank. `numerics`: 'portable' computes float32 as float32; 'native' lets a GPU use
+    TF32. The variables that libraries read at start are set before, by `core.numerics`.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise EnvironmentProblem(
+            "--device cuda: torch finds no GPU here; take --device cpu, or install torch's CUDA "
+            "build (TORCH=cuda) on a machine with an NVIDIA driver"
+        )
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True)
+    # Filling new memory with NaN finds faults in torch, not in us, and costs time in every layer.
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = False
+    tensor_float = device == "cuda" and numerics == "native"
+    torch.backends.cudnn.allow_tf32 = tensor_float
+    torch.set_float32_matmul_precision("high" if tensor_float else "highest")
+    return torch.device(device)

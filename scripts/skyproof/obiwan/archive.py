@@ -1,0 +1,219 @@
+"""Finding and opening the files of an imaging survey: images and calibrations of single CCDs.
+
+The names are those of the DECam, Mosaic-3 and 90prime community-pipeline images and of the
+calibrations that the Legacy Surveys publish beside them (https://www.legacysurvey.org/dr9/files).
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from astropy.io import fits
+
+from skyproof.core.errors import InputError, is_machine_problem
+
+_SUFFIXES = (".fits", ".fits.fz", ".fits.gz")
+_IMAGE_TAG = re.compile(r"_o[ok]i_")
+# What astropy raises, depending on the damage, for a file that is cut short or is no FITS at all.
+_UNREADABLE = (OSError, TypeError, ValueError, KeyError, IndexError, EOFError, zlib.error)
+
+
+@dataclass(frozen=True)
+class Hdu:
+    """Array and header of one extension; the header falls back to the primary one's cards."""
+
+    path: Path
+    data: np.ndarray
+    header: Mapping[str, Any]
+
+
+def stem_of(name: str) -> str:
+    """Return a file name without .fits, .fits.fz or .fits.gz."""
+    return re.sub(r"\.fits(\.fz|\.gz)?$", "", name)
+
+
+def find_image(images: Path, image_filename: str, ccdname: str) -> Path:
+    """Return the file of an image below `images` (InputError where there is none).
+
+    Tried in this order: the name itself, its other compressions, one file a CCD beside it
+    (`<name>-<ccdname>.fits`), and the same file names anywhere below `images`.
+    """
+    wanted = images / image_filename
+    stem = stem_of(wanted.name)
+    names = [wanted.name]
+    names += [stem + suffix for suffix in _SUFFIXES]
+    names += [f"{stem}-{ccdname}{suffix}" for suffix in _SUFFIXES]
+    for name in names:
+        if wanted.with_name(name).is_file():
+            return wanted.with_name(name)
+    index = _files_below(images)
+    for name in names:
+        if name in index:
+            return index[name]
+    raise InputError(
+        wanted, "does not exist", record=ccdname, expected=f"it or {stem}-{ccdname}.fits below {images}"
+    )
+
+
+@cache
+def _files_below(folder: Path) -> dict[str, Path]:
+    """Return the first path, in sorted order, of every file name below a folder."""
+    index: dict[str, Path] = {}
+    for path in sorted(folder.rglob("*.fits*")):
+        index.setdefault(path.name, path)
+    return index
+
+
+def companion(image_filename: str, kind: str) -> str:
+    """Return the name of an image's weight map (kind 'w') or data-quality mask ('d')."""
+    folder, _, name = image_filename.rpartition("/")
+    other, count = _IMAGE_TAG.subn(f"_oo{kind}_", name)
+    if count != 1:
+        raise InputError(
+            image_filename, "names no weight map or mask", field="image_filename",
+            expected="a name with _ooi_ or _oki_, whose weights are _oow_ and mask _ood_",
+        )  # fmt: skip
+    return f"{folder}/{other}" if folder else other
+
+
+def read_image(path: Path, ccdname: str, hdu: int) -> Hdu:
+    """Return the 2-d image of a CCD: the extension of that name, else number `hdu`.
+
+    A file that cannot be read, or holds no such image, is an InputError.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with fits.open(path, memmap=False) as file:
+                found = _extension(file, ccdname, hdu)
+                primary, header = file[0].header, found.header
+                data = found.data
+    except _UNREADABLE as error:
+        raise _unreadable(path, ccdname, error) from None
+    if data is None or data.ndim != 2 or data.size == 0:
+        shape = "no array" if data is None else f"an array of shape {data.shape}"
+        raise InputError(path, f"holds {shape}", record=ccdname, expected="a 2-d image")
+    return Hdu(path, data, {**_cards(primary), **_cards(header)})
+
+
+def read_header(path: Path, ccdname: str, hdu: int) -> fits.Header:
+    """Return the header of a CCD's extension, for its world coordinates (InputError as above)."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with fits.open(path, memmap=False) as file:
+                return _extension(file, ccdname, hdu).header
+    except _UNREADABLE as error:
+        raise _unreadable(path, ccdname, error) from None
+
+
+def _extension(file: fits.HDUList, ccdname: str, hdu: int) -> Any:
+    for extension in file:
+        if extension.name.upper() == ccdname.upper() and extension.name != "PRIMARY":
+            return extension
+    return file[hdu]
+
+
+def _cards(header: fits.Header) -> dict[str, Any]:
+    return {key: header[key] for key in header if key not in ("", "COMMENT", "HISTORY")}
+
+
+def _unreadable(path: Path, record: str, error: Exception) -> Exception:
+    if isinstance(error, OSError) and is_machine_problem(error):
+        return error
+    reason = str(error).splitlines()[0].strip("'\"") if str(error) else type(error).__name__
+    return InputError(path, f"cannot be read ({reason})", record=record, expected="a whole FITS file")
+
+
+def read_table(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
+    """Return the rows (structured, lower-case names, native bytes) and cards of the first table."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with fits.open(path, memmap=False) as file:
+                table = next(h for h in file if isinstance(h, fits.BinTableHDU))
+                cards = {**_cards(file[0].header), **_cards(table.header)}
+                columns = {name.lower(): np.asarray(table.data[name]) for name in table.columns.names}
+    except StopIteration:
+        raise InputError(path, "holds no table", expected="a binary table") from None
+    except _UNREADABLE as error:
+        raise _unreadable(path, "table", error) from None
+    columns = {name: _native(values) for name, values in columns.items()}
+    count = len(next(iter(columns.values()))) if columns else 0
+    rows = np.zeros(count, [(n, v.dtype, v.shape[1:]) for n, v in columns.items()])
+    for name, values in columns.items():
+        rows[name] = values
+    return rows, {name.lower(): value for name, value in cards.items()}
+
+
+def _native(values: np.ndarray) -> np.ndarray:
+    return values.astype(values.dtype.newbyteorder("="), copy=False)
+
+
+@dataclass(frozen=True)
+class Key:
+    """What the names of a CCD's calibrations are made of."""
+
+    image_filename: str
+    camera: str
+    expnum: int
+    ccdname: str
+
+
+def read_calibration(calib: Path, kind: str, key: Key) -> tuple[Path, dict[str, Any]] | None:
+    """Return file and values of a CCD's calibration of `kind` ('psfex', 'sky'), or None.
+
+    The values are the columns of the CCD's row and, for names that are no columns, the header
+    cards; all names in lower case. Files of one CCD and merged files of an exposure (a row a
+    CCD) are both known, in the layouts of data releases 3 to 10.
+    """
+    for path in _calibration_paths(calib, kind, key):
+        if not path.is_file():
+            continue
+        rows, cards = read_table(path)
+        row = _row_of(rows, key)
+        if row is not None:
+            return path, {**cards, **{name: row[name] for name in rows.dtype.names or ()}}
+    return None
+
+
+def _calibration_paths(calib: Path, kind: str, key: Key) -> list[Path]:
+    old, ending = {"psfex": ("psfex", "psfex"), "sky": ("splinesky", "splinesky")}[kind]
+    exposure = f"{key.expnum:08d}"
+    folder, _, name = key.image_filename.rpartition("/")
+    stem = stem_of(name).split(".")[0]
+    single = f"{stem}-{key.ccdname}-{ending}.fits"
+    merged = f"{stem}-{ending}.fits"
+    camera = calib / key.camera
+    return [
+        camera / old / exposure[:5] / exposure / f"{key.camera}-{exposure}-{key.ccdname}.fits",
+        camera / f"{old}-merged" / exposure[:5] / f"{key.camera}-{exposure}.fits",
+        calib / kind / folder / merged,
+        calib / f"{kind}-single" / folder / stem / single,
+        calib / folder / merged,
+        calib / folder / stem / single,
+    ]
+
+
+def _row_of(rows: np.ndarray, key: Key) -> np.void | None:
+    chosen = np.ones(len(rows), bool)
+    names = rows.dtype.names or ()
+    if "ccdname" in names:
+        chosen &= np.array([text(value) == key.ccdname for value in rows["ccdname"]], bool)
+    if "expnum" in names:
+        chosen &= rows["expnum"] == key.expnum
+    found = np.flatnonzero(chosen)
+    return rows[found[0]] if len(found) == 1 else None
+
+
+def text(value: Any) -> str:
+    """Return a table's text without padding, whether it came as bytes or as str."""
+    return (value.decode("ascii", "replace") if isinstance(value, bytes) else str(value)).strip()

@@ -1,0 +1,143 @@
+"""Give every group of stamps to the training or to the test part, and find who shares sky.
+
+A group is a brick or, with `patch_pixels`, a square patch of one. Its part follows the rank of the
+hash of its name: exact in number, independent of blocks, ranks and order.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+from skyproof.core.errors import InputError
+from skyproof.core.records import Item, read_records
+from skyproof.core.split import test_groups
+from skyproof.obiwan.membership import TEST, TRAIN, Group, group_names, write_table
+from skyproof.obiwan.overlap import Neighbours, images_touch
+from skyproof.obiwan.stampfile import CLASSES, read_stamp_table, stamp_files
+from skyproof.obiwan.tan import Tan, tan_from_info
+
+if TYPE_CHECKING:
+    from skyproof.core.stage import Context
+    from skyproof.obiwan.options import Assign
+
+
+@dataclass(frozen=True)
+class Brick:
+    """What is kept of a brick with stamps: where it lies, and its stamps by group and class."""
+
+    name: str
+    tan: Tan
+    counts: dict[str, Counter[str]]
+
+
+def run(
+    inputs: SimpleNamespace, outputs: SimpleNamespace, options: Assign, context: Context
+) -> None:
+    """Read the records of stamps, write the table of groups. One rank: it takes seconds."""
+    if context.comm.rank != 0:
+        return
+    bricks = read_bricks(inputs.cutouts, options.patch_pixels)
+    part_of = assign_parts(bricks, options.test_fraction, options.seed, inputs.cutouts[0])
+    across = find_overlaps(bricks, part_of)
+    write_table(
+        outputs.membership,
+        [
+            Group(
+                group, brick.name, part_of[group], counts["real"], counts["fake"],
+                tuple(across[brick.name, part_of[group]]), brick.tan,
+            )
+            for brick in bricks
+            for group, counts in sorted(brick.counts.items())
+        ],
+    )  # fmt: skip
+    n_test = sum(part == TEST for part in part_of.values())
+    context.log.info("%d of %d groups are the test part", n_test, len(part_of))
+
+
+def read_bricks(records: Sequence[Path], patch_pixels: int) -> list[Brick]:
+    """Return the bricks that have stamps, by name; those marked `bad` are left out."""
+    bricks: dict[str, Brick] = {}
+    for item in read_records(records):
+        if item.name in bricks:
+            raise InputError(item.record, "stands in two records", record=item.name)
+        if "bad" in item.info:
+            continue
+        counts = count_stamps(item, patch_pixels)
+        if counts:
+            bricks[item.name] = Brick(item.name, tan_from_info(item.info, item.record), counts)
+    return [bricks[name] for name in sorted(bricks)]
+
+
+def count_stamps(item: Item, patch_pixels: int) -> dict[str, Counter[str]]:
+    """Return group -> class -> number of stamps; groups without stamps are not there.
+
+    A brick's numbers stand in its record; for patches the tables are read, never the pixels.
+    """
+    if patch_pixels == 0:
+        total = Counter({kind: _number(item, f"n_{kind}") for kind in CLASSES})
+        return {item.name: total} if total.total() else {}
+    counts: dict[str, Counter[str]] = {}
+    for kind in CLASSES:
+        for path in stamp_files(item, kind):
+            table = read_stamp_table(path)
+            for group in group_names(item.name, table["x"], table["y"], patch_pixels):
+                counts.setdefault(str(group), Counter())[kind] += 1
+    return counts
+
+
+def _number(item: Item, name: str) -> int:
+    if name not in item.info:
+        raise InputError(
+            item.record, "is missing", record=item.name, field=name,
+            expected="a record of obiwan.cutouts",
+        )  # fmt: skip
+    return int(item.info[name])
+
+
+def assign_parts(bricks: Sequence[Brick], fraction: float, seed: int, file: Path) -> dict[str, str]:
+    """Return group -> part.
+
+    Groups with stamps of both classes are shared out; the others train, since a test of classes
+    has no use for them (the split balances the classes over a brick's training groups).
+    """
+    counts = {group: count for brick in bricks for group, count in brick.counts.items()}
+    useful = [group for group in counts if all(counts[group][kind] for kind in CLASSES)]
+    if len(useful) < 2:
+        raise InputError(
+            file,
+            "stamps of both classes are in one group only" if useful
+            else "no group has stamps of both classes",
+            expected="two bricks or more, or obiwan.patch_pixels > 0, which splits within bricks",
+        )  # fmt: skip
+    chosen = test_groups(useful, fraction, seed)
+    return {group: TEST if group in chosen else TRAIN for group in counts}
+
+
+def find_overlaps(
+    bricks: Sequence[Brick], part_of: Mapping[str, str]
+) -> dict[tuple[str, str], list[str]]:
+    """Return, by brick and part, the other bricks that have groups of the other part and whose
+    images cover sky of this brick's image; sorted by name."""
+    parts = [{part_of[group] for group in brick.counts} for brick in bricks]
+    neighbours = Neighbours([brick.tan for brick in bricks])
+    pairs = [
+        (a, b)
+        for a in range(len(bricks))
+        for b in neighbours.near(a)
+        if a < b and parts[a] | parts[b] == {TRAIN, TEST}
+    ]
+    touching = images_touch([bricks[a].tan for a, _ in pairs], [bricks[b].tan for _, b in pairs])
+    across: dict[tuple[str, str], list[str]] = {
+        (brick.name, part): [] for brick in bricks for part in (TRAIN, TEST)
+    }
+    for a, b in (pair for pair, found in zip(pairs, touching, strict=True) if found):
+        for one, other in ((a, b), (b, a)):
+            for part, opposite in ((TRAIN, TEST), (TEST, TRAIN)):
+                if opposite in parts[other]:
+                    across[bricks[one].name, part].append(bricks[other].name)
+    return {key: sorted(names) for key, names in across.items()}

@@ -1,0 +1,235 @@
+"""Stage obiwan.cutouts: 64 x 64 stamps of real and injected sources, a file a class and brick."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from skyproof.core import products, records
+from skyproof.core.errors import InputError
+from skyproof.obiwan import sources, stamps, survey
+from skyproof.obiwan.sources import Image
+from skyproof.obiwan.stampfile import CLASSES
+
+if TYPE_CHECKING:
+    from types import SimpleNamespace
+
+    from skyproof.core.stage import Context
+    from skyproof.obiwan.options import Cutouts
+
+# A brick with a larger share of broken pixels than this is bad input; fewer are masked.
+_MOST_BROKEN = 0.5
+_BRICK_NAME = re.compile(r"[A-Za-z0-9_+-]{3,8}")
+
+
+def run(
+    inputs: SimpleNamespace, outputs: SimpleNamespace, options: Cutouts, context: Context
+) -> None:
+    """Cut the stamps of every brick of the block and write the block's record.
+
+    For each brick and class: `hdf5/<bri>/<brick>/img_ivar_<bands>.hdf5` (stamps wholly inside the
+    image), `img_ivar_<bands>_onedge.hdf5` (those that reach over its edge, 0 beyond it),
+    `sorted_ids.fits`, and with `jpeg` `jpeg_<bands>.hdf5`. A class without sources has empty
+    arrays. Memory: the planes of one image, however many stamps are cut.
+    """
+    default = inputs.bricks.parent
+    trees = {"real": inputs.real or default, "fake": inputs.fake or default}
+
+    def make(brick: str, files: records.ItemFiles) -> dict[str, Any]:
+        parts = [plan(image, brick, options) for image in images_of(brick, trees, options)]
+        broken = write_stamp_files(files, brick, parts, options)
+        for name in CLASSES:
+            _write_lists(files, brick, name, parts, options)
+        info = survey.footprint_info(parts[0].tan) | _counts(parts)
+        return info | {"broken_pixels": broken}
+
+    context.each(
+        _bricks(inputs.bricks, options, context), make, outputs.cutouts, skip_bad=options.skip_bad
+    )
+
+
+def _bricks(path: Path, options: Cutouts, context: Context) -> list[str]:
+    """Return the bricks of this block: all of a record, or this block's of a list of names."""
+    if path.suffix == ".json":
+        names = []
+        for item in records.read_record(path):
+            if "bad" in item.info:
+                context.log.warning("%s left out, as before: %s", item.name, item.info["bad"])
+            else:
+                names.append(item.name)
+    else:
+        names = survey.bricks_of_block(_listed(path), options.block, options.block_size)
+    for name in names:
+        if not _BRICK_NAME.fullmatch(name):
+            raise InputError(path, "is no brick name", record=name, expected="a name as 1211p060")
+    return names
+
+
+def _listed(path: Path) -> list[str]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError:
+        raise InputError(path, "is not text", expected="one brick name a line") from None
+    names = [name for line in lines if (name := line.split("#", 1)[0].strip())]
+    if not names:
+        raise InputError(path, "names no brick", expected="one brick name a line")
+    twice = next((name for name, count in Counter(names).items() if count > 1), None)
+    if twice is not None:
+        raise InputError(path, "stands there twice", record=twice, expected="each brick once")
+    return names
+
+
+def images_of(brick: str, trees: dict[str, Path], options: Cutouts) -> list[Image]:
+    """Return the images to cut, in the order of their rows in the files.
+
+    Injected sources come from every realisation. Real ones come from one image only, since it is
+    the same sky each time: the release's coadds, or the first realisation, which then gives both
+    classes from one reduction.
+    """
+    found = sorted(survey.realizations(trees["fake"], brick)) or [""]
+    if options.real_images == "release":
+        injected = [Image(trees["fake"], rs, ("fake",)) for rs in found]
+        return [Image(trees["real"], "", ("real",)), *injected]
+    later = [Image(trees["fake"], rs, ("fake",)) for rs in found[1:]]
+    return [Image(trees["fake"], found[0], CLASSES), *later]
+
+
+@dataclass
+class Part:
+    """What one image gives, known from its header and catalogues: class -> rows, and counts."""
+
+    image: Image
+    tan: survey.Tan
+    inside: dict[str, np.ndarray]  # tables (`survey.stamp_dtype`) of the stamps wholly inside
+    edge: dict[str, np.ndarray]  # and of those that reach over the image's edge
+    counts: dict[str, Counter[str]]  # class -> why sources were left out -> how many
+
+
+def plan(image: Image, brick: str, options: Cutouts) -> Part:
+    """Choose the sources of an image; reads its catalogues, no pixels."""
+    path = survey.image_path(image.root, brick, "image", options.bands[0], image.rs)
+    header = survey.read_header(path)
+    tan = replace(
+        survey.Tan.from_header(header, path), width=header["NAXIS1"], height=header["NAXIS2"]
+    )
+    part = Part(image, tan, {}, {}, {name: Counter() for name in image.classes})
+    for name, table in sources.tables(image, brick, tan, options, part.counts).items():
+        centres = stamps.centre_pixel(table["x"], table["y"])
+        inside = stamps.stamp_inside(*centres, (tan.height, tan.width))
+        part.inside[name], part.edge[name] = table[inside], table[~inside]
+    return part
+
+
+def write_stamp_files(
+    files: records.ItemFiles, brick: str, parts: Sequence[Part], options: Cutouts
+) -> int:
+    """Write the stamps of a brick, image by image; return how many broken pixels were masked."""
+    broken = 0
+    with ExitStack() as stack:
+        writers = {}
+        for name in CLASSES:
+            for edge, suffix in ((False, ""), (True, "_onedge")):
+                relative = f"{_folder(name, brick)}/img_ivar_{options.bands}{suffix}.hdf5"
+                path = stack.enter_context(files.write(relative))
+                table = _joined(parts, name, edge)
+                writers[name, edge] = stack.enter_context(
+                    stamps.StampWriter(path, table, options.bands, options.layout)
+                )
+        for part in parts:
+            planes, masked = read_planes(part, brick, options.bands)
+            broken += masked
+            for name in part.image.classes:
+                writers[name, False].cut(planes, part.inside[name])
+                writers[name, True].cut(planes, part.edge[name])
+    return broken
+
+
+def _folder(name: str, brick: str) -> str:
+    return f"{name}/hdf5/{survey.brick_folder(brick)}/{brick}"
+
+
+def _joined(parts: Sequence[Part], name: str, edge: bool) -> np.ndarray:
+    tables = [part.edge if edge else part.inside for part in parts]
+    return np.concatenate([table[name] for table in tables if name in table])
+
+
+def read_planes(part: Part, brick: str, bands: str) -> tuple[dict[str, list[np.ndarray]], int]:
+    """Read and decompress each plane of an image once: kind -> one [ny, nx] a band.
+
+    Also returns how many broken pixels were masked.
+    """
+    planes: dict[str, list[np.ndarray]] = {"img": [], "ivar": []}
+    shape, broken = (part.tan.height, part.tan.width), 0
+    for band in bands:
+        paths = [
+            survey.image_path(part.image.root, brick, kind, band, part.image.rs)
+            for kind in ("image", "invvar")
+        ]
+        plane, ivar = (survey.read_plane(path, shape)[0] for path in paths)
+        broken += mask_broken(plane, ivar, *paths)
+        planes["img"].append(plane)
+        planes["ivar"].append(ivar)
+    return planes, broken
+
+
+def mask_broken(plane: np.ndarray, ivar: np.ndarray, path: Path, path_ivar: Path) -> int:
+    """Mask, in place, pixels whose image or weight is no number: image 0, inverse variance 0.
+
+    Returns how many exposed pixels (inverse variance not 0) were broken: image or weight not
+    finite, or a negative weight. InputError where more than half of the image is, or where the
+    inverse variance masks all of it.
+    """
+    exposed = ivar != 0  # NaN too
+    if not exposed.any():
+        raise InputError(path_ivar, "masks every pixel", expected="some inverse variance above 0")
+    finite = np.isfinite(plane)
+    broken = exposed & ~(finite & (ivar > 0) & np.isfinite(ivar))
+    count = int(broken.sum())
+    if count > _MOST_BROKEN * plane.size:
+        raise InputError(
+            path, f"{count} of {plane.size} exposed pixels are not finite or of negative weight",
+            expected=f"at most {_MOST_BROKEN:.0%}",
+        )  # fmt: skip
+    ivar[broken] = 0
+    plane[broken | ~finite] = 0
+    return count
+
+
+def _write_lists(
+    files: records.ItemFiles, brick: str, name: str, parts: Sequence[Part], options: Cutouts
+) -> None:
+    """Write what comes from the finished stamps: the list by magnitude, and the colour stamps."""
+    folder, bands = _folder(name, brick), options.bands
+    with files.write(f"{folder}/sorted_ids.fits") as path:
+        products.write_fits_table(path, _sorted_ids(_joined(parts, name, edge=False), bands))
+    if options.jpeg:
+        img, _, _ = stamps.read_stamps(files.root / f"{folder}/img_ivar_{bands}.hdf5")
+        with files.write(f"{folder}/jpeg_{bands}.hdf5") as path:
+            products.write_hdf5(path, {"rgb": stamps.rgb(img, bands)})
+
+
+def _sorted_ids(table: np.ndarray, bands: str) -> dict[str, np.ndarray]:
+    """Return the sources of a table, brightest first in the first band; unknown magnitudes last."""
+    name = f"mag_{bands[0]}"
+    order = np.argsort(table[name], kind="stable")
+    return {column: table[column][order] for column in ("rs", "id", name)}
+
+
+def _counts(parts: Sequence[Part]) -> dict[str, Any]:
+    """Return the record's counts of a brick, summed over its images."""
+    info: dict[str, Any] = {}
+    for name in CLASSES:
+        info[f"n_{name}"] = len(_joined(parts, name, edge=False))
+        info[f"n_onedge_{name}"] = len(_joined(parts, name, edge=True))
+        removed = Counter[str]()
+        for part in parts:
+            removed.update(part.counts.get(name, {}))  # `+` would drop the zeros
+        info[f"removed_{name}"] = dict(removed)
+    return info

@@ -1,0 +1,293 @@
+"""Shuffled arrays of the training and the test part, both classes in equal numbers, brick by brick.
+
+A group (brick or patch) is in one part only, and a training stamp that touches the sky of the test
+part is left out: neighbouring bricks overlap, and stamps reach over the edge of a patch.
+`split_by: source` is the original's rule instead: 80/20 inside each brick, where both parts share
+sky. Memory holds the pixels of one file, whatever the size of a brick and their number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from skyproof.core import products
+from skyproof.core.errors import InputError
+from skyproof.core.records import Item, ItemFiles, read_record
+from skyproof.obiwan.arrays import split_names
+from skyproof.obiwan.membership import TEST, TRAIN, Group, group_names, patch_index, read_table
+from skyproof.obiwan.overlap import MARGIN_PIXELS, image_box, project, stamp_boxes, touch
+from skyproof.obiwan.stampfile import CLASSES
+from skyproof.obiwan.stamps import centre_pixel, read_stamps
+from skyproof.obiwan.survey import HALF, STAMP, brick_folder, stamp_dtype
+from skyproof.obiwan.tan import Tan, footprint_info
+
+if TYPE_CHECKING:
+    from skyproof.core.stage import Context
+    from skyproof.obiwan.options import Split
+
+
+class Stamps(NamedTuple):
+    """A brick's stamps, first the real ones, then the injected ones; rows count through both."""
+
+    brick: str
+    paths: tuple[Path, Path]
+    images: tuple[np.ndarray, np.ndarray]  # of each class, float32 [n, 64, 64, band]
+    weights: tuple[np.ndarray, np.ndarray]
+    table: np.ndarray
+
+
+class Chunk(NamedTuple):
+    """The rows of one file, in their order; k counts from 1 in each brick and part."""
+
+    part: str
+    k: int
+    rows: np.ndarray
+
+
+def run(
+    inputs: SimpleNamespace, outputs: SimpleNamespace, options: Split, context: Context
+) -> None:
+    """Write the arrays of every brick of a block and the block's record.
+
+    InputError for a brick that the table does not know or whose values do not fit the type.
+    """
+    items = {item.name: item for item in read_record(inputs.cutouts)}
+    groups = read_table(inputs.membership, items)
+    if options.split_by == "source" and context.comm.rank == 0:
+        context.log.warning(
+            "split_by: source: stamps of the same sky are in both parts, as in the original; "
+            "a network may remember the sky instead of learning what an injected galaxy is"
+        )
+
+    def make(brick: str, files: ItemFiles) -> dict[str, Any]:
+        if "bad" in items[brick].info:
+            return {"bad": items[brick].info["bad"], **_counts([], 0, options)}
+        stamps = read_brick(items[brick], options.bands)
+        if not len(stamps.table):
+            return _counts([], 0, options)
+        parts = part_of_rows(stamps, groups.get(brick, []), options, inputs.membership)
+        dropped = 0
+        if options.split_by == "source":
+            chunks = list(chunks_by_source(stamps, options, context))
+        else:
+            lost = (parts == TRAIN) & touches_test_sky(stamps, parts, groups, options.patch_pixels)
+            dropped = int(lost.sum())
+            chunks = list(chunks_by_group(stamps, np.where(lost, "", parts), options, context))
+        for chunk in chunks:
+            write_chunk(stamps, chunk, options, files)
+        return footprint_info(groups[brick][0].tan) | _counts(chunks, dropped, options)
+
+    context.each(list(items), make, outputs.split)
+
+
+def read_brick(item: Item, bands: str) -> Stamps:
+    """Read the stamps of both classes of a brick."""
+    folder = f"hdf5/{brick_folder(item.name)}/{item.name}"
+    paths = [item.path(f"{kind}/{folder}/img_ivar_{bands}.hdf5") for kind in CLASSES]
+    (real, real_ivar, real_table), (fake, fake_ivar, fake_table) = map(read_stamps, paths)
+    tables = [
+        checked_table(path, table, label, bands)
+        for label, (path, table) in enumerate(zip(paths, (real_table, fake_table), strict=True))
+    ]
+    return Stamps(
+        item.name,
+        (paths[0], paths[1]),
+        (real, fake),
+        (real_ivar, fake_ivar),
+        np.concatenate(tables),
+    )
+
+
+def checked_table(path: Path, table: np.ndarray, label: int, bands: str) -> np.ndarray:
+    """Return a table of stamps with exactly its columns (InputError if one is missing)."""
+    whole = np.empty(len(table), stamp_dtype(bands))
+    for name in stamp_dtype(bands).names or ():
+        if name not in (table.dtype.names or ()):
+            raise InputError(path, "has no such column", field=name, expected="a table of stamps")
+        whole[name] = table[name]
+    wrong = np.flatnonzero(whole["label"] != label)
+    if len(wrong):
+        raise InputError(
+            path, f"is {whole['label'][wrong[0]]}", record=int(wrong[0]), field="label",
+            expected=f"{label} ({CLASSES[label]})",
+        )  # fmt: skip
+    return whole
+
+
+def part_of_rows(
+    stamps: Stamps, groups: Sequence[Group], options: Split, membership: Path
+) -> np.ndarray:
+    """Return the part of every stamp, str [n], as the table of groups says."""
+    part_of = {group.name: group.part for group in groups}
+    names = group_names(stamps.brick, stamps.table["x"], stamps.table["y"], options.patch_pixels)
+    unknown = sorted(set(names.tolist()) - set(part_of))
+    if unknown:
+        raise InputError(
+            membership, "has no such group", record=unknown[0],
+            expected="the table that obiwan.assign made of these stamps with this patch_pixels",
+        )  # fmt: skip
+    return np.array([part_of[name] for name in names.tolist()])
+
+
+def touches_test_sky(
+    stamps: Stamps, parts: np.ndarray, groups: Mapping[str, Sequence[Group]], patch_pixels: int
+) -> np.ndarray:
+    """Say of every stamp, bool [n], whether it covers sky that a test stamp may cover.
+
+    In its own brick: any test stamp's box, of whatever realisation (only patches make such).
+    In another brick: the whole image of a test brick, or the area that stamps of a test patch may
+    cover. The other brick may belong to another block, so its stamps are not looked at.
+    """
+    tan = groups[stamps.brick][0].tan
+    x, y = stamps.table["x"], stamps.table["y"]
+    touched = near_centres(x, y, parts == TEST, tan)
+    boxes = stamp_boxes(x, y)
+    names = {
+        name for group in groups[stamps.brick] if group.part == TRAIN for name in group.overlaps
+    }
+    for name in sorted(names):
+        other = groups[name][0].tan
+        area = np.concatenate(
+            [group_box(group, patch_pixels) for group in groups[name] if group.part == TEST]
+        )
+        there = project(boxes, tan, other)
+        touched |= touch(there[:, None], area[None], MARGIN_PIXELS).any(axis=1)
+    return touched
+
+
+def near_centres(x: np.ndarray, y: np.ndarray, chosen: np.ndarray, tan: Tan) -> np.ndarray:
+    """Say of stamps at x, y [n], bool [n], whether each shares a pixel with one of the chosen."""
+    cx, cy = centre_pixel(x, y)
+    reach = STAMP - 1  # centres that far apart share one row of pixels
+    near = np.zeros((tan.width, tan.height), dtype=bool)
+    for i, j in zip(cx[chosen], cy[chosen], strict=True):
+        near[max(i - reach, 0) : i + reach + 1, max(j - reach, 0) : j + reach + 1] = True
+    return near[cx, cy]
+
+
+def group_box(group: Group, patch_pixels: int) -> np.ndarray:
+    """Return the box [1, 4] that holds every stamp of a group, in pixels of its brick."""
+    patch = patch_index(group.name)
+    if patch is None:
+        return image_box(group.tan)
+    low = np.array(patch) * patch_pixels - 0.5 - HALF
+    high = low + patch_pixels + STAMP
+    return np.array([[low[0], high[0], low[1], high[1]]])
+
+
+def chunks_by_group(
+    stamps: Stamps, parts: np.ndarray, options: Split, context: Context
+) -> Iterator[Chunk]:
+    """Yield the chunks of both parts: equal numbers of both classes in each, in a random order.
+
+    Of the class that has more stamps in this brick and part, a random choice is used.
+    """
+    for part, rows in ((TRAIN, options.rows_train), (TEST, options.rows_test)):
+        real, fake = shuffled_classes(stamps, parts == part, context, part)
+        for k, start in enumerate(range(0, len(real), rows // 2), start=1):
+            piece = slice(start, start + rows // 2)
+            both = np.concatenate([real[piece], fake[piece]])
+            yield Chunk(part, k, context.stream(stamps.brick, part, k).permutation(both))
+
+
+def chunks_by_source(stamps: Stamps, options: Split, context: Context) -> Iterator[Chunk]:
+    """Yield chunks by the original's rule: each run of 320 of both classes is cut 512 to 128.
+
+    The last, shorter run is cut in the same ratio, rounded down. Classes alternate before the cut,
+    so that both sides have equal numbers of them (the last one but for one row).
+    """
+    real, fake = shuffled_classes(stamps, np.ones(len(stamps.table), dtype=bool), context, "source")
+    rows = options.rows_train + options.rows_test
+    both = np.stack([real, fake], axis=1).ravel()
+    for k, start in enumerate(range(0, len(both), rows), start=1):
+        piece = both[start : start + rows]
+        cut = len(piece) * options.rows_train // rows
+        for part, side in ((TRAIN, piece[:cut]), (TEST, piece[cut:])):
+            if len(side):
+                yield Chunk(part, k, context.stream(stamps.brick, part, k).permutation(side))
+
+
+def shuffled_classes(
+    stamps: Stamps, allowed: np.ndarray, context: Context, part: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return as many allowed rows of each class as the scarcer one has, in random order."""
+    label = stamps.table["label"]
+    real, fake = (
+        context.stream(stamps.brick, part, kind).permutation(
+            np.flatnonzero(allowed & (label == value))
+        )
+        for value, kind in enumerate(CLASSES)
+    )
+    n = min(len(real), len(fake))
+    return real[:n], fake[:n]
+
+
+def write_chunk(stamps: Stamps, chunk: Chunk, options: Split, files: ItemFiles) -> None:
+    """Write pixels, labels and catalogue of one chunk."""
+    x_name, y_name, catalog = split_names(stamps.brick, chunk.part, chunk.k)
+    table = stamps.table[chunk.rows]
+    with files.write(x_name) as path:
+        products.write_npy(path, pixels(stamps, chunk.rows, options))
+    with files.write(y_name) as path:
+        products.write_npy(path, table["label"].astype(np.float64))
+    with files.write(catalog) as path:
+        products.write_fits_table(path, table)
+
+
+def pixels(stamps: Stamps, rows: np.ndarray, options: Split) -> np.ndarray:
+    """Return the pixels of rows [n] as [n, 64, 64, 2 x bands]: g_img, g_ivar, r_img, ...
+
+    InputError for a value that is not finite or does not fit the type.
+    """
+    x = np.empty((len(rows), STAMP, STAMP, 2 * len(options.bands)), dtype=options.dtype)
+    n_real = len(stamps.images[0])
+    for place, row in enumerate(rows):
+        label = int(row >= n_real)
+        index = row - n_real * label
+        x[place, ..., 0::2] = stored(stamps.images[label][index], "img", stamps, row, options)
+        x[place, ..., 1::2] = stored(stamps.weights[label][index], "ivar", stamps, row, options)
+    return x
+
+
+def stored(
+    plane: np.ndarray, field: str, stamps: Stamps, row: np.integer, options: Split
+) -> np.ndarray:
+    """Return one stamp [64, 64, bands] in the stored type.
+
+    What float16 cannot hold is refused; an inverse variance too small for it becomes the smallest
+    number above 0, since 0 means that a pixel is masked.
+    """
+    largest = float(np.finfo(options.dtype).max)
+    if not np.abs(plane).max() <= largest:  # NaN too
+        source = stamps.table[row]
+        value = plane.flat[np.argmax(~(np.abs(plane) <= largest))]
+        raise InputError(
+            stamps.paths[int(source["label"])],
+            f"holds {value:g}",
+            record=f"{source['rs'].decode()} {source['id']}".strip(),
+            field=field,
+            expected=f"finite numbers up to {largest:g}"
+            + (", or dtype: float32" if options.dtype == "float16" and np.isfinite(value) else ""),
+        )
+    small = plane.astype(options.dtype)
+    if field == "ivar":
+        small[(plane > 0) & (small == 0)] = np.finfo(options.dtype).smallest_subnormal
+    return small
+
+
+def _counts(chunks: Sequence[Chunk], dropped: int, options: Split) -> dict[str, Any]:
+    """Return what the record says of a brick's arrays."""
+    rows = {part: [len(c.rows) for c in chunks if c.part == part] for part in (TRAIN, TEST)}
+    return {
+        "n_train": sum(rows[TRAIN]),
+        "n_test": sum(rows[TEST]),
+        "files": {part: len(rows[part]) for part in rows},
+        "dropped": dropped,
+        "split_by": options.split_by,
+        "patch_pixels": options.patch_pixels,
+    }

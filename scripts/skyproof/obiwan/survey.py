@@ -1,0 +1,252 @@
+"""The data model of a tree in the layout of the Legacy Surveys: paths, images, catalogues, stamps.
+
+Every other module of this system asks here where a file lies and what is in it.
+Layout: legacysurvey.org, data release files; Obiwan's additions: `rs*` and `obiwan/` folders.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import fitsio
+import numpy as np
+
+from skyproof.core.errors import InputError
+from skyproof.obiwan.grid import (
+    PIXEL_SCALE,
+    brick_names,
+    brick_tan,
+    bricks_of_block,
+    synthetic_bricks,
+)
+from skyproof.obiwan.tan import Tan, footprint_info, tan_from_info
+
+__all__ = [
+    "BANDS", "HALF", "PIXEL_SCALE", "STAMP", "Tan", "bands_present", "brick_folder", "brick_names",
+    "brick_tan", "bricks_of_block", "ccds_path", "footprint_info", "image_path", "read_header",
+    "read_plane", "read_simcat", "read_table", "read_tractor", "realization_tractor_path",
+    "realizations", "simcat_path", "stamp_dtype", "synthetic_bricks", "tan_from_info",
+    "tractor_path",
+]  # fmt: skip
+
+STAMP = 64  # side of a stamp [pixel]
+HALF = 32  # index of its centre pixel
+BANDS = "griz"  # in order of wavelength, and the order of every band axis
+
+_REALIZATION = re.compile(r"(?:more_)?(?:skip_)?rs\d+")
+
+
+def brick_folder(brick: str) -> str:
+    """Return the folder that holds a brick's folder: its first three characters."""
+    return brick[:3]
+
+
+def _coadd(root: str | Path, brick: str, rs: str) -> Path:
+    return Path(root) / "coadd" / brick_folder(brick) / brick / rs
+
+
+def image_path(root: str | Path, brick: str, kind: str, band: str, rs: str = "") -> Path:
+    """Return the path of a brick's plane; `kind` is image or invvar, `rs` empty for a release."""
+    return _coadd(root, brick, rs) / f"legacysurvey-{brick}-{kind}-{band}.fits.fz"
+
+
+def ccds_path(root: str | Path, brick: str, rs: str = "") -> Path:
+    """Return the path of the table of CCDs of a brick; where it lies, the brick was finished."""
+    return _coadd(root, brick, rs) / f"legacysurvey-{brick}-ccds.fits"
+
+
+def tractor_path(root: str | Path, brick: str, rs: str = "") -> Path:
+    """Return the path of the measured catalogue: the realisation's own, where there is one."""
+    own = realization_tractor_path(root, brick, rs)
+    release = Path(root) / "tractor" / brick_folder(brick) / own.name
+    return own if own.is_file() else release
+
+
+def realization_tractor_path(root: str | Path, brick: str, rs: str) -> Path:
+    """Return where the measured catalogue of a realisation is written."""
+    return Path(root) / "tractor" / brick_folder(brick) / brick / rs / f"tractor-{brick}.fits"
+
+
+def simcat_path(root: str | Path, brick: str, rs: str) -> Path:
+    """Return the path of the catalogue of injected galaxies, as they were put in."""
+    return Path(root) / "obiwan" / brick_folder(brick) / brick / rs / f"simcat-elg-{brick}.fits"
+
+
+def realizations(root: str | Path, brick: str) -> list[str]:
+    """Return the realisation folders of a brick (rs0, rs300, skip_rs0, ...); none for a release.
+
+    Each realisation injects other galaxies; a folder counts once its table of CCDs is there.
+    Natural order: by kind, then by number.
+    """
+    tables = _coadd(root, brick, "").glob(f"*/{ccds_path(root, brick).name}")
+    names = [table.parent.name for table in tables if _REALIZATION.fullmatch(table.parent.name)]
+    return sorted(names, key=lambda name: (name.rstrip("0123456789"), int(name.split("rs")[1])))
+
+
+def bands_present(root: str | Path, brick: str, rs: str = "") -> str:
+    """Return the bands of which the brick has an image, judged by file names, as in 'grz'."""
+    return "".join(b for b in BANDS if image_path(root, brick, "image", b, rs).is_file())
+
+
+def read_plane(
+    path: str | Path, shape: tuple[int, int] | None = None
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """Read the first image of a FITS file, compressed (.fits.fz) or not.
+
+    Returns the pixels, float32 [ny, nx], and the header as name -> value with NAXIS1, NAXIS2 of
+    the image. InputError where the file is missing, empty, truncated or no FITS, where the image
+    is not two-dimensional or not of `shape`, or where every pixel is NaN.
+    """
+    with _opened(path) as file:
+        hdu = _first_image(path, file)
+        pixels = hdu.read()
+        header = _header(hdu)
+    if pixels.ndim != 2:
+        raise InputError(path, f"has {pixels.ndim} axes", field="NAXIS", expected="2")
+    if shape is not None and pixels.shape != tuple(shape):
+        size, wanted = (" x ".join(map(str, reversed(s))) for s in (pixels.shape, shape))
+        raise InputError(path, f"is {size} pixels", expected=f"{wanted}, as the brick's others")
+    pixels = np.ascontiguousarray(pixels, dtype=np.float32)
+    if np.isnan(pixels).all():
+        raise InputError(path, "every pixel is NaN", expected="finite pixels")
+    header["NAXIS1"], header["NAXIS2"] = pixels.shape[1], pixels.shape[0]
+    return pixels, header
+
+
+def read_header(path: str | Path) -> dict[str, Any]:
+    """Read the header that `read_plane` returns, without the pixels (InputError as there)."""
+    with _opened(path) as file:
+        hdu = _first_image(path, file)
+        header, dims = _header(hdu), hdu.get_dims()
+    if len(dims) != 2:
+        raise InputError(path, f"has {len(dims)} axes", field="NAXIS", expected="2")
+    header["NAXIS1"], header["NAXIS2"] = dims[1], dims[0]
+    return header
+
+
+def _first_image(path: str | Path, file: Any) -> Any:
+    images = (hdu for hdu in file if hdu.get_exttype() == "IMAGE_HDU" and hdu.has_data())
+    hdu = next(images, None)
+    if hdu is None:
+        raise InputError(path, "holds no image", expected="a FITS image, compressed or not")
+    return hdu
+
+
+def _header(hdu: Any) -> dict[str, Any]:
+    cards = hdu.read_header()
+    cards.clean(is_table=hdu.is_compressed())
+    return {card["name"]: card["value"] for card in cards.records() if card["name"]}
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[Any]:
+    """Open a FITS file; whatever cfitsio finds wrong, then or while reading, is an InputError."""
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(path, "is missing", expected="a FITS file")
+    with open(path, "rb") as stream:  # a file without read permission is the machine's problem
+        if not stream.read(1):
+            raise InputError(path, "is empty", expected="a FITS file")
+    try:
+        with fitsio.FITS(str(path)) as file:
+            yield file
+    except (OSError, ValueError) as error:
+        problem = f"is truncated, corrupt or no FITS ({_reason(error)})"
+        raise InputError(path, problem, expected="a whole FITS file") from None
+
+
+def _reason(error: Exception) -> str:
+    """Return the last error of the pile that cfitsio gives; the rest says how it got there."""
+    return (re.findall(r"FITSIO status = \d+: (.+)", str(error)) or str(error).splitlines())[-1]
+
+
+def read_table(
+    path: str | Path, columns: Sequence[str], optional: Sequence[str] = ()
+) -> dict[str, np.ndarray]:
+    """Read columns of the first table of a FITS file, by lower-case name whatever the file's case.
+
+    Numbers come in native byte order, strings as str without blanks around. InputError where a
+    file is missing or corrupt or lacks one of `columns`; absent `optional` ones are left out.
+    """
+    with _opened(path) as file:
+        table = next((hdu for hdu in file if hdu.get_exttype() != "IMAGE_HDU"), None)
+        if table is None:
+            raise InputError(path, "holds no table", expected="a FITS binary table")
+        names = {name.lower(): name for name in table.get_colnames()}
+        for name in columns:
+            if name not in names:
+                raise InputError(
+                    path, "has no such column", field=name, expected=f"columns {', '.join(columns)}"
+                )
+        wanted = [*columns, *(name for name in optional if name in names)]
+        rows = table.read(columns=[names[name] for name in wanted]) if wanted else None
+    return {name: _native(rows[names[name]]) for name in wanted} if rows is not None else {}
+
+
+def _native(column: np.ndarray) -> np.ndarray:
+    if column.dtype.kind in "SU":
+        return np.char.strip(column.astype(str))
+    return np.ascontiguousarray(column, dtype=column.dtype.newbyteorder("="))
+
+
+def read_tractor(path: str | Path, bands: str) -> dict[str, np.ndarray]:
+    """Read a measured catalogue (Tractor, data releases 4 and later).
+
+    Always there, for b in `bands`: objid, type, ra, dec [deg], flux_b [nanomaggies], flux_ivar_b
+    [nanomaggies^-2], mw_transmission_b, nobs_b. Where the file lacks them: bx, by [pixel, 0-based]
+    and psfsize_b [arcsec] are NaN, brick_primary is true, allmask_b is 0. shapeexp_r and shapedev_r
+    [arcsec] are half-light radii; releases 8 and later have one `shape_r`, which stands for both.
+    fracdev, the de Vaucouleurs share of a composite, is there where the file has it.
+    """
+    per_band = ["flux_", "flux_ivar_", "mw_transmission_", "nobs_"]
+    needed = ["objid", "type", "ra", "dec", *(name + b for b in bands for name in per_band)]
+    radii = ["shapeexp_r", "shapedev_r"]
+    defaults: dict[str, Any] = {"bx": np.nan, "by": np.nan, "brick_primary": True}
+    defaults |= {f"psfsize_{b}": np.nan for b in bands} | {f"allmask_{b}": 0 for b in bands}
+    table = read_table(path, needed, [*defaults, *radii, "shape_r", "fracdev"])
+    n_rows = len(table["objid"])
+    for name, value in defaults.items():
+        if name not in table:
+            table[name] = np.full(n_rows, value)
+    shape = table.pop("shape_r", None)
+    for name in radii:
+        if name not in table:
+            if shape is None:
+                raise InputError(path, "has no such column", field=name, expected="it, or shape_r")
+            table[name] = shape
+    table["brick_primary"] = table["brick_primary"].astype(bool)
+    return table
+
+
+def read_simcat(path: str | Path, bands: str) -> dict[str, np.ndarray]:
+    """Read a catalogue of injected galaxies, as they were put in.
+
+    Returns id, ra, dec [deg], rhalf [arcsec], and for b in `bands` flux_b [nanomaggies] and
+    mw_transmission_b (1 where the file has none: Obiwan's fluxes are free of extinction).
+    Pixel positions are not read: Obiwan's count from 1, and the WCS gives better ones.
+    """
+    extinction = [f"mw_transmission_{b}" for b in bands]
+    table = read_table(path, ["id", "ra", "dec", "rhalf", *(f"{b}flux" for b in bands)], extinction)
+    for b in bands:
+        table[f"flux_{b}"] = table.pop(f"{b}flux")
+    for name in extinction:
+        table.setdefault(name, np.ones(len(table["id"]), np.float32))
+    return table
+
+
+def stamp_dtype(bands: str) -> np.dtype:
+    """Return the columns of a table of stamps (docs/architecture.md says what each means)."""
+    fields: list[tuple[str, str]] = [
+        ("id", "<i8"), ("brick", "S8"), ("rs", "S16"), ("label", "u1"),
+        ("ra", "<f8"), ("dec", "<f8"), ("x", "<f8"), ("y", "<f8"), ("dx", "<f4"), ("dy", "<f4"),
+        ("type", "S4"),
+    ]  # fmt: skip
+    fields += [(f"mag_{b}", "<f4") for b in bands]
+    fields += [("r_half", "<f4")]
+    fields += [(f"psfsize_{b}", "<f4") for b in bands]
+    fields += [(f"ivar_{b}", "<f4") for b in bands]
+    return np.dtype(fields)

@@ -1,0 +1,176 @@
+"""The verdict: one rule, and the sentences that say it.
+
+Two tests, each by shuffling labels inside bricks, with a = 1 - confidence:
+the network's scores (p), and a control that sees only catalogue columns (p_control).
+
+1. p >= a: `indistinguishable` at this sample size; but `metadata` if p_control < a / 10 (a second
+   look at the same question must be clear, or null samples would fail too often).
+2. p < a and AUC below its mean over the shuffles: `reversed`; the scores rank the wrong way round.
+3. p < a and p_control >= a: `looks`; `unexplained` where no control was possible.
+4. p < a and p_control < a: after weights have made brightness, colours and size alike, the
+   interval of the AUC lies above 0.5: `looks and metadata`; else: `metadata`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+_CLEAR = 10
+_UNEVEN = 0.02  # in AUC
+
+Metrics = Mapping[str, Any]
+
+
+def judge(metrics: Metrics) -> str:
+    """Return the verdict's name, by the rule above."""
+    level = _level(metrics)
+    control, matched = metrics["metadata_auc"], metrics["matched_auc"]
+    p_control = 1.0 if control is None else control["p_value"]
+    if metrics["p_value"] >= level:
+        return "metadata" if p_control < level / _CLEAR else "indistinguishable"
+    if metrics["auc"]["value"] < metrics["auc"]["null_mean"]:
+        return "reversed"
+    if p_control >= level:
+        return "looks" if control else "unexplained"
+    return "looks and metadata" if matched and matched["low"] > 0.5 else "metadata"
+
+
+def _level(metrics: Metrics) -> float:
+    return round(1 - metrics["confidence"], 9)  # 0.05, not 0.05000000000000004
+
+
+def statement(metrics: Metrics) -> str:
+    """Return the verdict in one sentence with its figures."""
+    control, matched = metrics["metadata_auc"], metrics["matched_auc"]
+    figures = (
+        f"AUC {with_interval(metrics['auc'])}, permutation p = {metrics['p_value']:.2g}, "
+        f"n = {metrics['n']} in {metrics['bricks']} brick{'s' if metrics['bricks'] > 1 else ''}"
+    )
+    if metrics["verdict"] == "indistinguishable":
+        return f"indistinguishable at this sample size: {figures}"
+    if metrics["verdict"] == "reversed":
+        return f"told apart the wrong way round: {figures}; were labels swapped?"
+    if metrics["verdict"] == "unexplained":
+        return f"told apart: {figures}; no control was possible, so the cause is open"
+    alone = f"the metadata alone reach {with_interval(control)}"
+    if metrics["verdict"] == "looks":
+        return f"told apart: {figures}; {alone}, so it is the looks"
+    if metrics["verdict"] == "looks and metadata":
+        return (
+            f"told apart by looks and metadata: {figures}; {alone}, and with brightness, colours "
+            f"and size made alike the network keeps {with_interval(matched)}"
+        )
+    if metrics["p_value"] >= _level(metrics):
+        return (
+            f"not told apart by the network ({figures}), but metadata alone do it: they reach "
+            f"{with_interval(control)}; match the samples first"
+        )
+    left = f"is left with {with_interval(matched)}" if matched else "cannot be tested"
+    return (
+        f"told apart, but metadata alone do it: {figures}; {alone}, and with brightness, colours "
+        f"and size made alike the network {left}; match the samples first"
+    )
+
+
+def page(metrics: Metrics, magnitude: str) -> str:
+    """Return the page `verdict.md`: the statement, what it rests on, and its cautions."""
+    text = metrics["statement"]
+    lines = [
+        "# Can a network tell injected galaxies from real ones?",
+        "",
+        f"**{text[0].upper()}{text[1:]}.**",
+        "",
+        *(f"- {line}" for line in _findings(metrics, magnitude)),
+    ]
+    cautions = _cautions(metrics)
+    if cautions:
+        lines += ["", "Caution:", "", *(f"- {line}" for line in cautions)]
+    lines += [
+        "",
+        f"Intervals: {metrics['confidence']:.0%} confidence, from a bootstrap over "
+        f"{'bricks or patches' if metrics['auc']['unit'] == 'group' else 'rows'}. "
+        "AUC: the chance that an injected galaxy scores higher than a real one; 0.5: a coin toss.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _findings(metrics: Metrics, magnitude: str) -> list[str]:
+    auc, control, matched = metrics["auc"], metrics["metadata_auc"], metrics["matched_auc"]
+    baseline = metrics["baselines"]
+    lines = [
+        f"Power: this sample would have noticed an AUC of {auc['detectable']:.2f} or more four "
+        f"times in five; an AUC above {auc['high']:.2f} is excluded.",
+        f"Accuracy {with_interval(metrics['accuracy'])}; calling everything "
+        f"{baseline['majority_class']} gives {baseline['majority_accuracy']:.2f}.",
+    ]
+    if control:
+        lines.append(
+            "Metadata alone (magnitudes, colours, size, seeing, depth, position in the pixel, "
+            f"type): AUC {with_interval(control)}, p = {control['p_value']:.2g}."
+        )
+    if matched:
+        lines.append(
+            f"Brightness, colours and size made alike by weights: AUC {with_interval(matched)}, "
+            f"worth {matched['effective_real']:.0f} real and {matched['effective_fake']:.0f} "
+            f"injected rows; largest difference of a mean {matched['imbalance_before']:.2f} "
+            f"before, {matched['imbalance_after']:.2f} standard deviations after."
+        )
+    rows = metrics["by_magnitude"]
+    if len(rows) > 1:
+        lines.append(
+            "; ".join(
+                f"{name} ({magnitude} {row['from']:.1f} to {row['to']:.1f}) accuracy "
+                f"{row['accuracy']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+                for name, row in (("Brightest", rows[0]), ("faintest", rows[-1]))
+            )
+            + "."
+        )
+    telling = metrics["telling_columns"][:3]
+    if telling:
+        listed = ", ".join(f"{row['column']} (AUC {row['auc']:.2f})" for row in telling)
+        lines.append(f"Columns that differ most between the classes: {listed}.")
+    follows = sorted(metrics["telling_columns"], key=lambda r: -abs(r["score_correlation"]))[:3]
+    if follows:
+        listed = ", ".join(f"{row['column']} ({row['score_correlation']:+.2f})" for row in follows)
+        lines.append(f"Columns that the score follows most (rank correlation): {listed}.")
+    error = metrics["calibration"]["expected_error"]
+    lines.append(f"Scores as probabilities are off by {error:.2f} on average.")
+    return lines
+
+
+def _cautions(metrics: Metrics) -> list[str]:
+    auc, cautions = metrics["auc"], []
+    if auc["unit"] == "row":
+        cautions.append(
+            "all rows are of one brick: the intervals take them as independent and are too narrow; "
+            "they say nothing of other bricks"
+        )
+    elif not auc["trusted"]:
+        cautions.append(
+            f"the intervals rest on {_groups(auc['units'])}: too few to show an odd one"
+        )
+    if metrics["groups_in_training"]:
+        cautions.append(
+            f"{_groups(metrics['groups_in_training'])} also in the training part: the network may "
+            "remember their sky"
+        )
+    if abs(auc["null_mean"] - 0.5) > _UNEVEN:
+        cautions.append(
+            "the share of injected galaxies differs between bricks: shuffled labels give an AUC "
+            f"of {auc['null_mean']:.2f}, not 0.50; the p-value allows for that"
+        )
+    if metrics["metadata_auc"] is None:
+        cautions.append("the training catalogues are too small for a control on metadata")
+    elif metrics["matched_auc"] is None:
+        cautions.append("the classes do not overlap in brightness, colours and size: no matching")
+    return cautions
+
+
+def with_interval(figure: Mapping[str, Any]) -> str:
+    """Return '0.51 [0.48, 0.54]'."""
+    return f"{figure['value']:.2f} [{figure['low']:.2f}, {figure['high']:.2f}]"
+
+
+def _groups(number: int) -> str:
+    return f"{number} brick or patch" if number == 1 else f"{number} bricks or patches"
