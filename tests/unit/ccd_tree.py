@@ -20,7 +20,7 @@ CCDNAME = "CCD2"
 SCALE_ARCSEC = 0.3
 SIZE = 190  # side of a CCD [pixel]
 CENTRE = (200.0437, 31.5231)  # inside brick 2000p315
-BETWEEN = (200.1465, 31.52)  # on the border of two bricks
+BETWEEN = (200.1951, 31.52)  # on the border of two bricks
 EXPTIME = 40.0
 ZERO_POINT = 25.6  # of one electron a second
 OFFSET = (0.9, -0.6)  # arcsec: the table's correction of the header's WCS
@@ -197,7 +197,8 @@ def write_sky(path: Path, expnum: int) -> None:
     values[0, :-2, :-1] = sky_level(gx - x0, gy - y0)
     write_table(path, {
         "expnum": np.array([expnum]), "ccdname": np.array([CCDNAME]),
-        "xgrid": np.append(SKY_GRID, 0)[np.newaxis], "ygrid": np.append(SKY_GRID, [0, 0])[np.newaxis],
+        "xgrid": np.append(SKY_GRID, 0)[np.newaxis],
+        "ygrid": np.append(SKY_GRID, [0, 0])[np.newaxis],
         "gridw": np.array([len(SKY_GRID)]), "gridh": np.array([len(SKY_GRID)]),
         "gridvals": values, "x0": np.array([x0]), "y0": np.array([y0]), "order": np.array([3]),
     })  # fmt: skip

@@ -324,6 +324,7 @@ def test_constant_scores_give_a_verdict_without_nan(
     assert metrics["verdict"] == "indistinguishable"
     assert (metrics["auc"]["value"], metrics["p_value"]) == (0.5, 1.0)
     assert not metrics["auc"]["trusted"]
+    assert "every row is called injected" in verdict.page(metrics, "g")
 
 
 def fake_metrics(p: float, auc: float, control: float | None, matched_low: float | None) -> dict:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+import ccd_tree
 import galsim
 import numpy as np
 import pytest
 
-import ccd_tree
 from skyproof.core.errors import InputError
 from skyproof.obiwan import archive
 from skyproof.obiwan.psfex import MoffatPsf, PsfexModel, psfex_from_values, read_psf

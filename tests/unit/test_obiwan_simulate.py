@@ -269,7 +269,7 @@ def test_one_rank_and_two_write_the_same_bytes(tmp_path):
     ("options", "said"),
     [
         ({"block": 4}, "3 bricks make blocks 0 to 0"),
-        ({"mag_min": 23.6}, "mag_min 23.6 is not below mag_max 23.5"),
+        ({"mag_min": 23.6, "mag_max": 23.5}, "mag_min 23.6 is not below mag_max 23.5"),
         ({"n_real": 200}, "do not fit into 160 pixels"),
     ],
 )

@@ -59,7 +59,7 @@ def test_many_stamps_equal_a_plain_loop(plane):
 
 
 def test_positions_are_rounded_not_truncated():
-    """B11: the original truncated, which left the sub-pixel phase to the position's making."""
+    """The original truncated, which left the sub-pixel phase to the position's making."""
     x = np.array([-0.5, -0.4, 0.49, 0.5, 31.5, 99.99])
     cx, cy = stamps.centre_pixel(x, x)
     assert cx.tolist() == cy.tolist() == [0, 0, 0, 1, 32, 100]
@@ -67,7 +67,7 @@ def test_positions_are_rounded_not_truncated():
 
 
 def test_o03_bounds_are_zero_based_and_exact():
-    """B10: pixels 32 to n - 32 are the centres whose stamp lies inside."""
+    """Pixels 32 to n - 32 are the centres whose stamp lies inside."""
     cx = np.array([31, 32, NX - 32, NX - 31, 80, 80, 80, 80])
     cy = np.array([80, 80, 80, 80, 31, 32, NY - 32, NY - 31])
     inside = [False, True, True, False, False, True, True, False]

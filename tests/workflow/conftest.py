@@ -34,7 +34,11 @@ TINY = {
 
 
 def snakemake(
-    folder: Path, *words: str, checkout: Path = ROOT, config: dict | None = None, timeout: float = 900
+    folder: Path,
+    *words: str,
+    checkout: Path = ROOT,
+    config: dict | None = None,
+    timeout: float = 900,
 ) -> subprocess.CompletedProcess[str]:
     """Run `snakemake WORDS` of a checkout in `folder` with a configuration of its own."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -48,7 +52,8 @@ def planned(result: subprocess.CompletedProcess[str]) -> dict[str, int]:
     """Return the number of jobs a rule that a dry run printed (empty: nothing to be done)."""
     assert result.returncode == 0, result.stdout + result.stderr
     table = re.findall(r"^(\w+) +(\d+)$", result.stdout + result.stderr, flags=re.MULTILINE)
-    return {rule: int(count) for rule, count in table if rule not in ("total", "all", "obiwan", "toy")}
+    targets = ("total", "all", "obiwan", "toy")
+    return {rule: int(count) for rule, count in table if rule not in targets}
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,11 @@ defaults put a time stamp, an address or a random order into a file.
 
 from __future__ import annotations
 
+import errno
 import json
+import math
+import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,13 +57,28 @@ def write_hdf5(
     attributes: Mapping[str, str | int | float] | None = None,
 ) -> None:
     """Write plain HDF5: contiguous datasets in name order, default file version, no times."""
-    import h5py
-
-    with h5py.File(path, "w", track_order=False) as file:
+    with _new_hdf5(path) as file:
         for name in sorted(datasets):
             file.create_dataset(name, data=little_endian(datasets[name]), track_times=False)
         for name, value in sorted((attributes or {}).items()):
             file.attrs[name] = value
+
+
+@contextmanager
+def _new_hdf5(path: str | Path) -> Iterator[h5py.File]:
+    import h5py
+
+    try:
+        with h5py.File(path, "w", track_order=False) as file:
+            yield file
+    except (OSError, RuntimeError) as error:
+        # HDF5 hides a refused write (a full disk) in the text of whatever fails last, often the
+        # closing of the file.
+        refused = re.search(r"errno = (\d+)|\[Errno (\d+)\]", str(error))
+        if refused is None:
+            raise
+        number = int(refused[1] or refused[2])
+        raise OSError(number, os.strerror(number), str(path)) from None
 
 
 @contextmanager
@@ -69,11 +88,13 @@ def filling_hdf5(
     """Open plain HDF5 with datasets, name -> (shape, type), that the block fills in any order.
 
     For what is too large to hold: each dataset's place in the file is settled before any is
-    filled. All elements must be filled; those that are not are undefined.
+    filled, and the disk's space taken. All elements must be filled; else they are undefined.
     """
     import h5py
 
-    with h5py.File(path, "w", track_order=False) as file:
+    n_bytes = sum(math.prod(shape) * dtype.itemsize for shape, dtype in datasets.values())
+
+    with _new_hdf5(path) as file:
         for name in sorted(datasets):
             shape, dtype = datasets[name]
             place = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
@@ -81,7 +102,20 @@ def filling_hdf5(
             place.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
             little = dtype.newbyteorder("<")
             file.create_dataset(name, shape, little, track_times=False, dcpl=place)
+        _take_space(path, n_bytes)
         yield file
+
+
+def _take_space(path: str | Path, n_bytes: int) -> None:
+    """Let a file have its space on the disk now: HDF5 crashes where a disk fills up later."""
+    if n_bytes == 0 or not hasattr(os, "posix_fallocate"):
+        return
+    with open(path, "rb+") as stream:
+        try:
+            os.posix_fallocate(stream.fileno(), 0, n_bytes)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise  # other numbers: this file system cannot reserve
 
 
 def write_fits_table(

@@ -6,6 +6,7 @@ import hashlib
 import importlib
 import json
 import logging
+import re
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -111,7 +112,7 @@ def _write_record(
         )
     for name, reason in bad.items():
         # A record must not hold the path of a machine.
-        reason = reason.replace(f"{final.parent.resolve()}/", "").replace(f"{final.parent}/", "")
+        reason = re.sub(r"(?<!\S)/(?:[^\s/]+/)*", "", reason.replace(f"{final.parent}/", ""))
         entries[name] = {"info": {"bad": reason}, "files": []}
     products.write_json(record, {"format": records.FORMAT, "items": entries})
 

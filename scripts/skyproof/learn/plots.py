@@ -166,8 +166,9 @@ def _name_epochs(axes: Axes, step: np.ndarray, epoch: np.ndarray) -> None:
     shown = numbers[:: max(1, -(-len(numbers) // 12))]
     for number in shown:
         first = step[epoch == number].min()
-        name = f"epoch {number:g}" if number == shown[0] else f"{number:g}"
-        _write_at_top(axes, f" {name}", first, ha="left")
+        _write_at_top(axes, f" {number:g}", first, ha="left")
+    axes.annotate("epoch", (1, 1), (6, -3), xycoords="axes fraction", textcoords="offset points",
+                  va="top", color=MUTED, fontsize=9)  # fmt: skip
 
 
 def _window(epoch: np.ndarray) -> int:

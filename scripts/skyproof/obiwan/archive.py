@@ -58,9 +58,8 @@ def find_image(images: Path, image_filename: str, ccdname: str) -> Path:
     for name in names:
         if name in index:
             return index[name]
-    raise InputError(
-        wanted, "does not exist", record=ccdname, expected=f"it or {stem}-{ccdname}.fits below {images}"
-    )
+    expected = f"it or {stem}-{ccdname}.fits below {images}"
+    raise InputError(wanted, "does not exist", record=ccdname, expected=expected)
 
 
 @cache
@@ -130,7 +129,8 @@ def _unreadable(path: Path, record: str, error: Exception) -> Exception:
     if isinstance(error, OSError) and is_machine_problem(error):
         return error
     reason = str(error).splitlines()[0].strip("'\"") if str(error) else type(error).__name__
-    return InputError(path, f"cannot be read ({reason})", record=record, expected="a whole FITS file")
+    problem = f"cannot be read ({reason})"
+    return InputError(path, problem, record=record, expected="a whole FITS file")
 
 
 def read_table(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
@@ -141,7 +141,8 @@ def read_table(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
             with fits.open(path, memmap=False) as file:
                 table = next(h for h in file if isinstance(h, fits.BinTableHDU))
                 cards = {**_cards(file[0].header), **_cards(table.header)}
-                columns = {name.lower(): np.asarray(table.data[name]) for name in table.columns.names}
+                names = table.columns.names
+                columns = {name.lower(): np.asarray(table.data[name]) for name in names}
     except StopIteration:
         raise InputError(path, "holds no table", expected="a binary table") from None
     except _UNREADABLE as error:

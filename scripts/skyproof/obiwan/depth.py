@@ -97,8 +97,7 @@ def coadded(ccds: np.ndarray, pixels: int, rng: np.random.Generator) -> Depth:
 def with_noise(image: np.ndarray, ivar: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Return the image with the sky's noise, N(0, 1/sqrt(ivar)), and 0 where ivar is 0.
 
-    Only the sky's: the photon noise of the sources is neglected, as is usual for inverse
-    variances of coadds at these magnitudes (the sky is brighter than all but the brightest stars).
+    Only the sky's: the photon noise of the sources is neglected, as if the sky outshone them all.
     """
     noise = rng.standard_normal(image.shape, dtype=np.float32)
     seen = ivar > 0

@@ -18,7 +18,8 @@ from skyproof.obiwan.resample import Stack
 from skyproof.obiwan.survey import PIXEL_SCALE, Tan
 
 _LEAST_PIXELS = 5
-_PIXEL_STACK = 10_000_000  # sep's working memory; its default overflows on a survey's brick
+# sep's working memory; the defaults overflow on a survey's brick.
+_PIXEL_STACK, _OBJECT_LIMIT = 10_000_000, 100_000
 _KRON_FACTOR = 2.5  # of Bertin & Arnouts (1996)
 _KRON_RADII = 6.0
 # Half-light radii of exponential and Moffat profiles do not add in quadrature (2, for Gaussians);
@@ -56,9 +57,11 @@ def detect(stacks: Mapping[str, Stack], sigma: float) -> Detections:
     noise = 1 / np.sqrt(np.where(mask, 1, ivar))
     threshold = sigma * smoothed_noise(image, ivar, kernel)
     sep.set_extract_pixstack(_PIXEL_STACK)
+    sep.set_sub_object_limit(_OBJECT_LIMIT)
     objects, segments = sep.extract(
-        image, threshold, err=noise, mask=mask, minarea=_LEAST_PIXELS, clean=False, filter_kernel=kernel,
+        image, threshold, err=noise, mask=mask, minarea=_LEAST_PIXELS, filter_kernel=kernel,
         filter_type="matched", segmentation_map=True,
+        clean=False,  # cleaning compares fluxes with thresholds in sigma, and removes faint sources
     )  # fmt: skip
     return Detections(objects, segments, image, ivar)
 
@@ -103,7 +106,7 @@ def smoothed_noise(image: np.ndarray, ivar: np.ndarray, kernel: np.ndarray) -> f
 
 
 def measure(found: Detections, stacks: Mapping[str, Stack], tan: Tan) -> dict[str, np.ndarray]:
-    """Measure the detections: name -> column [n] of a Tractor catalogue, without brick and object ids.
+    """Measure the detections: name -> column [n] of a Tractor catalogue, but for brick and objid.
 
     Positions are windowed centroids of the combined image. Fluxes [nanomaggies] are sums in one
     elliptical Kron aperture for all bands, without the pixels of neighbours; shape radii [arcsec]
@@ -192,7 +195,7 @@ def kron_ellipses(
 def windowed_positions(
     found: Detections, objects: np.ndarray, radii: np.ndarray, mask: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return windowed centroids (x, y) [pixel]; the isophotal one where the iteration wanders off."""
+    """Return windowed centroids (x, y) [pixel]; isophotal ones where the iteration wanders off."""
     widths = np.clip(np.nan_to_num(radii, nan=1.0), 0.5, 20) * 2 / 2.3548
     x, y, _ = sep.winpos(found.image, objects["x"], objects["y"], widths, mask=mask)
     stays = np.hypot(x - objects["x"], y - objects["y"]) < 2.0

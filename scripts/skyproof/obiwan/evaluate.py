@@ -8,7 +8,8 @@
   (`learn.twosample.Interval`); auc also null_mean, null_sd and detectable (noticed with 80 %
   probability); metadata_auc also p_value, training_rows; matched_auc also effective_real,
   effective_fake, imbalance_before, imbalance_after, columns
-- p_value (network), balanced_accuracy, baselines (majority_class, majority_accuracy)
+- p_value (network), balanced_accuracy, called_fake (share of rows), baselines (majority_class,
+  majority_accuracy)
 - by_magnitude, magnitude: accuracy in bins of that column (`learn.twosample.accuracy_by`)
 - calibration (`learn.twosample.calibration`), telling_columns (`learn.control.telling_columns`)
 - most_confident: real and fake rows that were called right with the greatest confidence
@@ -118,12 +119,8 @@ def measure(sample: Sample, train: scores.Table, metadata: np.ndarray | None) ->
             "accuracy", lambda weights: twosample.accuracy(score, label, weights)
         ),
         "balanced_accuracy": twosample.balanced_accuracy(score, label),
-        "auc": {
-            **sample.interval("auc", twosample.Ranking(score, label).auc),
-            "null_mean": network.mean,
-            "null_sd": network.standard_deviation,
-            "detectable": twosample.detectable_auc(network.standard_deviation, options.confidence),
-        },
+        "called_fake": float((score >= 0.5).mean()),
+        "auc": network_auc(sample, network),
         "p_value": network.p_value,
         "metadata_auc": None,
         "matched_auc": matched_auc(sample, train),
@@ -146,6 +143,21 @@ def measure(sample: Sample, train: scores.Table, metadata: np.ndarray | None) ->
     metrics["verdict"] = verdict.judge(metrics)
     metrics["statement"] = verdict.statement(metrics)
     return metrics
+
+
+def network_auc(sample: Sample, null: twosample.Permutation) -> Figure:
+    """Return the AUC with its interval, and what the sample could have noticed.
+
+    The larger of two errors counts: that of shuffles inside bricks, and that between bricks.
+    """
+    figure = sample.interval("auc", twosample.Ranking(sample.score, sample.label).auc)
+    error = max(null.standard_deviation, figure["standard_error"])
+    return {
+        **figure,
+        "null_mean": null.mean,
+        "null_sd": null.standard_deviation,
+        "detectable": twosample.detectable_auc(error, sample.options.confidence),
+    }
 
 
 def matched_auc(sample: Sample, train: scores.Table) -> Figure | None:

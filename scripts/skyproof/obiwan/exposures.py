@@ -1,8 +1,8 @@
 """Single CCD images of a survey, calibrated: nanomaggies, without sky, with noise, WCS and PSF.
 
 Inputs are a `survey-ccds` table and community-pipeline images as the Legacy Surveys use them
-(Dey et al. 2019, AJ 157, 168): `_ooi_` images, `_oow_` weight maps (inverse variance, image units^-2),
-`_ood_` data-quality masks, calibrations of sky and PSF.
+(Dey et al. 2019, AJ 157, 168): `_ooi_` images, `_oow_` weight maps (inverse variance, in image
+units^-2), `_ood_` data-quality masks, calibrations of sky and PSF.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ def read_wcs(images: Path, ccd: Ccd) -> tuple[WCS, tuple[int, int]]:
             wcs.wcs.set()
             shape = int(header["NAXIS2"]), int(header["NAXIS1"])
             usable = wcs.has_celestial and np.isfinite(wcs.wcs_pix2world([[1.0, 1.0]], 1)).all()
-    except (ValueError, KeyError, TypeError, IndexError) as error:  # wcslib's errors are ValueErrors
+    except (ValueError, KeyError, TypeError, IndexError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(path, f"has no usable WCS ({reason})", record=ccd.key.ccdname) from None
     if not usable:
@@ -148,13 +148,15 @@ def read_wcs(images: Path, ccd: Ccd) -> tuple[WCS, tuple[int, int]]:
     return wcs, shape
 
 
-def read_exposure(ccd: Ccd, table: Path, images: Path, calib: Path, log: logging.Logger) -> Exposure:
+def read_exposure(
+    ccd: Ccd, table: Path, images: Path, calib: Path, log: logging.Logger
+) -> Exposure:
     """Read and calibrate one CCD; InputError names the file (or row of `table`) that is bad.
 
     image = (pixels - sky) / scale and ivar = weight scale^2, where a source of one nanomaggy
-    (magnitude 22.5) has `scale` = 10^(0.4 (zero point - 22.5)) image units. Pixels with any value in
-    the data-quality mask (a code or bits, by version of the pipeline: 0 is good in both), without
-    weight or not finite are masked.
+    (magnitude 22.5) has `scale` = 10^(0.4 (zero point - 22.5)) image units. Pixels with any value
+    in the data-quality mask (a code or bits, by version of the pipeline: 0 is good in both),
+    without weight or not finite are masked.
     """
     for field, value in (("ccdzpt", ccd.zero_point), ("exptime", ccd.exptime)):
         if value <= 0:
@@ -235,7 +237,7 @@ def read_sky(
     found = archive.read_calibration(calib, "sky", ccd.key)
     if found is None:
         _, constant, _ = sigma_clipped_stats(pixels[ivar > 0], sigma=2.5, maxiters=20)
-        log.warning("%s: no sky model below %s; a constant of %.5g instead", ccd.name, calib, constant)
+        log.warning("%s: no sky model below %s; a constant of %.5g", ccd.name, calib, constant)
         return np.full(pixels.shape, constant)
     path, values = found
     ny, nx = pixels.shape

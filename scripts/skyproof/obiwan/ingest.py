@@ -15,7 +15,7 @@ import numpy as np
 from astropy.wcs import WCS
 
 from skyproof.core import products
-from skyproof.core.errors import InputError
+from skyproof.core.errors import InputError, UsageError
 from skyproof.core.records import ItemFiles
 from skyproof.obiwan import detect, survey
 from skyproof.obiwan.exposures import Ccd, Exposure, read_ccds, read_exposure, read_wcs
@@ -62,6 +62,8 @@ def run(
     measured and the injected catalogue. There are no dust maps here: magnitudes are as observed,
     mw_transmission is 1. A brick with a bad file or without CCDs in a band is named (InputError).
     """
+    if options.mag_min >= options.mag_max:
+        raise UsageError(f"mag_min {options.mag_min} is not below mag_max {options.mag_max}")
     table, ccds = read_ccds(inputs.ccds)
     bricks = touched_bricks(ccds, options.bands, inputs.ccds, context)
 
@@ -72,11 +74,13 @@ def run(
         info["ccds"] = sorted({c.ccd.name for c in coverage})
         for i in range(options.n_realizations):
             rs = f"rs{i}"
-            injected = inject_catalog(name, rs, tan, coverage, options, context)
-            stacks = {
-                band: stack(exposures(name, rs, band, coverage, injected, inputs, context), tan)
-                for band in options.bands
-            }
+            injected = inject_catalog(name, rs, tan, coverage, inputs.ccds, options, context)
+            stacks = {}
+            for band in options.bands:
+                seen = exposures(name, rs, band, coverage, injected, inputs, context)
+                stacks[band] = stack(seen, tan)
+                if not stacks[band].nobs.any():
+                    raise InputError(inputs.ccds, f"no good pixel in band {band}", record=name)
             found = detect.detect(stacks, options.detection_sigma)
             measured = tractor_catalog(brick, detect.measure(found, stacks, tan))
             used = table[sorted({c.ccd.row for c in coverage})]
@@ -98,7 +102,7 @@ def touched_bricks(
     wanted = [ccd for ccd in ccds if ccd.band in tuple(bands)]
     if not wanted:
         seen = ", ".join(sorted({ccd.band for ccd in ccds})) or "none"
-        raise InputError(table, f"has no usable CCD in {bands}", field="filter", expected=f"not {seen}")
+        raise InputError(table, f"has CCDs in {seen}", field="filter", expected=f"one of {bands}")
     bricks = {}
     for number in sorted({int(i) for ccd in wanted for i in bricks_at(*footprint_points(ccd))}):
         brick = brick_of_id(number)
@@ -127,7 +131,7 @@ def footprint_points(ccd: Ccd) -> tuple[np.ndarray, np.ndarray]:
 
 
 def table_box(ccd: Ccd, tan: survey.Tan) -> tuple[float, float, float, float] | None:
-    """Return the box (x0, x1, y0, y1) of brick pixels that a CCD may touch by the table, or None."""
+    """Return the box (x0, x1, y0, y1) of brick pixels that a CCD may touch, or None."""
     bx, by = tan.pixel(*footprint_points(ccd))
     if not np.isfinite(bx).all():
         return None
@@ -161,10 +165,10 @@ def crop(
 
 
 def inject_catalog(
-    brick: str, rs: str, tan: survey.Tan, coverage: Sequence[Coverage], options: Ingest,
-    context: Context,
+    brick: str, rs: str, tan: survey.Tan, coverage: Sequence[Coverage], table: Path,
+    options: Ingest, context: Context,
 ) -> np.ndarray:  # fmt: skip
-    """Draw the galaxies of one realisation where all bands see the sky."""
+    """Draw the galaxies of one realisation where all bands see the sky (InputError if nowhere)."""
 
     def covered(x: np.ndarray, y: np.ndarray) -> np.ndarray:
         ra, dec = tan.sky(x, y)
@@ -178,6 +182,9 @@ def inject_catalog(
     separation = options.separation / survey.PIXEL_SCALE
     rng = context.stream(brick, rs, "galaxies")
     galaxies = draw_galaxies(options.n_fake, limits, separation, tan, covered, rng)
+    if len(galaxies) == 0:
+        problem = f"no room for a galaxy in the sky that bands {options.bands} share"
+        raise InputError(table, problem, record=brick)
     if len(galaxies) < options.n_fake:
         context.log.info(
             "%s %s: room for %d of %d galaxies", brick, rs, len(galaxies), options.n_fake

@@ -13,6 +13,7 @@ import galsim
 import numpy as np
 
 from skyproof.obiwan.exposures import Exposure
+from skyproof.obiwan.population import draw_magnitudes
 from skyproof.obiwan.selection import ZERO_POINT_MAG, Limits, colour_box
 from skyproof.obiwan.survey import Tan
 
@@ -40,9 +41,10 @@ def draw_galaxies(
     """Draw up to `count` galaxies on a brick image, fewer where the covered sky is full.
 
     `magnitudes`: brightest and faintest in g. `separation`: least distance in pixels. `covered`
-    says which pixel positions (x, y arrays) all bands cover. Returns a structured array: id from 1,
-    ra, dec [deg], x, y [pixel, 0-based], mag_g, mag_r, mag_i, mag_z, rhalf (arcsec, of the circle of
-    equal area), n (Sersic index), ba (axis ratio), pa (deg, north through east).
+    says which pixel positions (x, y arrays) all bands cover. Returns a structured array: id from
+    1, ra, dec [deg], x, y [pixel, 0-based], mag_g, mag_r, mag_i, mag_z, rhalf (half-light radius of
+    the circle of equal area, arcsec), n (Sersic index), ba (axis ratio), pa (deg, north through
+    east).
     """
     x, y = draw_positions(count, separation, (tan.width, tan.height), covered, rng)
     n = len(x)
@@ -51,7 +53,7 @@ def draw_galaxies(
     catalog["x"], catalog["y"] = x, y
     catalog["ra"], catalog["dec"] = tan.sky(x, y)
     rz, gr = draw_colours(n, rng)
-    catalog["mag_g"] = draw_magnitudes(n, magnitudes, rng)
+    catalog["mag_g"] = draw_magnitudes(n, *magnitudes, _COUNT_SLOPE, rng)
     catalog["mag_r"] = catalog["mag_g"] - gr
     catalog["mag_z"] = catalog["mag_r"] - rz
     catalog["mag_i"] = catalog["mag_r"] - _I_FROM_RZ * rz
@@ -76,7 +78,7 @@ def draw_positions(
     covered: Covered,
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw positions [pixel] uniform over the covered sky, none nearer than `separation` to another.
+    """Draw positions [pixel] over the covered sky, none nearer than `separation` to another.
 
     At most as many as give each (2 `separation`)^2 of its own, so that a small field is not paved
     with injected galaxies.
@@ -95,16 +97,6 @@ def draw_positions(
         if np.all(np.hypot(x[chosen] - x[i], y[chosen] - y[i]) >= separation):
             chosen.append(int(i))
     return x[chosen], y[chosen]
-
-
-def draw_magnitudes(
-    count: int, limits: tuple[float, float], rng: np.random.Generator
-) -> np.ndarray:
-    """Draw magnitudes whose counts rise by a constant factor a magnitude, between two limits."""
-    rise = _COUNT_SLOPE * np.log(10) * (limits[1] - limits[0])
-    return limits[0] + (limits[1] - limits[0]) * np.log1p(
-        rng.uniform(size=count) * np.expm1(rise)
-    ) / max(rise, 1e-12)
 
 
 def draw_colours(count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -183,7 +175,7 @@ def draw_stamp(
 
 
 def local_jacobian(exposure: Exposure, x: float, y: float) -> galsim.JacobianWCS:
-    """Return the derivatives of (east, north) [arcsec] with respect to (x, y) [pixel] at a pixel."""
+    """Return the derivatives of (east, north) [arcsec] by (x, y) [pixel] at a pixel."""
     px = np.array([x - 0.5, x + 0.5, x, x])
     py = np.array([y, y, y - 0.5, y + 0.5])
     ra, dec = exposure.wcs.pixel_to_world_values(px, py)

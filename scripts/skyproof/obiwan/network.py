@@ -22,6 +22,7 @@ from torch import nn
 
 from skyproof.obiwan.normalise import STAMP, Normalise
 
+MODEL = "skyproof-obiwan-model-1"  # the format of a model file
 CLASSES = 2
 _WIDTHS = (18, 36, 54)
 _DENSE = 64
@@ -71,7 +72,9 @@ def initialise(network: nn.Module, stream: Stream) -> None:
             parameter.copy_(torch.from_numpy(draws.astype(np.float32)))
 
 
-def loss_and_accuracy(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def loss_and_accuracy(
+    logits: torch.Tensor, labels: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the mean cross-entropy (nats) and the share of rows whose larger logit is right."""
     loss = nn.functional.cross_entropy(logits.float(), labels)
     return loss, (logits.argmax(1) == labels).float().mean()

@@ -55,8 +55,11 @@ class Simulate(SeededOptions):
     n_fake: int = option(120, "injected galaxies a brick", ge=1)
     n_stars: int = option(40, "stars a brick", ge=0)
     separation: float = option(5.0, "least distance between injected galaxies", unit="arcsec", ge=0)
-    mag_min: float = option(20.0, "brightest g magnitude", unit="mag", ge=14, le=26)
-    mag_max: float = option(23.5, "faintest g magnitude", unit="mag", ge=14, le=28)
+    mag_min: float = option(20.7, "brightest g magnitude", unit="mag", ge=14, le=26)
+    mag_max: float = option(22.7, "faintest g magnitude", unit="mag", ge=14, le=28)
+    radius: float = option(
+        1.2, "median half-light radius of galaxies at g = 22", unit="arcsec", ge=0.3, le=3
+    )
     count_slope: float = option(0.3, "slope of log10 number counts", unit="dex/mag", ge=0, le=1)
     clump_fraction: float = option(
         0.5, "planted: share of a real galaxy's light in clumps and arms; 0: the classes are alike",
@@ -155,7 +158,9 @@ class Split(SeededOptions):
     split_by: Literal["brick", "source"] = option(
         "brick", "what is kept in one part; source: the original's 80/20 inside each brick"
     )
-    rows_train: int = option(512, "rows of a training file, half of each class", ge=2, multiple_of=2)
+    rows_train: int = option(
+        512, "rows of a training file, half of each class", ge=2, multiple_of=2
+    )
     rows_test: int = option(128, "rows of a test file, half of each class", ge=2, multiple_of=2)
     dtype: Literal["float32", "float16"] = option(
         "float32", "type of the stored pixels; float16 is half the size and ends at 65504"

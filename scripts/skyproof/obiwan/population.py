@@ -64,7 +64,7 @@ def draw_galaxies(options: Simulate, rng: np.random.Generator) -> Galaxies:
     n = options.n_real + options.n_fake
     x, y = place_apart(n, options.brick_pixels, options.separation / PIXEL_SCALE, rng)
     g = draw_magnitudes(n, options.mag_min, options.mag_max, options.count_slope, rng)
-    shapes = draw_shapes(g, rng)
+    shapes = draw_shapes(g, options.radius, rng)
     r_half = half_light_radius(shapes)
     gr, rz = draw_colours(r_half, rng)
     injected = rng.permutation(n) < options.n_fake
@@ -95,14 +95,14 @@ def draw_magnitudes(
     return brightest + np.log10(1 + u * (10 ** (slope * (faintest - brightest)) - 1)) / slope
 
 
-def draw_shapes(g: np.ndarray, rng: np.random.Generator) -> Shapes:
+def draw_shapes(g: np.ndarray, median: float, rng: np.random.Generator) -> Shapes:
     """Draw discs (60 %), discs with a bulge (25 %), de Vaucouleurs galaxies (15 %).
 
-    The median half-light radius is 0.9 arcsec at g = 22 and falls by 0.06 dex a magnitude, with
-    a scatter of 0.12 dex; axis ratios are those of Obiwan's emission-line galaxies, U(0.2, 1).
+    The half-light radius has its `median` [arcsec] at g = 22 and falls by 0.06 dex a magnitude,
+    with a scatter of 0.12 dex; axis ratios are those of Obiwan's emission-line galaxies, U(0.2, 1).
     """
     n = len(g)
-    log_radius = np.log10(0.9) - 0.06 * (g - 22) + 0.12 * rng.standard_normal(n)
+    log_radius = np.log10(median) - 0.06 * (g - 22) + 0.12 * rng.standard_normal(n)
     radius = np.clip(10**log_radius, 0.25, 1.9)
     kind = rng.uniform(size=n)
     mixed = (kind >= _DISC) & (kind < _DISC + _BULGE_AND_DISC)

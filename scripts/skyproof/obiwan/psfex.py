@@ -20,7 +20,8 @@ import numpy as np
 from skyproof.core.errors import InputError
 from skyproof.obiwan import archive
 
-_MOFFAT_BETA = 3.5  # the wings of ground-based images (Trujillo et al. 2001, MNRAS 328, 977: 2.5-4.8)
+# Between what is found, 2.5, and theory's 4.8 (Trujillo et al. 2001, MNRAS 328, 977).
+_MOFFAT_BETA = 3.5
 
 
 class Psf(Protocol):
@@ -51,7 +52,7 @@ class PsfexModel:
 
     def at(self, x: float, y: float) -> galsim.GSObject:
         image = galsim.Image(self.stamp(x, y), scale=self.sampling)
-        return galsim.InterpolatedImage(image, x_interpolant="lanczos3", flux=1.0, normalization="flux")
+        return galsim.InterpolatedImage(image, x_interpolant="lanczos3", flux=1.0)
 
 
 @dataclass(frozen=True)
@@ -78,12 +79,12 @@ def read_psf(calib: Path, key: archive.Key, fwhm: float, log: logging.Logger) ->
         raise InputError(
             name, f"no PSFEx model below {calib}, and no width", field="fwhm", expected="pixels > 0"
         )
-    log.warning("%s: no PSFEx model below %s; a Moffat profile of %.2f pixels instead", name, calib, fwhm)
+    log.warning("%s: no PSFEx model below %s; a Moffat of %.2f pixels", name, calib, fwhm)
     return MoffatPsf(fwhm)
 
 
 def psfex_from_values(path: Path, values: Mapping[str, Any]) -> PsfexModel:
-    """Build the model from a calibration's values (lower-case names); InputError names what fails."""
+    """Build the model from a calibration's values (lower-case names), or raise InputError."""
     try:
         degree = int(values["poldeg1"]) if "poldeg1" in values else 0
         terms = (degree + 1) * (degree + 2) // 2
@@ -103,5 +104,6 @@ def psfex_from_values(path: Path, values: Mapping[str, Any]) -> PsfexModel:
             path, f"has shape {basis.shape}", field="psf_mask", expected=f"[{terms}, ny, nx]"
         )
     if not (np.all(np.isfinite(basis)) and basis[0].sum() > 0 and sampling > 0 and min(scale) > 0):
-        raise InputError(path, "is no PSF", field="psf_mask", expected="finite values of positive sum")
+        expected = "finite values of positive sum"
+        raise InputError(path, "is no PSF", field="psf_mask", expected=expected)
     return PsfexModel(basis, (zero[0], zero[1]), (scale[0], scale[1]), degree, sampling)

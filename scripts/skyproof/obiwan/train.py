@@ -1,2 +1,82 @@
-"""Train the network on the training part of the split."""
+"""Stage obiwan.train: the network, trained on the training part of a split.
+
+`model.safetensors` holds the weights and the normalisation (`network.*`) and, as metadata, the
+bands and the pooling: what inference needs to rebuild it. Beside it lie `ckpts/`, `logs/`
+(TensorBoard) and `prof/` (chrome://tracing), each in a folder of the training's recipe.
+"""
+
 from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+from skyproof.core import products, records
+from skyproof.core.errors import InputError
+from skyproof.learn import checkpoint, device
+from skyproof.learn.shards import Shards
+from skyproof.learn.trainer import Place, Settings, fit
+from skyproof.obiwan.arrays import check_no_leak, training_files
+from skyproof.obiwan.network import CLASSES, MODEL, Network, initialise, loss_and_accuracy
+from skyproof.obiwan.survey import STAMP
+
+if TYPE_CHECKING:
+    from skyproof.core.stage import Context
+    from skyproof.obiwan.options import Train
+
+_RECIPE_DIGITS = 16
+
+
+def run(
+    inputs: SimpleNamespace, outputs: SimpleNamespace, options: Train, context: Context
+) -> None:
+    """Check for leaks, fix the normalisation, train, write the model and its history."""
+    items = list(records.read_records(inputs.split))
+    check_no_leak(items, context.log)
+    files = training_files(items)
+    if not files:
+        raise InputError(inputs.split[0], "holds no training part", expected="xtrain_<k>.npy files")
+    where = device.prepare(context.device, context.threads, options.numerics)
+    pairs = [(part.x, part.y) for part in files]
+    shards = Shards(pairs, (STAMP, STAMP, 2 * len(options.bands)), CLASSES)
+    network = Network(len(options.bands), options.pool)
+    initialise(network, context.stream)
+    network.normalise.fit([part.x for part in files])
+    context.log.info("%d stamps in %d files, %s", shards.n_rows, len(files), where)
+    history = fit(
+        network,
+        shards,
+        loss_and_accuracy,
+        _settings(options, context.device),
+        _place(inputs, outputs, context),
+        stream=context.stream,
+        device=where,
+        log=context.log,
+        progress=context.progress,
+    )
+    about = {"format": MODEL, "bands": options.bands, "pool": options.pool}
+    checkpoint.write(outputs.model, network.state_dict(), about)
+    columns = history.columns(_settings(options, context.device), shards.steps(options.batch))
+    products.write_csv(outputs.history, columns)
+
+
+def _settings(options: Train, where: str) -> Settings:
+    return Settings(
+        n_epochs=options.n_epochs,
+        batch=options.batch,
+        learning_rate=options.learning_rate,
+        schedule=options.schedule,
+        weight_decay=options.weight_decay,
+        augment=options.augment,
+        checkpoint_every=options.checkpoint_every,
+        profile_steps=options.profile_steps,
+        mixed_precision=where == "cuda" and options.numerics == "native",
+    )
+
+
+def _place(inputs: SimpleNamespace, outputs: SimpleNamespace, context: Context) -> Place:
+    return Place(
+        folder=context.final(outputs.model).parent,
+        recipe=context.recipe[:_RECIPE_DIGITS],
+        configuration=context.recipe,
+        start=inputs.start,
+    )

@@ -141,6 +141,12 @@ def _findings(metrics: Metrics, magnitude: str) -> list[str]:
 
 def _cautions(metrics: Metrics) -> list[str]:
     auc, cautions = metrics["auc"], []
+    if metrics["called_fake"] in (0, 1):
+        called = "injected" if metrics["called_fake"] else "real"
+        cautions.append(
+            f"every row is called {called}: accuracies mean nothing, and the network may have "
+            "learned nothing (see the training curves)"
+        )
     if auc["unit"] == "row":
         cautions.append(
             "all rows are of one brick: the intervals take them as independent and are too narrow; "
