@@ -90,9 +90,10 @@ rule toy_noise:
 def test_another_system_is_one_folder_and_one_file_and_disturbs_nothing(finished, checkout, edit):
     shutil.copytree(ROOT / "tests/systems/toy", checkout / "scripts/skyproof/toy")
     (checkout / "rules/toy.smk").write_text(TOY_RULES)
-    assert planned(snakemake(finished, "-n", checkout=checkout)) == {"toy_noise": 1}
-    run = snakemake(finished, "-c", "1", "toy", checkout=checkout)
+    both = TINY | {"systems": ["obiwan", "toy"], "toy": {"noise": {"n_items": 3}}}
+    assert planned(snakemake(finished, "-n", checkout=checkout, config=both)) == {"toy_noise": 1}
+    run = snakemake(finished, "-c", "1", checkout=checkout, config=both)
     assert run.returncode == 0, run.stdout + run.stderr
-    assert planned(snakemake(finished, "-n", checkout=checkout)) == {}
+    assert planned(snakemake(finished, "-n", checkout=checkout, config=both)) == {}
     edit(checkout / "scripts/skyproof/toy/noise.py")
-    assert planned(snakemake(finished, "-n", checkout=checkout)) == {"toy_noise": 1}
+    assert planned(snakemake(finished, "-n", checkout=checkout, config=both)) == {"toy_noise": 1}
