@@ -262,3 +262,11 @@ def test_help_names_everything():
     overview = skyproof("--help", toy=True).stdout
     assert "toy.total" in overview
     assert "obiwan.train" in overview
+
+
+def test_files_of_an_earlier_recipe_do_not_stay_in_the_tree(tmp_path):
+    assert noise(tmp_path, TOY_EXTRA="yes").returncode == 0
+    assert "item0-extra.npy" in visible(tmp_path)
+    assert noise(tmp_path, "--scale", "2").returncode == 0
+    assert "item0-extra.npy" not in visible(tmp_path)
+    assert "item0.npy" in visible(tmp_path)

@@ -53,6 +53,7 @@ class Journal:
     recipe: str
     rank: int = 0
     finished: dict[str, dict[str, Any]] = field(default_factory=dict)
+    ever_made: dict[str, set[str]] = field(default_factory=dict)  # item -> paths, by any recipe
 
     @property
     def folder(self) -> Path:
@@ -66,6 +67,8 @@ class Journal:
                     entry = json.loads(line)
                 except json.JSONDecodeError:
                     continue  # the last line of a killed rank
+                paths = {made["path"] for made in entry["files"]}
+                self.ever_made.setdefault(entry["item"], set()).update(paths)
                 if entry["recipe"] == self.recipe:
                     self.finished[entry["item"]] = entry
 
@@ -104,6 +107,10 @@ def make_item(
     made = ItemFiles(journal.record.parent)
     info = work(item, made)
     entry = {"info": dict(info or {}), "files": sorted(made.entries, key=lambda e: e["path"])}
+    # Files of an earlier recipe that this one does not write (a realisation fewer, another layout)
+    # would be taken for products by who looks into the tree.
+    for path in journal.ever_made.get(item, set()) - {made["path"] for made in entry["files"]}:
+        (journal.record.parent / path).unlink(missing_ok=True)
     journal.add(item, entry)
     return entry
 

@@ -16,6 +16,9 @@ def run(inputs, outputs, options, context):
         numbers = context.stream(item).normal(0, options.scale, 4)
         with files.write(f"items/{item}.npy") as path:
             products.write_npy(path, numbers)
+        if os.environ.get("TOY_EXTRA"):
+            with files.write(f"items/{item}-extra.npy") as path:
+                products.write_npy(path, numbers)
         return {"first": float(numbers[0])}
 
     items = [f"item{number}" for number in range(options.n_items)]

@@ -1,0 +1,80 @@
+"""Does the default run tell the truth? A planted difference is found, and none where there is none.
+
+Three runs of the default size that differ in `clump_fraction` alone, about two minutes each.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from skyproof.learn.twosample import Ranking
+from tests.workflow.conftest import snakemake
+
+pytestmark = [pytest.mark.workflow, pytest.mark.slow]
+
+FRACTIONS = (0.0, 0.25, 0.5)
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory) -> dict[float, Path]:
+    """Folders of the results by clump fraction."""
+    folders = {}
+    for fraction in FRACTIONS:
+        folder = tmp_path_factory.mktemp(f"clumps-{fraction}")
+        config = {"obiwan": {"simulate": {"clump_fraction": fraction}}}
+        result = snakemake(folder, "-c", "2", config=config)
+        assert result.returncode == 0, result.stdout + result.stderr
+        folders[fraction] = folder / "results/obiwan"
+    return folders
+
+
+@pytest.fixture(scope="module")
+def metrics(evaluated) -> dict[float, dict]:
+    return {
+        fraction: json.loads((folder / "evaluate/metrics.json").read_text())
+        for fraction, folder in evaluated.items()
+    }
+
+
+def test_o14_alike_classes_are_indistinguishable(metrics):
+    null = metrics[0.0]
+    assert null["verdict"] == "indistinguishable"
+    assert null["auc"]["low"] < 0.5 < null["auc"]["high"]
+    assert null["p_value"] > 0.01
+
+
+def test_o15_planted_clumps_are_found(metrics):
+    planted = metrics[0.5]
+    assert planted["verdict"] == "looks"
+    assert planted["p_value"] < 0.01
+    assert planted["accuracy"]["value"] > planted["baselines"]["majority_accuracy"] + 0.2
+
+
+def test_the_area_rises_with_the_planted_fraction(metrics):
+    areas = [metrics[fraction]["auc"]["value"] for fraction in FRACTIONS]
+    assert areas == sorted(areas)
+    assert areas[-1] > AREA_FOUND
+
+
+def test_bright_galaxies_with_half_their_light_in_clumps(evaluated):
+    """The area for g < 22 at clump_fraction 0.5; the specification asks for 0.9."""
+    scores = pd.read_parquet(evaluated[0.5] / "infer/scores.parquet")
+    bright = scores[scores["mag_g"] < 22]
+    assert Ranking(bright["score"].to_numpy(), bright["label"].to_numpy()).auc() > 0.9
+
+
+def test_accuracy_falls_with_magnitude(metrics):
+    bins = metrics[0.5]["by_magnitude"]
+    first, last = bins[0], bins[-1]
+    assert first["accuracy"] > last["accuracy"]
+
+
+@pytest.mark.parametrize("fraction", FRACTIONS)
+def test_metadata_alone_tell_nothing(metrics, fraction):
+    """The classes differ in looks only: magnitudes, colours, sizes and depth say nothing."""
+    control = metrics[fraction]["metadata_auc"]
+    assert abs(control["value"] - 0.5) < 0.08
