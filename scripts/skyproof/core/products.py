@@ -203,7 +203,7 @@ def write_safetensors(
     from safetensors.numpy import save
 
     text = json.dumps(dict(metadata or {}), sort_keys=True, separators=(",", ":"))
-    contiguous = {name: np.ascontiguousarray(arrays[name]) for name in sorted(arrays)}
+    contiguous = {name: np.asarray(arrays[name], order="C") for name in sorted(arrays)}
     Path(path).write_bytes(save(contiguous, metadata={"json": text}))
 
 

@@ -29,7 +29,7 @@ def write(path: str | Path, tensors: Mapping[str, torch.Tensor], about: Mapping[
 
 
 def read(path: str | Path, kind: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Return the tensors and the metadata of a file written by `write` with `about["format"] = kind`.
+    """Return tensors and metadata of a file that `write` made with `about["format"] = kind`.
 
     InputError where the file is of another format or kind, truncated, or its content changed.
     """
@@ -38,11 +38,12 @@ def read(path: str | Path, kind: str) -> tuple[dict[str, torch.Tensor], dict[str
             about = json.loads((file.metadata() or {})["json"])
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, KeyError, ValueError) as error:
-        raise InputError(path, f"cannot be read: {error}", expected=f"{kind} (.safetensors)") from None
+        problem = f"cannot be read ({error})"
+        raise InputError(path, problem, expected=f"{kind} (.safetensors)") from None
     if about.get("format") != kind:
         raise InputError(path, f"is {about.get('format', 'of no known format')}", expected=kind)
     if about.pop("sha256", None) != _digest(arrays):
-        raise InputError(path, "does not have the content that was written", expected="its checksum")
+        raise InputError(path, "has changed since it was written", expected="its own checksum")
     return {name: torch.from_numpy(array) for name, array in arrays.items()}, about
 
 

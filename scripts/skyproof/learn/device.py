@@ -22,7 +22,7 @@ def prepare(device: str, threads: int, numerics: str) -> torch.device:
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)
     # Filling new memory with NaN finds faults in torch, not in us, and costs time in every layer.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False
     tensor_float = device == "cuda" and numerics == "native"

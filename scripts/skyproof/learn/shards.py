@@ -81,12 +81,14 @@ class Shards:
         for number, (x_path, y_path) in enumerate(self.files):
             x, y = open_npy(x_path, row_shape), open_npy(y_path, ())
             if len(x) != len(y):
-                raise InputError(y_path, f"has {len(y)} rows", expected=f"{len(x)} as {x_path.name}")
+                raise InputError(y_path, f"has {len(y)} rows", expected=f"{len(x)}, as {x_path}")
             if number and x.dtype != self.dtype:
-                raise InputError(x_path, f"is {x.dtype}", expected=f"{self.dtype} as in other files")
+                raise InputError(x_path, f"holds {x.dtype}", expected=f"{self.dtype}, as others")
             self.dtype = x.dtype
             self.counts.append(len(x))
         self.n_rows = sum(self.counts)
+        if self.n_rows == 0:
+            raise InputError(self.files[0][0].parent, "holds no rows", expected="shards with rows")
 
     def steps(self, batch: int) -> int:
         """Return the number of steps of an epoch; the last one may have fewer rows."""
@@ -199,10 +201,11 @@ def open_npy(path: Path, row_shape: tuple[int, ...]) -> np.ndarray:
     except FileNotFoundError:
         raise InputError(path, "does not exist") from None
     except (ValueError, EOFError) as error:
-        raise InputError(path, f"cannot be read: {error}", expected="a whole .npy file") from None
-    if not isinstance(array, np.ndarray) or array.ndim == 0 or array.shape[1:] != row_shape:
-        shape = list(getattr(array, "shape", ()))
-        raise InputError(path, f"has shape {shape}", expected=f"[n, {', '.join(map(str, row_shape))}]")
+        reason = " ".join(str(error).split())
+        raise InputError(path, f"cannot be read ({reason})", expected="a whole .npy file") from None
+    if array.ndim == 0 or array.shape[1:] != row_shape:
+        wanted = ", ".join(["n", *map(str, row_shape)])
+        raise InputError(path, f"has shape {list(array.shape)}", expected=f"[{wanted}]")
     if array.dtype.kind not in "fiu":
         raise InputError(path, f"is of type {array.dtype}", expected="numbers")
     return array

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from skyproof.core.errors import InputError, SkyproofError
+from skyproof.core.errors import SkyproofError
 from skyproof.core.progress import Progress
 from skyproof.learn.checkpoint import Checkpoints
 from skyproof.learn.shards import Batch, Shards, Stream
@@ -36,7 +36,7 @@ _RUNNING_MEAN = 50  # steps
 
 @dataclass(frozen=True)
 class Settings:
-    """What decides the numbers of a training, besides network, rows and seed; and what it records."""
+    """What decides the numbers, besides network, rows and seed; and what is recorded."""
 
     n_epochs: int
     batch: int  # rows
@@ -73,14 +73,15 @@ class History:
     def columns(self, settings: Settings, steps_per_epoch: int) -> dict[str, np.ndarray]:
         """Return the table: step and epoch from 1, values of the step, and running means."""
         steps = np.arange(len(self.loss))
-        loss, accuracy = np.float32(self.loss), np.float32(self.accuracy)
+        loss, accuracy = np.array(self.loss, "f4"), np.array(self.accuracy, "f4")
         total = settings.n_epochs * steps_per_epoch
+        rates = [learning_rate(settings, step, total) for step in range(len(loss))]
         return {
             "step": steps + 1,
             "epoch": steps // steps_per_epoch + 1,
             "loss": loss,
             "accuracy": accuracy,
-            "learning_rate": np.array([learning_rate(settings, step, total) for step in range(len(loss))]),
+            "learning_rate": np.array(rates),
             "mean_loss": running_mean(loss),
             "mean_accuracy": running_mean(accuracy),
         }
@@ -230,7 +231,7 @@ def running_mean(values: np.ndarray, width: int = _RUNNING_MEAN) -> np.ndarray:
 
 @contextmanager
 def _scalars(folder: Path, first: int) -> Iterator[Callable[[str, float, int], None]]:
-    """Give a writer of TensorBoard scalars; after a resume it hides what came after the checkpoint."""
+    """Give a writer of TensorBoard scalars; a resume hides what came after its checkpoint."""
     from torch.utils.tensorboard import SummaryWriter
 
     writer = SummaryWriter(str(folder), purge_step=first + 1 if first else None)

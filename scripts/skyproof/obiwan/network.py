@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -38,7 +39,7 @@ class Network(nn.Module):
         self.normalise = Normalise(n_bands)
         widths = (2 * n_bands, *_WIDTHS)
         layers: list[nn.Module] = []
-        for n_in, n_out in zip(widths, widths[1:], strict=False):
+        for n_in, n_out in pairwise(widths):
             layers += [nn.Conv2d(n_in, n_out, 7, padding=3), nn.ReLU(), _pooling(pool)]
         side = STAMP // 2 ** len(_WIDTHS)
         layers += [nn.Flatten(), nn.Linear(side * side * _WIDTHS[-1], _DENSE), nn.ReLU()]

@@ -1,9 +1,13 @@
 """From nanomaggies and inverse variances to numbers of order one, with the training part's scales.
 
-Image:             (asinh(image x sqrt(m)) - mean) / std, where m is the band's typical inverse variance:
-                   linear in the noise, logarithmic in bright cores.
-Inverse variance:  (log1p(ivar) - mean) / std, kept within +-3.
-A masked pixel (ivar = 0) has image 0 and the value -4, which no other pixel has.
+Image:             (asinh(image x sqrt(m) / 3) - mean) / std, where m is the band's typical inverse
+                   variance: linear up to 3 sigma of the noise, logarithmic in bright cores.
+Inverse variance:  (log1p(ivar) - mean) / std, kept within +-3, times 0.1.
+A masked pixel (ivar = 0) has image 0 and the value -0.4, which no other pixel has.
+
+The inverse variance says how far to trust a pixel. At full strength its edges of exposures, which
+both classes share, drown the galaxies: with it and without the 3, the area under the curve on the
+default simulation was 0.897 instead of 0.914.
 """
 
 from __future__ import annotations
@@ -24,7 +28,8 @@ STAMP = 64  # side of a stamp, pixel
 # Statistics need no more than a fair sample: 64 rows (which are shuffled) of each of 64 files
 # evenly spaced over the sorted list are 16 million pixels a channel, whatever the survey's size.
 _FILES, _ROWS = 64, 64
-_LARGEST, _MASKED = 3.0, -4.0
+_SOFTENING = 3.0  # sigma
+_LARGEST, _MASKED, _STRENGTH = 3.0, -4.0, 0.1
 # A part of even depth has next to no spread; depths that differ by 10 % are then 1 apart.
 _LEAST_SPREAD = 0.1
 
@@ -50,14 +55,14 @@ class Normalise(nn.Module):
         masked = ivar == 0
         image = ((image - self.mean[0]) / self.std[0]).masked_fill(masked, 0.0)
         ivar = ((ivar - self.mean[1]) / self.std[1]).clamp(-_LARGEST, _LARGEST)
-        ivar = ivar.masked_fill(masked, _MASKED)
+        ivar = ivar.masked_fill(masked, _MASKED) * _STRENGTH
         return torch.stack((image, ivar), dim=-1).flatten(-2).permute(0, 3, 1, 2)
 
     def stretched(self, stamps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return asinh(image x sqrt(m)) and log1p(ivar), both [n, 64, 64, bands]; 0 where masked."""
+        """Return asinh(image x sqrt(m) / 3) and log1p(ivar), both [n, 64, 64, bands]."""
         stamps = stamps.float()
         ivar = stamps[..., 1::2].clamp(min=0)
-        image = torch.asinh(stamps[..., 0::2] * self.scale)
+        image = torch.asinh(stamps[..., 0::2] * (self.scale / _SOFTENING))
         return image, torch.log1p(ivar)
 
     @torch.no_grad()

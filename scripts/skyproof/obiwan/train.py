@@ -7,10 +7,12 @@ bands and the pooling: what inference needs to rebuild it. Beside it lie `ckpts/
 
 from __future__ import annotations
 
+import hashlib
+import json
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
-from skyproof.core import products, records
+from skyproof.core import files, products, records
 from skyproof.core.errors import InputError
 from skyproof.learn import checkpoint, device
 from skyproof.learn.shards import Shards
@@ -32,22 +34,22 @@ def run(
     """Check for leaks, fix the normalisation, train, write the model and its history."""
     items = list(records.read_records(inputs.split))
     check_no_leak(items, context.log)
-    files = training_files(items)
-    if not files:
+    parts = training_files(items)
+    if not parts:
         raise InputError(inputs.split[0], "holds no training part", expected="xtrain_<k>.npy files")
     where = device.prepare(context.device, context.threads, options.numerics)
-    pairs = [(part.x, part.y) for part in files]
+    pairs = [(part.x, part.y) for part in parts]
     shards = Shards(pairs, (STAMP, STAMP, 2 * len(options.bands)), CLASSES)
     network = Network(len(options.bands), options.pool)
     initialise(network, context.stream)
-    network.normalise.fit([part.x for part in files])
-    context.log.info("%d stamps in %d files, %s", shards.n_rows, len(files), where)
+    network.normalise.fit([part.x for part in parts])
+    context.log.info("%d stamps in %d files, %s", shards.n_rows, len(parts), where)
     history = fit(
         network,
         shards,
         loss_and_accuracy,
         _settings(options, context.device),
-        _place(inputs, outputs, context),
+        _place(inputs, outputs, options, context),
         stream=context.stream,
         device=where,
         log=context.log,
@@ -73,10 +75,24 @@ def _settings(options: Train, where: str) -> Settings:
     )
 
 
-def _place(inputs: SimpleNamespace, outputs: SimpleNamespace, context: Context) -> Place:
+def _place(
+    inputs: SimpleNamespace, outputs: SimpleNamespace, options: Train, context: Context
+) -> Place:
     return Place(
         folder=context.final(outputs.model).parent,
         recipe=context.recipe[:_RECIPE_DIGITS],
-        configuration=context.recipe,
+        configuration=_configuration(inputs, options),
         start=inputs.start,
     )
+
+
+def _configuration(inputs: SimpleNamespace, options: Train) -> str:
+    """Return the digest of options and data, which a checkpoint to start from must share.
+
+    The recipe would not do: it counts the code, and `start` itself, as part of the training.
+    """
+    content = {
+        "options": options.model_dump(mode="json", exclude={"checkpoint_every", "profile_steps"}),
+        "split": sorted(files.sha256_of(path) for path in inputs.split),
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

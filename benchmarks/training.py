@@ -1,0 +1,215 @@
+"""Training from streamed shards, beside a bare loop over arrays in memory; memory by shards.
+
+Each measurement is a process of its own, with the threads that it is about.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from skyproof.core import numerics
+from skyproof.core.progress import Progress
+from skyproof.core.seeds import stream
+
+BATCH = 16
+BANDS = 3
+SPEED_SHARDS, SPEED_ROWS = 4, 160  # 40 steps an epoch
+CHECKPOINT_EVERY = 20  # steps; the default is 100
+REPEATS = 5
+THREADS = (1, 2)
+MEMORY_SHARDS = (4, 64)
+MEMORY_ROWS, MEMORY_BANDS = 512, 1
+
+
+def run() -> dict[str, Any]:
+    """Measure images a second for 1 and 2 threads, and the peak memory for 4 and 64 shards."""
+    rows: list[dict[str, Any]] = []
+    for threads in THREADS:
+        seconds = child("speed", threads)
+        n_rows = SPEED_SHARDS * SPEED_ROWS
+        rows += [
+            {"what": f"{what}, {threads} threads", "value": n_rows / value, "unit": "images/s"}
+            for what, value in seconds.items()
+        ]
+        bare = min(value for what, value in seconds.items() if what.startswith("bare"))
+        rows.append(
+            {
+                "what": f"time of ours / time of the faster bare loop, {threads} threads",
+                "value": seconds["ours: streamed, with checkpoints"] / bare,
+                "target": "<= 1.3",
+            }
+        )
+    peaks = [child("memory", n_shards)["MiB"] for n_shards in MEMORY_SHARDS]
+    rows += [
+        {"what": f"peak memory, {n} shards of {MEMORY_ROWS} rows", "value": peak, "unit": "MiB"}
+        for n, peak in zip(MEMORY_SHARDS, peaks, strict=True)
+    ]
+    rows.append({"what": "ratio", "value": peaks[1] / peaks[0], "target": "about 1"})
+    return {"name": f"training: 64 x 64 x {2 * BANDS} stamps in batches of {BATCH}", "rows": rows}
+
+
+def child(what: str, number: int) -> dict[str, float]:
+    """Run one measurement in a process whose libraries start with the right settings."""
+    threads = number if what == "speed" else 1
+    result = subprocess.run(
+        [sys.executable, "-m", "benchmarks.training", what, str(number)],
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **numerics.environment("native", threads)},
+    )
+    return json.loads(result.stdout)
+
+
+def speed(threads: int) -> dict[str, float]:
+    """Return the median seconds of an epoch, for ours and for bare loops, taken in turns."""
+    from skyproof.learn import device
+    from skyproof.obiwan.network import Network, initialise
+
+    where = device.prepare("cpu", threads, "native")
+    network = Network(BANDS, "code")
+    initialise(network, partial(stream, 1))
+    with tempfile.TemporaryDirectory() as name:
+        files = write_shards(Path(name), SPEED_SHARDS, SPEED_ROWS, BANDS)
+        network.normalise.fit([x for x, _ in files])
+        loops: dict[str, Callable[[], object]] = {
+            "ours: streamed, with checkpoints": lambda: streamed(network, files, where, Path(name)),
+            "bare loop, channels last": bare_loop(network, files, channels_last=True),
+            "bare loop, channels first": bare_loop(network, files, channels_last=False),
+        }
+        taken: dict[str, list[float]] = {what: [] for what in loops}
+        for repeat in range(REPEATS + 1):
+            for what, loop in loops.items():
+                begin = time.perf_counter()
+                loop()
+                if repeat:  # the first round warms up
+                    taken[what].append(time.perf_counter() - begin)
+    return {what: statistics.median(values) for what, values in taken.items()}
+
+
+def memory(n_shards: int) -> dict[str, float]:
+    """Return the peak memory of training 32,768 rows out of so many shards.
+
+    Rows are read, shuffled and turned as always; the network is one layer, which saves minutes.
+    """
+    import torch
+
+    from skyproof.learn import device
+
+    where = device.prepare("cpu", 1, "native")
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64 * 64 * 2, 2))
+    with tempfile.TemporaryDirectory() as name:
+        files = write_shards(Path(name), n_shards, MEMORY_ROWS, MEMORY_BANDS)
+        epochs = max(MEMORY_SHARDS) // n_shards
+        rows_in = of_any_float(network)
+        streamed(rows_in, files, where, Path(name), bands=MEMORY_BANDS, epochs=epochs)
+    status = Path("/proc/self/status").read_text()
+    peak = next(line for line in status.splitlines() if line.startswith("VmHWM"))
+    return {"MiB": int(peak.split()[1]) / 1024}
+
+
+def of_any_float(network: Any) -> Any:
+    """Let a network take rows of any float type, as those of the project do."""
+    import torch
+
+    class Float(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = network
+
+        def forward(self, rows: torch.Tensor) -> torch.Tensor:
+            return self.inner(rows.float())
+
+    return Float()
+
+
+def write_shards(folder: Path, n_shards: int, rows: int, bands: int) -> list[tuple[Path, Path]]:
+    """Write shards of noise with both labels, float16, as obiwan.split does by default."""
+    draw = np.random.default_rng(1)
+    files = []
+    for shard in range(n_shards):
+        x = np.abs(draw.standard_normal((rows, 64, 64, 2 * bands), dtype=np.float32)) + 1
+        files.append((folder / f"x{shard:03d}.npy", folder / f"y{shard:03d}.npy"))
+        np.save(files[-1][0], x.astype(np.float16))
+        np.save(files[-1][1], np.arange(rows) % 2.0)
+    return files
+
+
+def streamed(
+    network: Any,
+    files: list[tuple[Path, Path]],
+    where: Any,
+    folder: Path,
+    *,
+    bands: int = BANDS,
+    epochs: int = 1,
+) -> None:
+    """Train with the project's loop: shards, symmetries, checkpoints, TensorBoard, history."""
+    from skyproof.learn.shards import Shards
+    from skyproof.learn.trainer import Place, Settings, fit
+    from skyproof.obiwan.network import loss_and_accuracy
+
+    settings = Settings(
+        n_epochs=epochs,
+        batch=BATCH,
+        learning_rate=1e-3,
+        schedule="cosine",
+        augment=True,
+        checkpoint_every=CHECKPOINT_EVERY if bands == BANDS else 500,
+    )
+    with tempfile.TemporaryDirectory(dir=folder) as out:
+        fit(
+            network,
+            Shards(files, (64, 64, 2 * bands), 2),
+            loss_and_accuracy,
+            settings,
+            Place(Path(out), "benchmark", "benchmark"),
+            stream=partial(stream, 1),
+            device=where,
+            log=logging.getLogger("benchmark"),
+            progress=partial(Progress, log=logging.getLogger("benchmark")),
+        )
+
+
+def bare_loop(
+    network: Any, files: list[tuple[Path, Path]], *, channels_last: bool
+) -> Callable[[], None]:
+    """Return a plain PyTorch epoch over normalised arrays in memory: no reading, no turning."""
+    import torch
+
+    from skyproof.obiwan.network import loss_and_accuracy
+
+    form = torch.channels_last if channels_last else torch.contiguous_format
+    with torch.no_grad():
+        stamps = torch.cat([network.normalise(torch.from_numpy(np.load(x))) for x, _ in files])
+    labels = torch.cat([torch.from_numpy(np.load(y)).long() for _, y in files])
+    batches = [x.contiguous(memory_format=form) for x in stamps.split(BATCH)]
+    pairs = list(zip(batches, labels.split(BATCH), strict=True))
+
+    def epoch() -> None:
+        optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, fused=True)
+        for x, y in pairs:
+            loss, _ = loss_and_accuracy(network.layers(x), y)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+
+    return epoch
+
+
+if __name__ == "__main__":
+    measure = {"speed": speed, "memory": memory}[sys.argv[1]]
+    sys.stdout.write(json.dumps(measure(int(sys.argv[2]))))

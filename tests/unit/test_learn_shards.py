@@ -1,0 +1,205 @@
+"""Streaming of shards: order, completeness, memory, symmetries, bad files."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from skyproof.core.errors import InputError
+from skyproof.core.seeds import stream
+from skyproof.learn.shards import Shards, ahead, turned
+
+SHAPE = (4, 4, 2)
+ROWS = 10
+STREAM = partial(stream, 7)
+
+
+def write_shards(folder: Path, n_shards: int, rows: int = ROWS) -> list[tuple[Path, Path]]:
+    """Write shards whose pixels tell the row's number, counted over all shards."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = []
+    for shard in range(n_shards):
+        number = shard * rows + np.arange(rows)
+        x = number[:, None, None, None] + np.arange(32).reshape(SHAPE) / 64
+        files.append((folder / f"x{shard:03d}.npy", folder / f"y{shard:03d}.npy"))
+        np.save(files[-1][0], x.astype(np.float32))
+        np.save(files[-1][1], (number % 2).astype(np.float64))
+    return files
+
+
+def numbers(batches: list) -> list[list[int]]:
+    return [np.floor(batch.x.numpy().min(axis=(1, 2, 3))).astype(int).tolist() for batch in batches]
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> Shards:
+    return Shards(write_shards(tmp_path, 7), SHAPE, 2, window=25)
+
+
+def test_each_shard_is_read_once_an_epoch_and_each_row_used_once(shards: Shards):
+    """o09."""
+    batches = list(shards.batches(STREAM, 8, 3))
+    assert set(shards.reads.values()) == {3}
+    assert len(shards.reads) == 7
+    for epoch in range(3):
+        used = numbers([b for b in batches if b.epoch == epoch])
+        rows = [row for batch in used for row in batch]
+        assert sorted(rows) == list(range(70))
+
+
+def test_batches_have_a_fixed_size_and_the_last_of_an_epoch_the_rest(shards: Shards):
+    batches = list(shards.batches(STREAM, 8, 2))
+    assert shards.steps(8) == 9
+    assert [len(b.y) for b in batches] == ([8] * 8 + [6]) * 2
+    assert [b.step for b in batches] == list(range(18))
+    for batch, rows in zip(batches, numbers(batches), strict=True):
+        assert (batch.y.numpy() == np.array(rows) % 2).all()
+
+
+def test_batches_mix_shards_and_epochs_differ(shards: Shards):
+    batches = numbers(list(shards.batches(STREAM, 8, 2)))
+    assert np.mean([len({row // ROWS for row in rows}) for rows in batches]) > 2
+    assert batches[:9] != batches[9:]
+    assert batches != numbers(list(shards.batches(partial(stream, 8), 8, 2)))
+
+
+@pytest.mark.parametrize("first", [1, 4, 8, 9, 13, 17])
+def test_a_start_in_mid_epoch_gives_what_would_have_come(shards: Shards, first: int):
+    whole = list(shards.batches(STREAM, 8, 2, augment=True))
+    rest = list(shards.batches(STREAM, 8, 2, first=first, augment=True))
+    assert [b.step for b in rest] == list(range(first, 18))
+    for a, b in zip(whole[first:], rest, strict=True):
+        assert a.epoch == b.epoch
+        assert (a.x == b.x).all()
+        assert (a.y == b.y).all()
+
+
+def test_a_start_in_mid_epoch_reads_only_the_windows_that_it_needs(shards: Shards):
+    list(shards.batches(STREAM, 8, 1, first=8))
+    assert 0 < sum(shards.reads.values()) <= 4  # the last window: 3 shards, or 4 with a left-over
+
+
+@pytest.mark.parametrize("n_shards", [5, 50, 200])
+def test_a_window_does_not_grow_with_the_number_of_shards(tmp_path: Path, n_shards: int):
+    shards = Shards(write_shards(tmp_path, n_shards, rows=2), SHAPE, 2, window=9)
+    windows = shards._windows(STREAM, 4, 1, 0, False)
+    assert max(len(window.x) for window in windows) <= 10
+
+
+def test_a_symmetry_belongs_to_the_sample_and_the_epoch_alone(shards: Shards):
+    def images(batch: int) -> dict[tuple[int, int], bytes]:
+        batches = list(shards.batches(STREAM, batch, 2, augment=True))
+        return {
+            (b.epoch, row): image.numpy().tobytes()
+            for b, rows in zip(batches, numbers(batches), strict=True)
+            for row, image in zip(rows, b.x, strict=True)
+        }
+
+    small, large = images(3), images(16)
+    assert small == large
+    assert any(small[0, row] != small[1, row] for row in range(70))
+
+
+def test_turned_images_are_the_eight_symmetries_of_a_square():
+    x = np.random.default_rng(1).normal(size=(2, 5, 5, 3))
+    wanted = {
+        np.rot90(side, k, axes=(0, 1)).tobytes()
+        for k in range(4)
+        for side in (x[1], x[1].swapaxes(0, 1))
+    }
+    out = turned(x, np.ones(8, int), np.arange(8))
+    assert {image.tobytes() for image in out} == wanted
+    assert len(wanted) == 8
+    assert (out[0] == x[1]).all()
+
+
+def test_reading_ahead_changes_nothing_and_passes_errors_on():
+    assert list(ahead(iter(range(20)), 3)) == list(range(20))
+
+    def broken():
+        yield 1
+        raise InputError("x.npy", "is broken")
+
+    items = ahead(broken(), 2)
+    assert next(items) == 1
+    with pytest.raises(InputError, match="is broken"):
+        next(items)
+
+
+def cut_short(x: Path, y: Path) -> None:
+    x.write_bytes(x.read_bytes()[:-5])
+
+
+def emptied(x: Path, y: Path) -> None:
+    x.write_bytes(b"")
+
+
+def reshaped(x: Path, y: Path) -> None:
+    np.save(x, np.zeros((ROWS, 4, 4, 3), np.float32))
+
+
+def of_objects(x: Path, y: Path) -> None:
+    np.save(x, np.array([{}] * ROWS), allow_pickle=True)
+
+
+def of_another_type(x: Path, y: Path) -> None:
+    np.save(x, np.zeros((ROWS, *SHAPE), np.float16))
+
+
+def of_text(x: Path, y: Path) -> None:
+    np.save(x, np.full((ROWS, *SHAPE), "a"))
+
+
+def short_of_labels(x: Path, y: Path) -> None:
+    np.save(y, np.zeros(ROWS - 1))
+
+
+def removed(x: Path, y: Path) -> None:
+    x.unlink()
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (cut_short, r"x002.npy: cannot be read .*expected a whole .npy"),
+        (emptied, r"x002.npy: cannot be read"),
+        (reshaped, r"x002.npy: has shape \[10, 4, 4, 3\]; expected \[n, 4, 4, 2\]"),
+        (of_objects, r"x002.npy: cannot be read"),
+        (of_another_type, r"x002.npy: holds float16; expected float32"),
+        (of_text, r"x002.npy: is of type"),
+        (short_of_labels, r"y002.npy: has 9 rows; expected 10"),
+        (removed, r"x002.npy: does not exist"),
+    ],
+)
+def test_a_bad_file_is_named_before_anything_is_trained(tmp_path: Path, harm, message: str):
+    files = write_shards(tmp_path, 4)
+    harm(*files[2])
+    with pytest.raises(InputError, match=message):
+        Shards(files, SHAPE, 2)
+
+
+def test_values_are_checked_when_they_are_read(tmp_path: Path):
+    files = write_shards(tmp_path, 2)
+    x = np.load(files[1][0])
+    x[3, 0, 0, 1] = np.nan
+    np.save(files[1][0], x)
+    with pytest.raises(InputError, match=r"x001.npy, record row 3: holds NaN"):
+        list(Shards(files, SHAPE, 2).batches(STREAM, 8, 1))
+
+
+@pytest.mark.parametrize("label", [2.0, 0.5, -1.0, np.nan])
+def test_a_label_that_is_no_class_is_refused(tmp_path: Path, label: float):
+    files = write_shards(tmp_path, 2)
+    y = np.load(files[0][1])
+    y[4] = label
+    np.save(files[0][1], y)
+    with pytest.raises(InputError, match=r"y000.npy, record row 4: .*class number below 2"):
+        list(Shards(files, SHAPE, 2).batches(STREAM, 8, 1))
+
+
+def test_no_rows_are_refused(tmp_path: Path):
+    with pytest.raises(InputError, match="holds no rows"):
+        Shards(write_shards(tmp_path, 2, rows=0), SHAPE, 2)

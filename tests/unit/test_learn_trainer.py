@@ -1,0 +1,203 @@
+"""The training loop: reproducible, resumable, exact in its epochs, and silent about nothing."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from skyproof.core.errors import EnvironmentProblem, InputError, SkyproofError
+from skyproof.core.progress import Progress
+from skyproof.core.seeds import stream
+from skyproof.learn import device, trainer
+from skyproof.learn.shards import Shards
+from skyproof.learn.trainer import History, Place, Settings
+
+LOG = logging.getLogger("test")
+SETTINGS = Settings(
+    n_epochs=3, batch=8, learning_rate=0.01, schedule="cosine", augment=True, checkpoint_every=4
+)
+STEPS = 3 * 7  # 50 rows
+
+
+class Small(nn.Module):
+    """A convolution and a dense layer, with weights from our own stream."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution, self.dense = nn.Conv2d(2, 3, 3), nn.Linear(3 * 16, 2)
+        for name, parameter in self.named_parameters():
+            draws = stream(1, name).normal(0, 0.2, tuple(parameter.shape))
+            parameter.data.copy_(torch.from_numpy(draws))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.dense(self.convolution(x.permute(0, 3, 1, 2)).relu().flatten(1))
+
+
+def loss(logits: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    return nn.functional.cross_entropy(logits, y), (logits.argmax(1) == y).float().mean()
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> Shards:
+    rng = np.random.default_rng(3)
+    files = []
+    for k in range(5):
+        y = rng.integers(0, 2, 10)
+        x = rng.normal(size=(10, 6, 6, 2)) + y[:, None, None, None]
+        files.append((tmp_path / f"x{k}.npy", tmp_path / f"y{k}.npy"))
+        np.save(files[-1][0], x.astype(np.float32))
+        np.save(files[-1][1], y.astype(np.float64))
+    return Shards(files, (6, 6, 2), 2, window=20)
+
+
+def fit(
+    shards: Shards,
+    folder: Path,
+    settings: Settings = SETTINGS,
+    loss: trainer.Loss = loss,
+    start: Path | None = None,
+    configuration: str = "c",
+) -> tuple[dict[str, bytes], History]:
+    """Train a small network; return its weights as bytes, and the history."""
+    network = Small()
+    history = trainer.fit(
+        network,
+        shards,
+        loss,
+        settings,
+        Place(folder, "recipe", configuration, start),
+        stream=partial(stream, 5),
+        device=device.prepare("cpu", 1, "portable"),
+        log=LOG,
+        progress=partial(Progress, log=LOG),
+    )
+    weights = {name: value.numpy().tobytes() for name, value in network.state_dict().items()}
+    return weights, history
+
+
+def stopping_at(step: int) -> trainer.Loss:
+    """Return the loss, which pulls the plug in the given step (from 0)."""
+    done = 0
+
+    def interrupted(logits: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        nonlocal done
+        if done == step:
+            raise KeyboardInterrupt
+        done += 1
+        return loss(logits, y)
+
+    return interrupted
+
+
+def test_it_learns_in_exactly_n_epochs(shards: Shards, tmp_path: Path):
+    """o10: the original made n_epochs + 1."""
+    _, history = fit(shards, tmp_path)
+    assert len(history.loss) == len(history.accuracy) == STEPS
+    assert set(shards.reads.values()) == {3}
+    assert np.mean(history.loss[-7:]) < 0.5  # measured 0.377; chance is 0.693
+
+
+def test_two_trainings_are_equal_and_other_seeds_are_not(shards: Shards, tmp_path: Path):
+    assert fit(shards, tmp_path / "a") == fit(shards, tmp_path / "b")
+    other = replace(SETTINGS, augment=False)
+    assert fit(shards, tmp_path / "a")[0] != fit(shards, tmp_path / "c", other)[0]
+
+
+@pytest.mark.parametrize("step", [1, 4, 6, 7, 11, 20])
+def test_a_training_that_was_stopped_goes_on_to_the_same_bits(
+    shards: Shards, tmp_path: Path, step: int
+):
+    """o11: checkpoints every 4 steps, epochs of 7 steps."""
+    whole = fit(shards, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        fit(shards, tmp_path / "cut", loss=stopping_at(step))
+    again = Counted()
+    assert fit(shards, tmp_path / "cut", loss=again) == whole
+    assert again.calls == STEPS - step // 4 * 4
+    for name in sorted(path.name for path in (tmp_path / "whole/ckpts/recipe").iterdir()):
+        pair = [(tmp_path / run / "ckpts/recipe" / name).read_bytes() for run in ("whole", "cut")]
+        assert pair[0] == pair[1]
+
+
+class Counted:
+    """The loss, counting its calls."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, logits: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        self.calls += 1
+        return loss(logits, y)
+
+
+def test_a_damaged_checkpoint_costs_steps_but_no_bit(shards: Shards, tmp_path: Path, caplog):
+    whole = fit(shards, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        fit(shards, tmp_path / "cut", loss=stopping_at(13))
+    newest = max((tmp_path / "cut/ckpts/recipe").iterdir())
+    newest.write_bytes(newest.read_bytes()[:-9])
+    assert fit(shards, tmp_path / "cut") == whole
+    assert f"{newest.name}: cannot be read" in caplog.text
+
+
+def test_it_starts_from_a_given_checkpoint_of_its_configuration_only(
+    shards: Shards, tmp_path: Path
+):
+    whole = fit(shards, tmp_path / "whole")
+    start = min((tmp_path / "whole/ckpts/recipe").iterdir())  # after 20 of 21 steps
+    again = Counted()
+    assert fit(shards, tmp_path / "again", loss=again, start=start) == whole
+    assert again.calls == 1
+    with pytest.raises(InputError, match="checkpoint of another configuration"):
+        fit(shards, tmp_path / "other", start=start, configuration="d")
+
+
+def test_logs_checkpoints_and_traces_are_written(shards: Shards, tmp_path: Path):
+    """o13; and the profiler changes no number."""
+    profiled = fit(shards, tmp_path / "a", replace(SETTINGS, profile_steps=3))
+    assert profiled == fit(shards, tmp_path / "b")
+    names = [path.name for path in sorted((tmp_path / "a/ckpts/recipe").iterdir())]
+    assert names == ["step-000000000020.safetensors", "step-000000000021.safetensors"]
+    assert list((tmp_path / "a/logs/recipe").glob("events.out.tfevents.*"))
+    trace = json.loads((tmp_path / "a/prof/recipe/trace.json").read_text())
+    assert any("conv" in event.get("name", "") for event in trace["traceEvents"])
+    assert not (tmp_path / "b/prof").exists()
+
+
+def test_a_loss_that_is_not_finite_stops_the_training(shards: Shards, tmp_path: Path):
+    def failing(logits: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return logits.sum() * math.nan, logits.sum()
+
+    with pytest.raises(SkyproofError, match="the loss is nan at step 1"):
+        fit(shards, tmp_path, loss=failing)
+    assert not list(tmp_path.glob("ckpts/recipe/*"))
+
+
+def test_the_history_tells_steps_epochs_rates_and_running_means():
+    settings = Settings(n_epochs=2, batch=1, learning_rate=0.5, schedule="cosine")
+    table = History([4.0, 2.0, 0.0, 2.0], [0.0, 1.0, 1.0, 1.0]).columns(settings, 2)
+    assert table["step"].tolist() == [1, 2, 3, 4]
+    assert table["epoch"].tolist() == [1, 1, 2, 2]
+    assert table["mean_loss"].tolist() == [4, 3, 2, 2]
+    assert table["learning_rate"] == pytest.approx([0.5, 0.4267767, 0.25, 0.0732233])
+    constant = replace(settings, schedule="constant")
+    assert [trainer.learning_rate(constant, step, 4) for step in range(4)] == [0.5] * 4
+
+
+def test_running_means_look_back_so_many_steps():
+    assert trainer.running_mean(np.array([1.0, 3.0, 5.0, 7.0]), 2).tolist() == [1, 2, 4, 6]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_a_gpu_that_is_absent_is_a_problem_of_the_machine():
+    with pytest.raises(EnvironmentProblem, match="torch finds no GPU"):
+        device.prepare("cuda", 1, "portable")
