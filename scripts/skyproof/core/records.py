@@ -106,10 +106,11 @@ def make_item(
         return kept
     made = ItemFiles(journal.record.parent)
     info = work(item, made)
-    entry = {"info": dict(info or {}), "files": sorted(made.entries, key=lambda e: e["path"])}
+    written = sorted(made.entries, key=lambda e: e["path"])
+    entry: dict[str, Any] = {"info": dict(info or {}), "files": written}
     # Files of an earlier recipe that this one does not write (a realisation fewer, another layout)
     # would be taken for products by who looks into the tree.
-    for path in journal.ever_made.get(item, set()) - {made["path"] for made in entry["files"]}:
+    for path in journal.ever_made.get(item, set()) - {file["path"] for file in written}:
         (journal.record.parent / path).unlink(missing_ok=True)
     journal.add(item, entry)
     return entry
