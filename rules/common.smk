@@ -5,10 +5,11 @@ from shlex import join, quote
 
 from snakemake.exceptions import WorkflowError
 
-# The package comes from the checkout, here and in every job, environment or image.
+# The package comes from the checkout, here and in every job, environment or image. (A prefix of
+# one's own takes the place of Snakemake's, hence its strict mode is said again.)
 SCRIPTS = f"{workflow.basedir}/scripts"
 sys.path.insert(0, SCRIPTS)
-shell.prefix(f"export PYTHONPATH={quote(SCRIPTS)}; ")
+shell.prefix(f"set -euo pipefail; export PYTHONPATH={quote(SCRIPTS)}; ")
 
 from skyproof.core.errors import SkyproofError
 from skyproof.core.numerics import threads_of
