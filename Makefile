@@ -20,6 +20,7 @@ run: venv  ## run the default config.yaml and make its report
 	then echo "The report is up to date."; \
 	else snakemake --report .snakemake/report.zip && mv .snakemake/report.zip $(REPORT); fi
 	@python -m skyproof summary results
+	@python -m skyproof verify results
 
 test: tools  ## run the tests; T='tests/unit -k seeds' chooses some
 	python -m pytest $(T)

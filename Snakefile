@@ -19,8 +19,12 @@ for system in CONFIG.systems:
     include: f"rules/{system}.smk"
 
 
+include: "rules/verify.smk"
+
+
 rule all:
-    """Every system that the configuration names."""
+    """Every system that the configuration names, and the manifest of all products."""
     default_target: True
     input:
         [getattr(rules, system).input for system in CONFIG.systems],
+        rules.manifest.output,

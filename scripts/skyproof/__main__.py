@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 TOOLS = {
     "config": "check a configuration file, or write config.yaml and docs/options.md (--write)",
     "summary": "say in five lines what a run made and where to look",
+    "manifest": "collect the checksums of a run into its manifest, and check them",
+    "verify": "say whether results are what was made, and whether they equal a reference",
+    "root": "print the digest that fixes every byte of a run; sign it (--sign)",
+    "bag": "pack a run for publication (BagIt)",
+    "crate": "describe a run for publication (Workflow Run RO-Crate)",
 }
 
 
@@ -51,6 +56,7 @@ def _overview() -> str:
             lines.append(f"  {system}.{name:<12} {_first_line(model)}")
     lines += ["", "The tools:", *(f"  {name:<12} {text}" for name, text in TOOLS.items())]
     lines += ["", "exit codes: 0 done, 2 usage or configuration, 3 bad input, 4 environment"]
+    lines += ["            (verify has its own: see its --help)"]
     return "\n".join(lines)
 
 
@@ -74,7 +80,7 @@ def _stage(stage: str, words: list[str]) -> int:
 
     # The runner imports numpy, which must see the environment of the numerics profile.
     from skyproof.core.stage import Call, execute
-    from skyproof.workflow.code import code_digest
+    from skyproof.workflow.code import code_digest, library_versions
 
     call = Call(
         stage=stage,
@@ -85,6 +91,7 @@ def _stage(stage: str, words: list[str]) -> int:
         threads=given.threads,
         device=given.device,
         code=code_digest(stage),
+        libraries=library_versions(stage),
         debug=given.debug,
     )
     return execute(call)
@@ -179,21 +186,32 @@ def _files(kind: str, declared: dict[str, File], words: list[str]) -> dict[str, 
 
 def _tool(name: str, words: list[str]) -> int:
     parser = argparse.ArgumentParser(prog=f"python -m skyproof {name}", description=TOOLS[name])
-    if name == "config":
-        parser.add_argument("file", nargs="?", type=Path, help="a configuration to check")
-        parser.add_argument("--write", action="store_true", help="write the generated files here")
-        given = parser.parse_args(words)
-        from skyproof.workflow import config
+    own = {"config": _config, "summary": _summary}
+    if name in own:
+        return own[name](parser, words)
+    from skyproof.proof.commands import COMMANDS
 
-        if given.write:
-            for path in config.write_generated(Path.cwd()):
-                print(f"wrote {path.relative_to(Path.cwd())}")
-        elif given.file is not None:
-            config.load_file(given.file)
-            print(f"{given.file}: sound")
-        else:
-            print(config.as_yaml(), end="")
-        return 0
+    return COMMANDS[name](parser, words)
+
+
+def _config(parser: argparse.ArgumentParser, words: list[str]) -> int:
+    parser.add_argument("file", nargs="?", type=Path, help="a configuration to check")
+    parser.add_argument("--write", action="store_true", help="write the generated files here")
+    given = parser.parse_args(words)
+    from skyproof.workflow import config
+
+    if given.write:
+        for path in config.write_generated(Path.cwd()):
+            print(f"wrote {path.relative_to(Path.cwd())}")
+    elif given.file is not None:
+        config.load_file(given.file)
+        print(f"{given.file}: sound")
+    else:
+        print(config.as_yaml(), end="")
+    return 0
+
+
+def _summary(parser: argparse.ArgumentParser, words: list[str]) -> int:
     parser.add_argument("folder", type=Path, help="the folder of results")
     given = parser.parse_args(words)
     from skyproof.workflow.summary import summary

@@ -19,9 +19,9 @@ pytestmark = pytest.mark.workflow
 
 
 def products(folder: Path) -> dict[str, bytes]:
-    """Return what a run made, less logs, checkpoints, traces and journals."""
+    """Return what a run made, less logs, checkpoints, traces, journals and its provenance."""
     results = folder / "results"
-    logs = {"ckpts", "logs", "prof", ".journal"}
+    logs = {"ckpts", "logs", "prof", ".journal", "provenance.json"}
     return {
         path.relative_to(results).as_posix(): path.read_bytes()
         for path in sorted(results.rglob("*"))

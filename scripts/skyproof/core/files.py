@@ -10,7 +10,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 TEMPORARY_PREFIX = ".tmp-"
-_CHUNK = 1 << 20
 
 
 def temporary_name(path: Path) -> Path:
@@ -66,8 +65,5 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 def sha256_of(path: str | Path) -> str:
     """Return the SHA-256 of a file, reading it in pieces: memory does not grow with its size."""
-    digest = hashlib.sha256()
     with open(path, "rb", buffering=0) as stream:
-        while chunk := stream.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(stream, "sha256").hexdigest()

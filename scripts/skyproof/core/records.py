@@ -1,10 +1,10 @@
 """Products that are trees of files, one item (a brick, a tile) after the other, with a record.
 
 A block of work writes many files into a shared tree. Its declared output is one small JSON file,
-the record: for every item what it holds and the size and SHA-256 of each of its files, which lie
-below the record's folder. A journal beside it remembers finished items, so that a block that was
-killed continues where it stopped: an item is kept only if it was made by the same recipe (stage,
-code, options, inputs) and its files still have their checksums.
+the record: for every item what it holds and size, SHA-256 and content digest of each of its files,
+which lie below the record's folder. A journal beside it remembers finished items, so that a block
+that was killed continues where it stopped: an item is kept only if it was made by the same recipe
+(stage, code, options, inputs) and its files still have their checksums.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from skyproof.core import files
+from skyproof.core import content, files
 from skyproof.core.errors import InputError
 
 FORMAT = "skyproof-record-1"
@@ -37,11 +37,7 @@ class ItemFiles:
         final = self.root / relative
         with files.replacing(final) as temporary:
             yield temporary
-            entry = {
-                "path": relative,
-                "size": temporary.stat().st_size,
-                "sha256": files.sha256_of(temporary),
-            }
+            entry = {"path": relative, **content.fingerprint(temporary)}
         self.entries.append(entry)
 
 

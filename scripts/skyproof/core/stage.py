@@ -12,13 +12,14 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import numpy as np
 
-from skyproof.core import files, products, records, seeds
+from skyproof.core import files, products, receipts, records, seeds
 from skyproof.core.comm import Comm, SerialComm, connect, share
 from skyproof.core.errors import (
     EnvironmentProblem,
@@ -147,6 +148,7 @@ class Call:
     threads: int = 1
     device: str = "cpu"
     code: str = ""
+    libraries: Mapping[str, str] = field(default_factory=dict)
     debug: bool = False
 
 
@@ -171,7 +173,9 @@ def execute(call: Call) -> int:
 
 
 def _run(call: Call, comm: Comm) -> None:
+    started = datetime.now(UTC)
     on_first_rank(comm, lambda: _check_inputs(call))
+    inputs = on_first_rank(comm, lambda: _identities(call))
     temporary = on_first_rank(comm, lambda: _prepare_outputs(call))
     finals = {
         temp: final for name, temps in temporary.items()
@@ -183,7 +187,7 @@ def _run(call: Call, comm: Comm) -> None:
         comm=comm,
         threads=threads_of(call.options.numerics, call.threads),
         device=call.device,
-        recipe=on_first_rank(comm, lambda: recipe(call)),
+        recipe=recipe(call, inputs),
         finals=finals,
     )
     declared = type(call.options)
@@ -196,7 +200,9 @@ def _run(call: Call, comm: Comm) -> None:
             context,
         )
         comm.barrier()
-        on_first_rank(comm, lambda: _commit(call, finals))
+        on_first_rank(comm, lambda: _check_outputs(call, finals))
+        on_first_rank(comm, lambda: receipts.write(call, finals, inputs, started, context.log))
+        on_first_rank(comm, lambda: _commit(finals))
     finally:
         if comm.rank == 0:
             for path in finals:
@@ -229,23 +235,30 @@ def _namespace(declared: Mapping[str, File], given: Mapping[str, list[Path]]) ->
     return SimpleNamespace(**values)
 
 
-def _commit(call: Call, finals: Mapping[Path, Path]) -> None:
+def _check_outputs(call: Call, finals: Mapping[Path, Path]) -> None:
     for temporary, final in finals.items():
         if not temporary.is_file():
             raise SkyproofError(f"{call.stage} did not write its output {final}")
+
+
+def _commit(finals: Mapping[Path, Path]) -> None:
     for temporary, final in finals.items():
         files.move_into_place(temporary, final)
 
 
-def recipe(call: Call) -> str:
+def recipe(call: Call, inputs: Mapping[str, Sequence[str]]) -> str:
     """Return the digest of what decides the products: stage, code, options, content of inputs."""
     content = {
         "stage": call.stage,
         "code": call.code,
         "options": call.options.model_dump(mode="json"),
-        "inputs": {name: [_identity(p) for p in paths] for name, paths in call.inputs.items()},
+        "inputs": dict(inputs),
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _identities(call: Call) -> dict[str, list[str]]:
+    return {name: [_identity(path) for path in paths] for name, paths in call.inputs.items()}
 
 
 def _identity(path: Path) -> str:

@@ -9,12 +9,19 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import platform
+import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 
 PACKAGE = "skyproof"
 _ROOT = Path(__file__).parents[2]
+
+# Where a package's name differs from that of its distribution.
+_DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn", "yaml": "pyyaml"}
 
 
 def code_digest(stage: str) -> str:
@@ -44,8 +51,29 @@ def reachable(module: str) -> set[str]:
     return seen
 
 
-@cache
+def library_versions(stage: str) -> dict[str, str]:
+    """Return the versions of Python and of the packages that 'system.stage' may import.
+
+    Found in the source, not among the loaded modules: a block that was resumed imports less. What
+    an environment does not hold is left out.
+    """
+    found = {"python": platform.python_version()}
+    for module in reachable(f"{PACKAGE}.{stage}"):
+        for name in _imported(module):
+            top = name.split(".")[0]
+            if top not in sys.stdlib_module_names and top != PACKAGE:
+                distribution = _DISTRIBUTIONS.get(top, top)
+                with suppress(metadata.PackageNotFoundError):
+                    found[distribution] = metadata.version(distribution)
+    return found
+
+
 def _imports(module: str) -> tuple[str, ...]:
+    return tuple(name for name in _imported(module) if _file_of(name) is not None)
+
+
+@cache
+def _imported(module: str) -> tuple[str, ...]:
     source = _file_of(module)
     if source is None:
         return ()
@@ -55,7 +83,7 @@ def _imports(module: str) -> tuple[str, ...]:
             found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
             found += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-    return tuple(name for name in found if _file_of(name) is not None)
+    return tuple(found)
 
 
 def _executed(node: ast.AST) -> Iterator[ast.AST]:

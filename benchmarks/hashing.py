@@ -1,0 +1,88 @@
+"""How fast `verify` hashes, against OpenSSL's own SHA-256 in the same run on the same machine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import statistics
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from skyproof.core import files
+from skyproof.proof import manifest, tree
+from skyproof.proof.verify import verify
+
+FILE_MIB = 256
+ROUNDS = 5
+
+
+def run() -> dict[str, Any]:
+    """Verify files that are in the page cache, on one core and on all.
+
+    The rates are for a second of processor time, as `openssl speed` counts, and the programs take
+    turns: neighbours on the machine disturb them little, and all alike.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder, cores = Path(name), tree.cores()
+        write_run(folder, n_files=max(2, cores))
+        openssl, one, every, elapsed = [], [], [], []
+        for _ in range(ROUNDS):
+            openssl.append(openssl_rate())
+            one.append(verify_rates(folder, 1)[0])
+            a_core, whole = verify_rates(folder, cores)
+            every.append(a_core)
+            elapsed.append(whole)
+
+    def row(what: str, rates: list[float]) -> dict[str, Any]:
+        return {"what": what, "value": statistics.median(rates), "unit": "MB/s"}
+
+    def share(rates: list[float]) -> dict[str, Any]:
+        ratio = statistics.median(a / b for a, b in zip(rates, openssl, strict=True))
+        return {"what": "  of OpenSSL", "value": 100 * ratio, "unit": "%", "target": ">= 80"}
+
+    rows = [
+        row("OpenSSL, one thread", openssl),
+        row("verify, one thread", one),
+        share(one),
+        row(f"verify, {cores} threads, a core", every),
+        share(every),
+        row(f"verify, {cores} threads, by the clock", elapsed),
+    ]
+    return {"name": f"hashing: verify of files of {FILE_MIB} MiB in the page cache", "rows": rows}
+
+
+def write_run(folder: Path, n_files: int) -> None:
+    """Write files of random bytes and a manifest of them."""
+    entries = []
+    for number in range(n_files):
+        path = folder / f"file{number}.npy"
+        path.write_bytes(os.urandom(1 << 20) * FILE_MIB)
+        entry = {"size": path.stat().st_size, "sha256": files.sha256_of(path), "job": 0}
+        entries.append({"path": path.name, "stage": "x.y", "class": "bytes", **entry})
+    stage = {"code": "", "options": {}, "numerics": "portable", "device": "cpu"}
+    job = {"stage": "x.y", "options": {}, "inputs": [], "external": [], "outputs": []}
+    content = {"stages": {"x.y": stage}, "libraries": {}, "jobs": [job], "files": entries}
+    manifest.write(folder, content, {})
+
+
+def verify_rates(folder: Path, threads: int) -> tuple[float, float]:
+    """Return the rate of a whole verification by processor time and by the clock [MB/s]."""
+    clock, processor = time.perf_counter(), time.process_time()
+    report = verify(folder, workers=threads)
+    assert report.code == 0
+    megabytes = report.found.n_bytes / 1e6
+    return megabytes / (time.process_time() - processor), megabytes / (time.perf_counter() - clock)
+
+
+def openssl_rate() -> float:
+    """Return the rate of `openssl speed` on one block of 1 MiB, over and over [MB/s]."""
+    program = shutil.which("openssl")
+    if program is None:
+        raise SystemExit("hashing: needs the program openssl")
+    words = ["speed", "-mr", "-seconds", "1", "-bytes", str(1 << 20), "-evp", "sha256"]
+    result = subprocess.run([program, *words], capture_output=True, text=True, check=True)
+    last = next(line for line in result.stdout.splitlines() if line.startswith("+F:"))
+    return float(last.split(":")[-1]) / 1e6

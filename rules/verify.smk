@@ -1,0 +1,45 @@
+"""Proof: the manifest of all products, and the check of every file against it."""
+
+import os
+import sys
+from shlex import join
+
+# Receipts and provenance name the command of the whole run; jobs inherit it.
+os.environ.setdefault("SKYPROOF_WORKFLOW", join(sys.argv))
+
+
+rule manifest:
+    """Collect the checksums of all products from the jobs' receipts, and check them."""
+    input:
+        [getattr(rules, system).input for system in CONFIG.systems],
+    output:
+        manifest="results/manifest.json",
+        sums="results/manifest-sha256.txt",
+        provenance="results/provenance.json",
+    log:
+        "logs/manifest.log",
+    benchmark:
+        "logs/benchmarks/manifest.tsv"
+    conda:
+        "../envs/analyse.yaml"
+    threads: 2
+    resources:
+        mem_mb=doubling(2000),
+        runtime=doubling(60),
+    shell:
+        "python -m skyproof manifest results --products {input} --threads {threads} > {log} 2>&1"
+
+
+rule verify:
+    """Check every product against the manifest and print the result; runs whenever it is asked for."""
+    input:
+        "results/manifest.json",
+    log:
+        "logs/verify.log",
+    conda:
+        "../envs/analyse.yaml"
+    resources:
+        mem_mb=doubling(2000),
+        runtime=doubling(60),
+    shell:
+        "python -m skyproof verify results 2>&1 | tee {log}"

@@ -1,0 +1,146 @@
+"""What a job leaves beside its first output: what was made, from what, by what, when and where.
+
+A receipt is written once, by the process that commits the outputs, while they are still in the page
+cache. It is of class "log": it holds times and hosts and is never hashed. The manifest is collected
+from the receipts and the records (see `proof/collect.py`).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import shlex
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from skyproof.core import content, files, products
+from skyproof.core.errors import is_machine_problem
+from skyproof.core.options import home_of
+from skyproof.core.records import JOURNAL_FOLDER
+
+if TYPE_CHECKING:
+    from skyproof.core.stage import Call
+
+FORMAT = "skyproof-receipt-1"
+SUFFIX = ".receipt.json"
+
+# What a batch system or a container says of itself, and the command of the whole workflow.
+_JOB_VARIABLES = (
+    *("SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_CLUSTER_NAME"),
+    *("PBS_JOBID", "APPTAINER_CONTAINER", "SINGULARITY_CONTAINER", "SKYPROOF_WORKFLOW"),
+)
+
+
+def path_of(output: Path) -> Path:
+    """Return where the receipt of a job with this first output lies."""
+    return output.parent / JOURNAL_FOLDER / f"{output.name}{SUFFIX}"
+
+
+def write(
+    call: Call,
+    made: Mapping[Path, Path],
+    identities: Mapping[str, Sequence[str]],
+    started: datetime,
+    log: logging.Logger,
+) -> None:
+    """Write the receipt of a job; `made` maps the temporary outputs to their final names.
+
+    A refused write (full disk, no right) raises OSError, as for any output. Nothing else here may
+    make a stage fail: without its receipt, a product is refused by the manifest instead.
+    """
+    try:
+        first = first_output(call)
+        receipt = _receipt(call, made, identities, started, first.parent)
+        with files.replacing(path_of(first)) as temporary:
+            products.write_json(temporary, receipt)
+    except Exception as error:
+        if isinstance(error, OSError) and is_machine_problem(error):
+            raise
+        log.warning("no receipt was written: %s: %s", type(error).__name__, error)
+
+
+def first_output(call: Call) -> Path:
+    """Return the first path of the first output that the stage declares and was given."""
+    return next(path for name in type(call.options).outputs for path in call.outputs.get(name, []))
+
+
+def _receipt(
+    call: Call,
+    made: Mapping[Path, Path],
+    identities: Mapping[str, Sequence[str]],
+    started: datetime,
+    folder: Path,
+) -> dict[str, Any]:
+    temporary = {final: path for path, final in made.items()}
+    options = call.options.model_dump(mode="json")
+    fields = type(call.options).model_fields
+    return {
+        "format": FORMAT,
+        "stage": call.stage,
+        "code": call.code,
+        "options": {k: v for k, v in options.items() if home_of(fields[k]) != "job"},
+        "job_options": {k: v for k, v in options.items() if home_of(fields[k]) == "job"},
+        "numerics": call.options.numerics,
+        "device": call.device,
+        "libraries": dict(call.libraries),
+        "inputs": [
+            {"name": name, "path": _relative(path, folder), **_input(path, identity)}
+            for name, paths in call.inputs.items()
+            for path, identity in zip(paths, identities[name], strict=True)
+        ],
+        "outputs": [
+            {"name": name, "path": _relative(path, folder), **content.fingerprint(temporary[path])}
+            for name, paths in call.outputs.items()
+            for path in paths
+        ],
+        "run": _run(call, started),
+    }
+
+
+def _relative(path: Path, folder: Path) -> str:
+    """Return a path from the first output's folder, so that a run may be moved as a whole."""
+    return Path(os.path.relpath(path.absolute(), folder.absolute())).as_posix()
+
+
+def _input(path: Path, identity: str) -> dict[str, Any]:
+    if path.is_dir():
+        return {"folder": True}
+    known = {"sha256": identity} if len(identity) == 64 else {}
+    return {"size": path.stat().st_size, **known}
+
+
+def _run(call: Call, started: datetime) -> dict[str, Any]:
+    """Return what differs from run to run: never part of a manifest's root."""
+    return {
+        "started": started.isoformat(timespec="milliseconds"),
+        "ended": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        "ranks": call.ranks,
+        "threads": call.threads,
+        "host": socket.gethostname(),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "processor": _processor(),
+        "gpu": _gpu() if call.device == "cuda" else None,
+        "command": shlex.join(["python", "-m", "skyproof", *sys.argv[1:]]),
+        "environment": {name: os.environ[name] for name in _JOB_VARIABLES if name in os.environ},
+    }
+
+
+def _processor() -> str:
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor()
+
+
+def _gpu() -> str | None:
+    torch = sys.modules.get("torch")  # loaded by the stage, or there was no GPU in use
+    with suppress(Exception):
+        return str(torch.cuda.get_device_name(0)) if torch else None
+    return None

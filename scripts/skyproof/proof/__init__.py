@@ -1,0 +1,1 @@
+"""Proof that products are what was made: checksums, comparison, publication. No torch."""

@@ -1,0 +1,91 @@
+"""Checks a folder of results against a manifest: the set of files, their sizes, their SHA-256."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from skyproof.core import receipts
+from skyproof.proof import collect, tree
+from skyproof.proof.manifest import Manifest, is_beside
+
+
+@dataclass(frozen=True)
+class Found:
+    """What is wrong in a folder, and what merely lies there."""
+
+    altered: dict[str, str]  # path in the manifest -> what is wrong with the file
+    extra: dict[str, str]  # path not in the manifest -> what it is
+    left_over: list[str]  # products of earlier configurations, unaltered
+    unfinished: list[str]  # what a killed process left of its writing
+    hashes: dict[str, str]  # path -> SHA-256 of what is there now
+    n_bytes: int
+
+
+def check(folder: Path, manifest: Manifest, workers: int) -> Found:
+    """Compare every file; a symbolic link is never followed nor taken for a product."""
+    present = dict(tree.products(folder))
+    altered: dict[str, str] = {}
+    sound: list[str] = []
+    lower = {path.lower(): path for path in present}
+    for path in sorted(manifest.files):
+        if path not in present:
+            altered[path] = "is missing" + _other_case(lower.get(path.lower()))
+        elif not present[path]:
+            altered[path] = "is a symbolic link or a special file"
+        else:
+            sound.append(path)
+    found = dict(tree.hashes(folder, sound, workers))
+    n_bytes = 0
+    for path in sound:
+        entry, size = manifest.files[path], (folder / path).stat().st_size
+        n_bytes += size
+        if size != entry["size"]:
+            altered[path] = f"has {size} bytes, the manifest says {entry['size']}"
+        elif found[path] != entry["sha256"]:
+            altered[path] = "has another SHA-256 than the manifest says"
+    others = [p for p in present if p not in manifest.files and not is_beside(p)]
+    unfinished = [path for path in others if tree.is_unfinished(path)]
+    left_over = _left_over(folder, [p for p in others if present[p]], workers)
+    extra = {
+        path: "is not in the manifest" if present[path] else "is a symbolic link or a special file"
+        for path in others
+        if path not in left_over and path not in unfinished
+    }
+    return Found(altered, extra, sorted(left_over), unfinished, found, n_bytes)
+
+
+def _other_case(other: str | None) -> str:
+    return f"; {other} is there, whose name differs in upper and lower case only" if other else ""
+
+
+def _left_over(folder: Path, paths: Sequence[str], workers: int) -> set[str]:
+    """Return those of `paths` that a receipt or journal here says an earlier run made as they are.
+
+    A smaller or other configuration leaves such files of the one before.
+    """
+    if not paths:
+        return set()
+    known = _ever_made(folder)
+    return {p for p, digest in tree.hashes(folder, paths, workers) if digest in known.get(p, ())}
+
+
+def _ever_made(folder: Path) -> dict[str, set[str]]:
+    made: dict[str, set[str]] = {}
+    with suppress(OSError):
+        for path in tree.journals(folder, receipts.SUFFIX):
+            with suppress(Exception):  # a damaged receipt vouches for nothing
+                for output, entry in collect.read_receipt(folder, path).outputs.items():
+                    made.setdefault(output, set()).add(entry["sha256"])
+        for path in tree.journals(folder, ".jsonl"):
+            home = Path(path).parent.parent
+            for line in (folder / path).read_text(encoding="utf-8").splitlines():
+                with suppress(ValueError, KeyError, TypeError):
+                    for entry in json.loads(line)["files"]:
+                        made.setdefault((home / entry["path"]).as_posix(), set()).add(
+                            entry["sha256"]
+                        )
+    return made

@@ -1,0 +1,121 @@
+"""Compares two files element by element: where they first differ, how often, and by how much."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from skyproof.core.content import CHUNK_BYTES, Element, suffix_of
+from skyproof.proof.elements import elements
+from skyproof.proof.tally import Difference, Tally, Tolerance
+
+_CHECKSUM_LEAF = re.compile(r"\.files\[\d+\]\.(size|sha256|content)$")
+
+
+def compare(path: Path, reference: Path, tolerance: Tolerance | None) -> list[Difference]:
+    """Return the differences of a file from its reference, in the file's order.
+
+    `Difference.close` says whether one lies within the tolerance (never without one). Files of an
+    unknown format, and those that their library cannot read, are compared byte by byte.
+    """
+    try:
+        return list(_by_element(path, reference, tolerance))
+    except Exception as error:
+        found = _by_byte(path, reference)
+        found.element = f"bytes (not readable as {suffix_of(path) or 'data'}: {error})"
+        return [found] if found.count or found.problem else []
+
+
+def _by_element(path: Path, reference: Path, tolerance: Tolerance | None) -> Iterator[Difference]:
+    mine = {e.name: e for e in elements(path)}
+    theirs = {e.name: e for e in elements(reference)}
+    for name in mine:
+        if name not in theirs and _counts(name, tolerance):
+            yield Difference(name, "is not in the reference", close=False)
+    for name in theirs:
+        if name not in mine and _counts(name, tolerance):
+            yield Difference(name, "is missing", close=False)
+    common = mine.keys() & theirs.keys()
+    for left, right in _paired(path, reference, common):
+        if _counts(left.name, tolerance):
+            yield from _values(left, right, tolerance)
+
+
+def _counts(name: str, tolerance: Tolerance | None) -> bool:
+    """Say whether an element is judged; within a tolerance, the checksums in a record are not."""
+    return tolerance is None or _CHECKSUM_LEAF.search(name) is None
+
+
+def _paired(path: Path, reference: Path, names: set[str]) -> Iterator[tuple[Element, Element]]:
+    """Yield the elements of both files, name by name, while their files are open."""
+    others = (e for e in elements(reference) if e.name in names)
+    for left in elements(path):
+        if left.name not in names:
+            continue
+        right = next(others, None)
+        if right is None or right.name != left.name:  # another order of columns or cards
+            again = elements(reference)
+            yield left, next(e for e in again if e.name == left.name)
+        else:
+            yield left, right
+
+
+def _values(left: Element, right: Element, tolerance: Tolerance | None) -> Iterator[Difference]:
+    same_rows = left.shape[1:] == right.shape[1:] and len(left.shape) == len(right.shape)
+    if left.dtype != right.dtype or not same_rows:
+        problem = f"is {_form(left)}, in the reference {_form(right)}"
+        yield Difference(left.name, problem, close=False)
+        return
+    tallies: dict[str, Tally] = {}
+    for a, b in _aligned(left.chunks(), right.chunks()):
+        for name in a.dtype.names or ("",):
+            tally = tallies.setdefault(name, Tally(left, name, tolerance))
+            tally.add(a[name], b[name]) if name else tally.add(a, b)
+    found = [t.difference() for t in tallies.values() if t.found.count]
+    if left.shape != right.shape:
+        problem = f"has {left.shape[0]} rows, the reference {right.shape[0]}"
+        yield replace(found[0] if found else Difference(left.name), problem=problem, close=False)
+        found = found[1:]
+    yield from found
+
+
+def _form(element: Element) -> str:
+    return f"{element.dtype} {list(element.shape)}"
+
+
+def _aligned(
+    left: Iterator[np.ndarray], right: Iterator[np.ndarray]
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Cut two streams of flat arrays at the same places; ends with the shorter one."""
+    a = b = np.empty(0)
+    while True:
+        if not len(a):
+            a = next(left, np.empty(0))
+        if not len(b):
+            b = next(right, np.empty(0))
+        n = min(len(a), len(b))
+        if n == 0:
+            return
+        yield a[:n], b[:n]
+        a, b = a[n:], b[n:]
+
+
+def _by_byte(path: Path, reference: Path) -> Difference:
+    def chunks(name: Path) -> Iterator[np.ndarray]:
+        with open(name, "rb") as stream:
+            while data := stream.read(CHUNK_BYTES):
+                yield np.frombuffer(data, np.uint8)
+
+    sizes = path.stat().st_size, reference.stat().st_size
+    whole = Element("bytes", "|u1", (sizes[0],), lambda: chunks(path))
+    tally = Tally(whole, "", None)
+    for a, b in _aligned(chunks(path), chunks(reference)):
+        tally.add(a, b)
+    found = tally.difference()
+    if sizes[0] != sizes[1]:
+        found.problem = f"has {sizes[0]} bytes, the reference {sizes[1]}"
+    return replace(found, close=False)

@@ -1,0 +1,209 @@
+"""The manifest: which files a run consists of, their checksums, and what decided them.
+
+`manifest-sha256.txt` is what `sha256sum -c` reads. `manifest.json` holds that file's digest, the
+code, options, locks and libraries of the run, its jobs in graph order, and a record a file. The
+digest of manifest.json is the *root*: publish or sign it, and every byte of the run is fixed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from skyproof.core import files, products
+from skyproof.core.content import suffix_of
+from skyproof.core.errors import SkyproofError
+from skyproof.proof.tally import Tolerance
+
+FORMAT = "skyproof-manifest-1"
+MANIFEST = "manifest.json"
+SUMS = "manifest-sha256.txt"
+PROVENANCE = "provenance.json"
+SIGNATURE = "manifest.json.sig"
+CRATE = "ro-crate-metadata.json"
+CRATE_FOLDER = "workflow"
+
+# Files beside the products that describe them, or are made from them.
+BESIDE = {MANIFEST, SUMS, PROVENANCE, SIGNATURE, CRATE, "report.zip"}
+
+# One forward pass in another order of additions differs by about 1e-7; weights drift further with
+# every training step, and a trained model within this tolerance is the exception.
+FLOATS = {"rtol": 1e-5, "atol": 1e-7}
+FIGURES = {"mean_pixel": 2.0}
+
+
+class CannotVerify(SkyproofError):
+    """There is nothing to verify against, or it cannot be read (exit 3)."""
+
+    exit_code = 3
+
+
+def is_beside(path: str) -> bool:
+    """Say whether a path is not a product: the manifest itself, its signature, the crate's."""
+    return path in BESIDE or path.startswith(f"{CRATE_FOLDER}/")
+
+
+def allowance(path: str) -> dict[str, float]:
+    """Return the tolerance of a product of class tolerance, by its format."""
+    return dict(FIGURES) if suffix_of(path) == ".png" else dict(FLOATS)
+
+
+def tolerance_of(entry: Mapping[str, Any]) -> Tolerance:
+    """Return the tolerance that a manifest states for a file."""
+    return Tolerance(
+        float(entry.get("rtol", 0)), float(entry.get("atol", 0)), float(entry.get("mean_pixel", 0))
+    )
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A manifest as read. `files` are by path, `jobs` in graph order."""
+
+    content: dict[str, Any]
+    root: str
+
+    @cached_property
+    def files(self) -> dict[str, dict[str, Any]]:
+        return {entry["path"]: entry for entry in self.content["files"]}
+
+    @property
+    def jobs(self) -> list[dict[str, Any]]:
+        return self.content["jobs"]
+
+    @cached_property
+    def parents(self) -> list[set[int]]:
+        """For each job, the jobs whose products it read."""
+        maker = {path: n for n, job in enumerate(self.jobs) for path in job["outputs"]}
+        return [{maker[p] for p in job["inputs"] if p in maker} for job in self.jobs]
+
+    def surroundings(self) -> dict[str, Any]:
+        """Return what a claim of equal bytes depends on, besides code, options and inputs."""
+        stages = self.content["stages"]
+        return {
+            "numerics": {name: (s["numerics"], s["device"]) for name, s in stages.items()},
+            "libraries": self.content["libraries"],
+        }
+
+
+def read(path: Path) -> Manifest:
+    """Read `path`, a manifest.json or the folder that holds one (CannotVerify)."""
+    path = path / MANIFEST if path.is_dir() else path
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise CannotVerify(f"{path}: cannot be read: {error.strerror}") from None
+    try:
+        content = json.loads(data)
+        if content["format"] != FORMAT:
+            raise CannotVerify(f"{path}: is of format {content['format']}; this reads {FORMAT}")
+        _check_form(content)
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise CannotVerify(f"{path}: is not a whole manifest ({error!r})") from None
+    return Manifest(content, hashlib.sha256(data).hexdigest())
+
+
+def _check_form(content: dict[str, Any]) -> None:
+    """Touch what the checks rely on; anything missing or of another type raises."""
+    str(content["manifest_sha256"]), dict(content["libraries"])
+    for stage in content["stages"].values():
+        str(stage["code"]), str(stage["numerics"]), str(stage["device"]), dict(stage["options"])
+    for job in content["jobs"]:
+        content["stages"][job["stage"]], list(job["inputs"]), list(job["outputs"])
+    for entry in content["files"]:
+        PurePosixPath(entry["path"]), str(entry["sha256"]), int(entry["size"])
+        if content["jobs"][entry["job"]]["stage"] != entry["stage"]:
+            raise ValueError(f"{entry['path']} is not of its job's stage")
+        if entry["class"] not in ("bytes", "tolerance"):
+            raise ValueError(f"{entry['path']} is of class {entry['class']}")
+
+
+def sums_text(entries: Sequence[Mapping[str, Any]]) -> str:
+    """Return what sha256sum writes for the files, in the order of their names' bytes."""
+    ordered = sorted(entries, key=lambda entry: entry["path"].encode())
+    return "".join(f"{entry['sha256']}  {entry['path']}\n" for entry in ordered)
+
+
+def write(folder: Path, content: Mapping[str, Any], provenance: Mapping[str, Any]) -> Manifest:
+    """Write the three files of a manifest into the folder of results."""
+    text = sums_text(content["files"])
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    with files.replacing(folder / SUMS) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+    with files.replacing(folder / PROVENANCE) as temporary:
+        products.write_json(temporary, provenance)
+    with files.replacing(folder / MANIFEST) as temporary:
+        products.write_json(temporary, {**content, "format": FORMAT, "manifest_sha256": digest})
+    return read(folder)
+
+
+def read_provenance(folder: Path) -> dict[str, Any]:
+    """Return when, where and how the jobs ran (CannotVerify)."""
+    path = folder / PROVENANCE
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CannotVerify(f"{path}: cannot be read: {error}") from None
+
+
+def date_of_run(folder: Path) -> str:
+    """Return the day on which the last job ended, for what wants a date but must not change."""
+    return max(job["ended"] for job in read_provenance(folder)["jobs"])[:10]
+
+
+def tolerant_jobs(content: Mapping[str, Any]) -> set[int]:
+    """Return the jobs whose products are of class tolerance.
+
+    Those are the jobs with native numerics or a GPU, and all that follows from them.
+    """
+    manifest = Manifest(dict(content), "")
+    found: set[int] = set()
+    for number, job in enumerate(manifest.jobs):
+        stage = content["stages"][job["stage"]]
+        portable = stage["numerics"] == "portable" and stage["device"] == "cpu"
+        if not portable or manifest.parents[number] & found:
+            found.add(number)
+    return found
+
+
+def inconsistencies(manifest: Manifest, folder: Path) -> list[str]:
+    """Return what in the manifest contradicts itself, its folder, or the rules of its making."""
+    problems = [*_sums_problems(manifest, folder)]
+    counts = Counter(entry["path"] for entry in manifest.content["files"])
+    problems += [f"{path}: is listed {n} times" for path, n in counts.items() if n > 1]
+    for entry in manifest.content["files"]:
+        path = entry["path"]
+        parts = PurePosixPath(path).parts
+        if not parts or parts[0] == "/" or ".." in parts or "\\" in path or "\n" in path:
+            problems.append(f"{path!r}: leads out of the folder")
+        elif is_beside(path):
+            problems.append(f"{path}: is part of the manifest itself")
+    tolerant = tolerant_jobs(manifest.content)
+    for entry in manifest.content["files"]:
+        stated = {k: v for k, v in entry.items() if k in ("rtol", "atol", "mean_pixel")}
+        due = allowance(entry["path"]) if entry["job"] in tolerant else {}
+        if (entry["class"] == "tolerance") != bool(due) or stated != due:
+            problems.append(
+                f"{entry['path']}: is stated as of class {entry['class']} {stated or ''}, which "
+                f"does not follow from the numerics of {entry['stage']} and of what it read"
+            )
+    return problems
+
+
+def _sums_problems(manifest: Manifest, folder: Path) -> list[str]:
+    path = folder / SUMS
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        return [f"{SUMS}: cannot be read: {error.strerror}"]
+    problems = []
+    if hashlib.sha256(data).hexdigest() != manifest.content["manifest_sha256"]:
+        problems.append(f"{SUMS}: is not the one of which {MANIFEST} holds the digest")
+    if data != sums_text(manifest.content["files"]).encode():
+        problems.append(f"{SUMS}: does not list the files and checksums of {MANIFEST}")
+    return problems

@@ -1,0 +1,214 @@
+"""The words of a verification: the verdict, the first wrong number, and what follows from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from skyproof.proof.check import Found
+from skyproof.proof.manifest import Manifest
+from skyproof.proof.tally import Difference
+
+IDENTICAL, MISMATCH, WITHIN, CANNOT = 0, 1, 2, 3
+
+DETAILED = 3  # files of which a report shows where they first differ
+_LISTED = 10
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A file that is not as the manifest or the reference says; `code` as a report's."""
+
+    path: str
+    problem: str
+    code: int
+    details: tuple[Difference, ...] = ()
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a verification found. `downstream` maps a cause's path to what follows from it."""
+
+    folder: Path
+    manifest: Manifest
+    against: Path | None
+    strict: bool
+    forged: Sequence[str]
+    found: Found
+    causes: Sequence[Outcome]
+    downstream: dict[str, list[Outcome]]
+    within: Sequence[Outcome]
+    notes: Sequence[str]
+
+    @property
+    def code(self) -> int:
+        """0 identical, 1 mismatch, 2 equal within tolerance only, 3 cannot be verified."""
+        codes = {outcome.code for outcome in self.causes}
+        if self.forged or self.found.extra or MISMATCH in codes:
+            return MISMATCH
+        if self.strict and (self.within or self.found.left_over or self.found.unfinished):
+            return MISMATCH
+        if CANNOT in codes:
+            return CANNOT
+        return WITHIN if self.within else IDENTICAL
+
+    def lines(self) -> list[str]:
+        """Return the report, the verdict first."""
+        lines = [self._verdict()]
+        lines += [f"manifest {problem}" for problem in _first(self.forged)]
+        for number, outcome in enumerate(self.causes[:DETAILED]):
+            lines += self._cause(outcome, "earliest mismatch:" if number == 0 else "then:")
+        others = [
+            f"  file     {outcome.path} {outcome.problem}" for outcome in self.causes[DETAILED:]
+        ]
+        lines += ["also:", *_first(others)] if others else []
+        extra = [f"extra    {path}: {what}" for path, what in sorted(self.found.extra.items())]
+        lines += _first(extra)
+        if self.within:
+            lines += self._within()
+        return lines + self._notes()
+
+    def _verdict(self) -> str:
+        folder = f"{self.folder}" + (f" against {self.against}" if self.against else "")
+        size = f"{len(self.manifest.files)} files, {self.found.n_bytes / 1e6:.1f} MB"
+        root = f"root {self.manifest.root}"
+        if self.code == IDENTICAL:
+            return f"identical: {folder}, {size}, {root}"
+        n_bad = len(self.causes) + sum(map(len, self.downstream.values())) + len(self.found.extra)
+        if self.code == WITHIN:
+            return (
+                f"equal within tolerance only, not identical: {folder}, "
+                f"{len(self.within)} of {size} differ, {root}"
+            )
+        if self.code == CANNOT:
+            return f"cannot be verified: {folder}, {n_bad} of {size} cannot be judged"
+        if n_bad == 0:
+            return f"MISMATCH: {folder}, {size}"
+        return f"MISMATCH: {folder}, {n_bad} of {size} are not as they should be"
+
+    def _cause(self, outcome: Outcome, title: str) -> list[str]:
+        stage = self._stage(outcome.path)
+        lines = [title]
+        if stage:
+            lines.append(f"  rule     {stage.replace('.', '_')}")
+        lines.append(f"  file     {outcome.path} {outcome.problem}")
+        for difference in outcome.details[:_LISTED]:
+            lines += [f"  {line}" for line in difference.lines()]
+        lines += [f"  {line}" for line in _more(outcome.details)]
+        later = self.downstream.get(outcome.path, [])
+        if later:
+            lines.append(f"  downstream of {stage or outcome.path}: {len(later)} files")
+            lines += _first(f"    {other.path}" for other in later)
+        return lines
+
+    def _stage(self, path: str) -> str | None:
+        entry = self.manifest.files.get(path)
+        return entry["stage"] if entry else None
+
+    def _within(self) -> list[str]:
+        lines = ["within tolerance:"]
+        for outcome in self.within[:_LISTED]:
+            lines.append(f"  file     {outcome.path} {outcome.problem}")
+            for difference in outcome.details[:1]:
+                lines += [f"  {line}" for line in difference.lines()]
+        return lines + _more(self.within)
+
+    def _notes(self) -> list[str]:
+        lines = [f"note: {note}" for note in self.notes]
+        for what, paths in (
+            ("products of earlier configurations lie here too", self.found.left_over),
+            ("unfinished files of a killed process lie here", self.found.unfinished),
+        ):
+            if paths:
+                more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+                lines.append(f"note: {what}, not part of this run: {paths[0]}{more}")
+        return lines
+
+
+def _first(lines: Iterable[str]) -> list[str]:
+    found = list(lines)
+    return found[:_LISTED] + _more(found)
+
+
+def _more(things: Sequence[Any]) -> list[str]:
+    return [f"... and {len(things) - _LISTED} more"] if len(things) > _LISTED else []
+
+
+def sort_out(
+    outcomes: Sequence[Outcome], manifest: Manifest, reference: Manifest | None
+) -> tuple[list[Outcome], dict[str, list[Outcome]]]:
+    """Tell causes from consequences, both in graph order.
+
+    Compared with another run, a file that differs because what it was made from differs is a
+    consequence of the earliest such job. In one run by itself every altered file is a cause.
+    """
+    bad = sorted(
+        (outcome for outcome in outcomes if outcome.code in (MISMATCH, CANNOT)),
+        key=lambda outcome: _place(outcome.path, manifest, reference),
+    )
+    by_job: dict[int, list[Outcome]] = {}
+    for outcome in bad:
+        by_job.setdefault(_place(outcome.path, manifest, reference)[0], []).append(outcome)
+    if reference is None:
+        return bad, {}
+    causes: list[Outcome] = []
+    downstream: dict[str, list[Outcome]] = {}
+    origin: dict[int, str] = {}  # job -> path of the cause from which its products follow
+    for job in range(len(manifest.jobs) + 1):
+        parents = manifest.parents[job] if job < len(manifest.jobs) else set()
+        before = min((p for p in parents if p in origin), default=None)
+        found = by_job.get(job, [])
+        if before is not None:
+            origin[job] = origin[before]
+            downstream.setdefault(origin[job], []).extend(found)
+        elif found:
+            origin[job] = found[0].path
+            causes += found
+    return causes, downstream
+
+
+def _place(path: str, manifest: Manifest, reference: Manifest | None) -> tuple[int, bool, str]:
+    """Return a sort key: the job in graph order; a record after the files that it lists."""
+    entry = manifest.files.get(path)
+    if entry is not None:
+        job = entry["job"]
+        return job, path in manifest.jobs[job]["outputs"], path
+    # A file of the reference only: where this run has the like of its job, else at the end.
+    stage = reference.files[path]["stage"] if reference else ""
+    jobs = [number for number, job in enumerate(manifest.jobs) if job["stage"] == stage]
+    return (jobs[0] if jobs else len(manifest.jobs)), True, path
+
+
+def notes_on(manifest: Manifest, reference: Manifest) -> list[str]:
+    """Return what was other than in the reference when the two runs were made."""
+    notes = []
+    mine, theirs = manifest.content["stages"], reference.content["stages"]
+    for stage in sorted(mine.keys() & theirs.keys()):
+        if mine[stage]["code"] != theirs[stage]["code"]:
+            notes.append(f"{stage} was other code")
+        for option, (a, b) in sorted(_unequal(mine[stage]["options"], theirs[stage]["options"])):
+            notes.append(f"{stage} had {option} {a!r}, in the reference {b!r}")
+    if _external(manifest) != _external(reference):
+        notes.append("the inputs from outside were not the same")
+    if manifest.surroundings() != reference.surroundings():
+        for key, (a, b) in sorted(_unequal(_flat(manifest), _flat(reference))):
+            notes.append(f"{key} was {a}, in the reference {b}")
+        notes.append("equal bytes are promised for equal numerics and libraries only")
+    return notes
+
+
+def _unequal(mine: dict[str, Any], theirs: dict[str, Any]) -> list[tuple[str, tuple[Any, Any]]]:
+    keys = mine.keys() | theirs.keys()
+    return [(k, (mine.get(k), theirs.get(k))) for k in keys if mine.get(k) != theirs.get(k)]
+
+
+def _flat(manifest: Manifest) -> dict[str, Any]:
+    around = manifest.surroundings()
+    numerics = {f"numerics of {stage}": " on ".join(v) for stage, v in around["numerics"].items()}
+    return {**numerics, **around["libraries"]}
+
+
+def _external(manifest: Manifest) -> list[Any]:
+    return [given for job in manifest.jobs for given in job["external"]]
