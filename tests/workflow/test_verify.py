@@ -153,9 +153,9 @@ def test_the_run_can_be_described_for_publication(run):
 
 def test_make_run_ends_with_it():
     result = subprocess.run(
-        ["make", "-n", "run"],
+        ["make", "--no-print-directory", "-n", "run"],
         cwd=ROOT,
-        env=clean_environment(),
+        env=clean_environment(MAKEFLAGS="", MAKELEVEL="0"),  # `make test` may run this
         capture_output=True,
         text=True,
         timeout=60,
