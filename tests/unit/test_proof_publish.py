@@ -18,16 +18,7 @@ from skyproof.proof.manifest import MANIFEST, SIGNATURE
 from skyproof.proof.report import CANNOT, IDENTICAL, MISMATCH
 from skyproof.proof.verify import verify
 from tests.conftest import one_line, skyproof
-from tests.unit.proof_run import forge, toy, write_manifest
-
-
-@pytest.fixture(scope="session")
-def made(tmp_path_factory) -> Path:
-    """The results of a toy run with its manifest; tests work on copies."""
-    folder = tmp_path_factory.mktemp("toy")
-    toy(folder)
-    write_manifest(folder / "results")
-    return folder / "results"
+from tests.unit.proof_run import forge
 
 
 @pytest.fixture

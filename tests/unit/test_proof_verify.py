@@ -23,15 +23,6 @@ from tests.unit.proof_run import edit_json, forge, toy, write_manifest
 ITEM = "toy/items/item1.npy"
 
 
-@pytest.fixture(scope="session")
-def made(tmp_path_factory) -> Path:
-    """The results of a toy run with its manifest; tests work on copies."""
-    folder = tmp_path_factory.mktemp("toy")
-    toy(folder)
-    write_manifest(folder / "results")
-    return folder / "results"
-
-
 @pytest.fixture
 def results(made, tmp_path) -> Path:
     return shutil.copytree(made, tmp_path / "results", symlinks=True)

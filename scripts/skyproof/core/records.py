@@ -128,6 +128,15 @@ class Item:
             raise InputError(self.record, f"names no file {relative}", record=self.name)
         return wanted
 
+    def known(self, name: str, maker: str) -> Any:
+        """Return a value of the item's `info`, which records of the stage `maker` hold."""
+        if name not in self.info:
+            raise InputError(
+                self.record, "is missing", record=self.name, field=name,
+                expected=f"a record of {maker}",
+            )  # fmt: skip
+        return self.info[name]
+
     def matching(self, pattern: str) -> list[Path]:
         """Return this item's files whose name matches a glob pattern, sorted."""
         return sorted(path for path in self.paths if path.match(pattern))

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -171,7 +171,7 @@ def check_no_leak(items: Iterable[Item], log: logging.Logger | None = None) -> N
     """
     sides = []
     for item in items:
-        if _info(item, "split_by") == "source":
+        if item.known("split_by", "obiwan.split") == "source":
             (log or logging.getLogger("skyproof")).warning(
                 "leak check left out: split_by: source puts stamps of the same sky in both parts"
             )
@@ -179,7 +179,7 @@ def check_no_leak(items: Iterable[Item], log: logging.Logger | None = None) -> N
         n_files = {part: len(files_of(item, part)) for part in ("train", "test")}
         if any(n_files.values()):
             tan = tan_from_info(item.info, item.record)
-            patch = _info(item, "patch_pixels")
+            patch = item.known("patch_pixels", "obiwan.split")
             sides.append(Side(item.name, item.record.parent, tan, patch, n_files))
     neighbours = Neighbours([side.tan for side in sides])
     read_test = lru_cache(_CATALOGUES_KEPT)(lambda index: _rows(sides[index], "test"))
@@ -191,15 +191,6 @@ def check_no_leak(items: Iterable[Item], log: logging.Logger | None = None) -> N
             train = _rows(side, "train")
             for other in across:
                 _refuse_shared(side, train, sides[other], read_test(other))
-
-
-def _info(item: Item, name: str) -> Any:
-    if name not in item.info:
-        raise InputError(
-            item.record, "is missing", record=item.name, field=name,
-            expected="a record of obiwan.split",
-        )  # fmt: skip
-    return item.info[name]
 
 
 def _rows(side: Side, part: str) -> Rows:

@@ -79,7 +79,7 @@ def count_stamps(item: Item, patch_pixels: int) -> dict[str, Counter[str]]:
     A brick's numbers stand in its record; for patches the tables are read, never the pixels.
     """
     if patch_pixels == 0:
-        total = Counter({kind: _number(item, f"n_{kind}") for kind in CLASSES})
+        total = Counter({kind: int(item.known(f"n_{kind}", "obiwan.cutouts")) for kind in CLASSES})
         return {item.name: total} if total.total() else {}
     counts: dict[str, Counter[str]] = {}
     for kind in CLASSES:
@@ -88,15 +88,6 @@ def count_stamps(item: Item, patch_pixels: int) -> dict[str, Counter[str]]:
             for group in group_names(item.name, table["x"], table["y"], patch_pixels):
                 counts.setdefault(str(group), Counter())[kind] += 1
     return counts
-
-
-def _number(item: Item, name: str) -> int:
-    if name not in item.info:
-        raise InputError(
-            item.record, "is missing", record=item.name, field=name,
-            expected="a record of obiwan.cutouts",
-        )  # fmt: skip
-    return int(item.info[name])
 
 
 def assign_parts(bricks: Sequence[Brick], fraction: float, seed: int, file: Path) -> dict[str, str]:

@@ -15,6 +15,7 @@ import numpy as np
 from skyproof.core import products, records
 from skyproof.core.errors import InputError
 from skyproof.obiwan import sources, stamps, survey
+from skyproof.obiwan.bricklist import read_brick_list
 from skyproof.obiwan.sources import Image
 from skyproof.obiwan.stampfile import CLASSES
 
@@ -65,24 +66,10 @@ def _bricks(path: Path, options: Cutouts, context: Context) -> list[str]:
             else:
                 names.append(item.name)
     else:
-        names = survey.bricks_of_block(_listed(path), options.block, options.block_size)
+        names = survey.bricks_of_block(read_brick_list(path), options.block, options.block_size)
     for name in names:
         if not _BRICK_NAME.fullmatch(name):
             raise InputError(path, "is no brick name", record=name, expected="a name as 1211p060")
-    return names
-
-
-def _listed(path: Path) -> list[str]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError:
-        raise InputError(path, "is not text", expected="one brick name a line") from None
-    names = [name for line in lines if (name := line.split("#", 1)[0].strip())]
-    if not names:
-        raise InputError(path, "names no brick", expected="one brick name a line")
-    twice = next((name for name, count in Counter(names).items() if count > 1), None)
-    if twice is not None:
-        raise InputError(path, "stands there twice", record=twice, expected="each brick once")
     return names
 
 

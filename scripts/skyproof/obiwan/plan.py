@@ -6,7 +6,8 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
 
-from skyproof.core.errors import UsageError
+from skyproof.core.errors import InputError, UsageError
+from skyproof.obiwan.bricklist import read_brick_list
 
 if TYPE_CHECKING:
     from skyproof.obiwan.options import System
@@ -44,7 +45,7 @@ class Plan:
                 if not getattr(self.config.exposures, name):
                     raise UsageError(f"obiwan.exposures.{name}: is needed with source: ingest")
             return 1
-        return len(read_brick_names(self.config.release.bricks))
+        return count_listed(self.config.release.bricks)
 
     @property
     def bricks(self) -> str:
@@ -93,14 +94,11 @@ class Plan:
         return 5 + self.stamps * self.config.train.n_epochs / _IMAGES_PER_SECOND / 60
 
 
-def read_brick_names(path: str | Path) -> list[str]:
-    """Return the names of a list of bricks: one a line, `#` starts a comment."""
+def count_listed(path: str) -> int:
+    """Return how many bricks a release's list names (UsageError if it cannot be read)."""
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        return len(read_brick_list(Path(path)))
+    except OSError as error:
         raise UsageError(f"obiwan.release.bricks: {path}: cannot be read: {error}") from None
-    names = [line.split("#", 1)[0].strip() for line in lines]
-    names = [name for name in names if name]
-    if not names:
-        raise UsageError(f"obiwan.release.bricks: {path}: names no brick")
-    return names
+    except InputError as error:
+        raise UsageError(f"obiwan.release.bricks: {error}") from None

@@ -1,0 +1,18 @@
+"""Runs that several files of unit tests share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.unit.proof_run import toy, write_manifest
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory) -> Path:
+    """The results of a toy run with its manifest; tests work on copies."""
+    folder = tmp_path_factory.mktemp("toy")
+    toy(folder)
+    write_manifest(folder / "results")
+    return folder / "results"
