@@ -13,7 +13,7 @@ import fitsio
 import numpy as np
 import pytest
 from ccd_tree import Tree, make_tree
-from conftest import one_line, skyproof, tree_bytes
+from tests.conftest import one_line, skyproof, tree_bytes
 
 from skyproof.core import records
 from skyproof.core.errors import InputError, UsageError
