@@ -13,7 +13,6 @@ import fitsio
 import numpy as np
 import pytest
 from ccd_tree import Tree, make_tree
-from tests.conftest import one_line, skyproof, tree_bytes
 
 from skyproof.core import records
 from skyproof.core.errors import InputError, UsageError
@@ -25,6 +24,7 @@ from skyproof.obiwan.grid import brick_of_id, brick_tan, bricks_at
 from skyproof.obiwan.inject import GALAXY_DTYPE, add_galaxies, draw_galaxies, draw_positions
 from skyproof.obiwan.options import Ingest
 from skyproof.obiwan.resample import footprint_box, resample, stack
+from tests.conftest import one_line, skyproof, tree_bytes
 
 BRICK = "2000p315"
 
