@@ -12,9 +12,9 @@ import h5py
 import numpy as np
 
 from skyproof.core import products
-from skyproof.obiwan import stamps, survey
+from skyproof.obiwan import gather, stamps, stampwriter, survey
 
-Planes = dict[str, list[np.ndarray]]
+Planes = dict[str, np.ndarray]  # kind -> [band, ny, nx]
 
 BANDS = "grz"
 PIXELS = 3600
@@ -77,24 +77,23 @@ def decompression(path: Path, draw: np.random.Generator) -> tuple[float, Planes]
     noise = draw.normal(0, 0.01, (PIXELS, PIXELS)).astype("f4")
     products.write_fits_image(path, noise, compress="RICE", quantize=16)
     seconds = 6 * best(lambda: survey.read_plane(path))
-    planes = [np.roll(noise, shift, axis=0) for shift in range(6)]
+    planes = np.stack([np.roll(noise, shift, axis=0) for shift in range(6)])
     return seconds, {"img": planes[:3], "ivar": planes[3:]}
 
 
 def gathered(planes: Planes, table: np.ndarray) -> None:
     """Gather all stamps, block by block, and drop them."""
     cx, cy = stamps.centre_pixel(table["x"], table["y"])
-    block = np.empty((stamps.BLOCK, survey.STAMP, survey.STAMP, len(BANDS)), "f4")
-    for start in range(0, len(table), stamps.BLOCK):
-        x, y = (centre[start : start + stamps.BLOCK] for centre in (cx, cy))
+    block = np.empty((stampwriter.BLOCK, survey.STAMP, survey.STAMP, len(BANDS)), "f4")
+    for start in range(0, len(table), stampwriter.BLOCK):
+        x, y = (centre[start : start + stampwriter.BLOCK] for centre in (cx, cy))
         for kind in stamps.KINDS:
-            for band, plane in enumerate(planes[kind]):
-                stamps.gather(plane, x, y, block[: len(x), ..., band])
+            gather.gather(planes[kind], x, y, block[: len(x)])
 
 
 def ours(path: Path, planes: Planes, table: np.ndarray) -> None:
     """Write one array a brick, as the stage does."""
-    with stamps.StampWriter(path, table, BANDS, "array") as writer:
+    with stampwriter.StampWriter(path, table, BANDS, "array") as writer:
         writer.cut(planes, table)
 
 

@@ -15,7 +15,7 @@ from skyproof.core import products, records
 from skyproof.core.files import sha256_of
 from skyproof.obiwan import grid, survey
 from skyproof.obiwan.stampfile import CLASSES
-from skyproof.obiwan.stamps import write_stamps
+from skyproof.obiwan.stampwriter import write_stamps
 from skyproof.obiwan.tan import Tan, footprint_info
 
 BANDS = "grz"

@@ -11,7 +11,7 @@ import numpy as np
 from skyproof.core import products, records
 from skyproof.core.files import sha256_of
 from skyproof.obiwan.stampfile import CLASSES
-from skyproof.obiwan.stamps import write_stamps
+from skyproof.obiwan.stampwriter import write_stamps
 from skyproof.obiwan.survey import HALF, PIXEL_SCALE, STAMP, stamp_dtype
 from skyproof.obiwan.tan import Tan, footprint_info
 

@@ -87,6 +87,25 @@ def test_values_survive(tmp_path, image):
     assert np.loadtxt(tmp_path / "a.csv", delimiter=",", skiprows=1)[1, 0] == 1 / 3
 
 
+def test_rows_written_past_hdf5_are_where_hdf5_reads_them(tmp_path, image):
+    path = tmp_path / "a.hdf5"
+    datasets = {"x": (image.shape, image.dtype), "none": ((0, 3), image.dtype)}
+    with products.filling_hdf5(path, datasets) as file:
+        writer = products.RowWriter(file["x"])
+        for rows in (slice(60, 100), slice(0, 30), slice(30, 60)):
+            writer.write(rows.start, image[rows])
+        products.RowWriter(file["none"]).write(0, image[:0, :3])
+        for first, rows, says in (
+            (0, image.astype("f8"), "rows are float32"),
+            (0, image[:, :5], "rows are float32"),
+            (90, image[:11], "has 100 rows"),
+        ):
+            with pytest.raises(ValueError, match=says):
+                writer.write(first, rows)
+    with h5py.File(path) as file:
+        assert np.array_equal(file["x"], image)
+
+
 def test_big_endian_input_is_written_little_endian(tmp_path):
     products.write_npy(tmp_path / "a.npy", np.arange(3, dtype=">f8"))
     assert np.load(tmp_path / "a.npy").dtype == np.dtype("<f8")

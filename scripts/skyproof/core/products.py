@@ -106,6 +106,32 @@ def filling_hdf5(
         yield file
 
 
+class RowWriter:
+    """Writes rows of a dataset that `filling_hdf5` opened, straight to their place in the file.
+
+    HDF5's own way takes longer to find the place than to write.
+    """
+
+    def __init__(self, dataset: h5py.Dataset) -> None:
+        self._shape, self._dtype = dataset.shape, dataset.dtype
+        self._descriptor = dataset.file.id.get_vfd_handle()
+        self._start = dataset.id.get_offset()
+
+    def write(self, first: int, rows: np.ndarray) -> None:
+        """Write `rows` [k, ...], of the file's type, as rows `first`, `first` + 1, ..."""
+        if rows.dtype != self._dtype or rows.shape[1:] != self._shape[1:]:
+            raise ValueError(f"rows are {self._dtype} {self._shape[1:]}, not {rows.shape[1:]}")
+        if not 0 <= first <= self._shape[0] - len(rows):
+            raise ValueError(f"the dataset has {self._shape[0]} rows")
+        if len(rows) == 0:
+            return
+        data = np.ascontiguousarray(rows).data.cast("B")
+        place = self._start + first * rows[:1].nbytes
+        while data:
+            written = os.pwrite(self._descriptor, data, place)
+            data, place = data[written:], place + written
+
+
 def _take_space(path: str | Path, n_bytes: int) -> None:
     """Let a file have its space on the disk now: HDF5 crashes where a disk fills up later."""
     if n_bytes == 0 or not hasattr(os, "posix_fallocate"):

@@ -18,6 +18,7 @@ from skyproof.obiwan import sources, stamps, survey
 from skyproof.obiwan.bricklist import read_brick_list
 from skyproof.obiwan.sources import Image
 from skyproof.obiwan.stampfile import CLASSES
+from skyproof.obiwan.stampwriter import StampWriter
 
 if TYPE_CHECKING:
     from types import SimpleNamespace
@@ -127,7 +128,7 @@ def write_stamp_files(
                 path = stack.enter_context(files.write(relative))
                 table = _joined(parts, name, edge)
                 writers[name, edge] = stack.enter_context(
-                    stamps.StampWriter(path, table, options.bands, options.layout)
+                    StampWriter(path, table, options.bands, options.layout)
                 )
         for part in parts:
             planes, masked = read_planes(part, brick, options.bands)
@@ -147,22 +148,21 @@ def _joined(parts: Sequence[Part], name: str, edge: bool) -> np.ndarray:
     return np.concatenate([table[name] for table in tables if name in table])
 
 
-def read_planes(part: Part, brick: str, bands: str) -> tuple[dict[str, list[np.ndarray]], int]:
-    """Read and decompress each plane of an image once: kind -> one [ny, nx] a band.
+def read_planes(part: Part, brick: str, bands: str) -> tuple[dict[str, np.ndarray], int]:
+    """Read and decompress each plane of an image once: kind -> float32 [band, ny, nx].
 
     Also returns how many broken pixels were masked.
     """
-    planes: dict[str, list[np.ndarray]] = {"img": [], "ivar": []}
     shape, broken = (part.tan.height, part.tan.width), 0
-    for band in bands:
+    planes = {kind: np.empty((len(bands), *shape), "f4") for kind in stamps.KINDS}
+    for number, band in enumerate(bands):
         paths = [
             survey.image_path(part.image.root, brick, kind, band, part.image.rs)
             for kind in ("image", "invvar")
         ]
         plane, ivar = (survey.read_plane(path, shape)[0] for path in paths)
         broken += mask_broken(plane, ivar, *paths)
-        planes["img"].append(plane)
-        planes["ivar"].append(ivar)
+        planes["img"][number], planes["ivar"][number] = plane, ivar
     return planes, broken
 
 
