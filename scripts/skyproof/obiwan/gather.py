@@ -32,7 +32,6 @@ def gather(planes: np.ndarray, cx: np.ndarray, cy: np.ndarray, out: np.ndarray) 
 def _compiled(n_bands: int) -> Gather:
     """Return the loop for so many bands: twice as fast where the compiler knows the number."""
 
-    @numba.njit(cache=True)
     def loop(planes: np.ndarray, cx: np.ndarray, cy: np.ndarray, out: np.ndarray) -> np.float32:
         seen = np.float32(0)
         for row in range(len(cx)):
@@ -51,7 +50,12 @@ def _compiled(n_bands: int) -> Gather:
                             out[row, x, y, band] = planes[band, y0 + y, x0 + x]
         return seen
 
-    return loop
+    try:
+        return numba.njit(cache=True)(loop)
+    except (
+        RuntimeError
+    ):  # neither the checkout nor the home may be written: compile in each process
+        return numba.njit(loop)
 
 
 def gather_edge(planes: np.ndarray, cx: np.ndarray, cy: np.ndarray, out: np.ndarray) -> None:
