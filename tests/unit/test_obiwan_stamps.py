@@ -59,6 +59,15 @@ def test_many_stamps_equal_a_plain_loop(plane):
     np.testing.assert_array_equal(cut(plane, cx, cy, edge=True), expected)
 
 
+def test_compiled_code_needs_no_folder_to_be_kept_in(plane, monkeypatch):
+    monkeypatch.setattr("numba.core.caching.CacheImpl._locator_classes", [])
+    gather._compiled.cache_clear()
+    try:
+        assert cut(plane, [60], [80])[0, HALF, HALF] == 80060
+    finally:
+        gather._compiled.cache_clear()
+
+
 def test_positions_are_rounded_not_truncated():
     """The original truncated, which left the sub-pixel phase to the position's making."""
     x = np.array([-0.5, -0.4, 0.49, 0.5, 31.5, 99.99])

@@ -52,9 +52,7 @@ def _compiled(n_bands: int) -> Gather:
 
     try:
         return numba.njit(cache=True)(loop)
-    except (
-        RuntimeError
-    ):  # neither the checkout nor the home may be written: compile in each process
+    except RuntimeError:  # no folder that it may be kept in: each process compiles
         return numba.njit(loop)
 
 
