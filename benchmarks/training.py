@@ -24,7 +24,7 @@ from skyproof.core import numerics
 from skyproof.core.progress import Progress
 from skyproof.core.seeds import stream
 
-BATCH = 16
+BATCH, MICRO_BATCH = 16, 8
 BANDS = 3
 SPEED_SHARDS, SPEED_ROWS = 4, 160  # 40 steps an epoch
 CHECKPOINT_EVERY = 20  # steps; the default is 100
@@ -165,6 +165,7 @@ def streamed(
     settings = Settings(
         n_epochs=epochs,
         batch=BATCH,
+        micro_batch=MICRO_BATCH,
         learning_rate=1e-3,
         schedule="cosine",
         augment=True,

@@ -12,7 +12,6 @@ sys.path.insert(0, SCRIPTS)
 shell.prefix(f"set -euo pipefail; export PYTHONPATH={quote(SCRIPTS)}; ")
 
 from skyproof.core.errors import SkyproofError
-from skyproof.core.numerics import threads_of
 from skyproof.core.options import to_words
 from skyproof.workflow.code import code_digest
 from skyproof.workflow.config import load, stage_options
@@ -55,3 +54,19 @@ def doubling(amount):
 def one_rank_each(wildcards, threads):
     """MPI stages turn the cores that they get into ranks of one thread."""
     return threads
+
+
+def training_cores(most):
+    """All cores; in portable numerics not more than there are parts of a step to share."""
+    cores = workflow.cores or 8
+    return cores if CONFIG.numerics == "native" else min(cores, most)
+
+
+def training_ranks(wildcards, threads):
+    """In portable numerics a training turns its cores into ranks, else into threads of one rank."""
+    return 1 if CONFIG.numerics == "native" else threads
+
+
+def training_threads(wildcards, threads):
+    """The threads of a rank: see `training_ranks`."""
+    return threads if CONFIG.numerics == "native" else 1

@@ -176,9 +176,11 @@ rule obiwan_train:
         "logs/benchmarks/obiwan/train.tsv"
     conda:
         "../envs/train.yaml"
-    threads: threads_of(CONFIG.numerics, workflow.cores or 8)
+    threads: training_cores(OBIWAN.micro_batches)
     resources:
-        launch="env",
+        mpi="mpiexec",
+        tasks=training_ranks,
+        cpus_per_task=training_threads,
         device="cpu",
         mem_mb=doubling(4000),
         runtime=doubling(OBIWAN.train_minutes),
@@ -187,9 +189,9 @@ rule obiwan_train:
         options=options("obiwan.train"),
         code=code("obiwan.train"),
     shell:
-        "{resources.launch} python -m skyproof obiwan.train --in split={params.split}"
-        " --out model={output.model} history={output.history}"
-        " --threads {threads} --device {resources.device} {params.options} > {log} 2>&1"
+        "{resources.mpi} -n {resources.tasks} python -m skyproof obiwan.train"
+        " --in split={params.split} --out model={output.model} history={output.history}"
+        " --ranks {resources.tasks} --threads {resources.cpus_per_task} --device {resources.device} {params.options} > {log} 2>&1"
 
 
 rule obiwan_infer:

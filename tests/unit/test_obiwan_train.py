@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import random
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +21,14 @@ from skyproof.obiwan.network import MODEL
 from tests.conftest import clean_environment, one_line, skyproof
 from tests.unit.train_tree import write_split
 
-OPTIONS = {"bands": "g", "batch": "4", "n-epochs": "3", "checkpoint-every": "3", "seed": "1"}
+OPTIONS = {
+    "bands": "g",
+    "batch": "4",
+    "micro-batch": "2",
+    "n-epochs": "3",
+    "checkpoint-every": "3",
+    "seed": "1",
+}
 STEPS = 3 * 24  # 4 training bricks of 24 stamps
 PRODUCTS = ("model.safetensors", "history.csv")
 
@@ -107,6 +116,66 @@ def test_o11_a_training_killed_at_any_step_ends_with_the_same_bytes(
     assert result.returncode == 0, result.stderr
     assert "going on after step" in result.stderr
     assert products_of(tmp_path) == products_of(trained)
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("ranks", [2, 3, 4])
+def test_any_number_of_ranks_makes_the_same_bytes(
+    record: Path, trained: Path, tmp_path: Path, ranks: int
+):
+    """A batch is two micro-batches: of three ranks, one has nothing to do but to add."""
+    result = skyproof(*words(record, tmp_path), ranks=ranks)
+    assert result.returncode == 0, result.stderr
+    assert products_of(tmp_path) == products_of(trained)
+
+
+@pytest.mark.mpi
+def test_native_numerics_add_in_floats_and_learn_the_same(record: Path, tmp_path: Path):
+    result = skyproof(*words(record, tmp_path, numerics="native"), "--threads", "2", ranks=2)
+    assert result.returncode == 0, result.stderr
+    with open(tmp_path / "history.csv", encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert np.mean([float(row["accuracy"]) for row in rows[-24:]]) > 0.9  # measured 1.0
+
+
+@pytest.mark.mpi
+@pytest.mark.slow
+def test_a_rank_that_is_killed_ends_all_and_fewer_ranks_go_on_to_the_same_bytes(
+    record: Path, trained: Path, tmp_path: Path
+):
+    mpiexec = Path(sys.executable).parent / "mpiexec"
+    process = subprocess.Popen(
+        [mpiexec, "-n", "2", sys.executable, "-m", "skyproof", *words(record, tmp_path),
+         "--ranks", "2"],
+        env=clean_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        wait_for_step(tmp_path, 6, process)
+        os.kill(ranks_below(process.pid)[-1], signal.SIGKILL)
+        assert process.wait(60) != 0
+    finally:
+        process.kill()
+    assert not any((tmp_path / name).exists() for name in PRODUCTS)
+    result = skyproof(*words(record, tmp_path))
+    assert result.returncode == 0, result.stderr
+    assert "going on after step" in result.stderr
+    assert products_of(tmp_path) == products_of(trained)
+
+
+def ranks_below(launcher: int) -> list[int]:
+    """Return the processes of our package among the descendants of a launcher."""
+    parents = {}
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            parents[int(status.parent.name)] = int(status.read_text().rpartition(")")[2].split()[1])
+    below = {launcher}
+    while new := {pid for pid, parent in parents.items() if parent in below} - below:
+        below |= new
+    return sorted(
+        pid for pid in below
+        if b"skyproof" in Path(f"/proc/{pid}/cmdline").read_bytes() and pid != launcher
+        and b"mpiexec" not in Path(f"/proc/{pid}/cmdline").read_bytes()
+    )  # fmt: skip
 
 
 def wait_for_step(folder: Path, step: int, process: subprocess.Popen[bytes]) -> None:

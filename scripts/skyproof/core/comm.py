@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, Protocol, TypeVar
 
 from skyproof.core.errors import EnvironmentProblem
@@ -16,6 +17,9 @@ class Comm(Protocol):
     rank: int
     size: int
 
+    @property
+    def local_rank(self) -> int: ...  # among the ranks of this node
+
     def barrier(self) -> None: ...
     def bcast(self, value: T) -> T: ...
     def gather(self, value: T) -> list[T] | None: ...
@@ -27,6 +31,7 @@ class SerialComm:
 
     rank = 0
     size = 1
+    local_rank = 0
 
     def barrier(self) -> None:
         return None
@@ -48,6 +53,13 @@ class MPIComm:
         self._world = world
         self.rank = int(world.Get_rank())
         self.size = int(world.Get_size())
+
+    @cached_property
+    def local_rank(self) -> int:
+        """Collective: all ranks ask for it, or none."""
+        from mpi4py import MPI
+
+        return int(self._world.Split_type(MPI.COMM_TYPE_SHARED).Get_rank())
 
     def barrier(self) -> None:
         self._world.barrier()

@@ -247,12 +247,18 @@ def _commit(finals: Mapping[Path, Path]) -> None:
 
 
 def recipe(call: Call, inputs: Mapping[str, Sequence[str]]) -> str:
-    """Return the digest of what decides the products: stage, code, options, content of inputs."""
+    """Return the digest of what decides the products: stage, code, options, content of inputs.
+
+    And the device, and the threads where they change bits: a job that was killed does not go on
+    from what another device made.
+    """
     content = {
         "stage": call.stage,
         "code": call.code,
         "options": call.options.model_dump(mode="json"),
         "inputs": dict(inputs),
+        "device": call.device,
+        "threads": threads_of(call.options.numerics, call.threads),
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 

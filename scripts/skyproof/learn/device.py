@@ -7,12 +7,14 @@ import torch
 from skyproof.core.errors import EnvironmentProblem
 
 
-def prepare(device: str, threads: int, numerics: str) -> torch.device:
+def prepare(device: str, threads: int, numerics: str, local_rank: int = 0) -> torch.device:
     """Make torch deterministic in this process and return the device to compute on.
 
-    `device` is 'cpu' or 'cuda'; EnvironmentProblem (exit 4) where torch sees no GPU. `threads` are
-    those of one rank. `numerics`: 'portable' computes float32 as float32; 'native' lets a GPU use
-    TF32. The variables that libraries read at start are set before, by `core.numerics`.
+    `device` is 'cpu' or 'cuda'; EnvironmentProblem (exit 4) where torch sees no GPU. The ranks of a
+    node share its GPUs by `local_rank`; where the batch system shows each rank one GPU only, that
+    is the one. `threads` are those of one rank. `numerics`: 'portable' computes float32 as float32;
+    'native' lets a GPU use TF32. The variables that libraries read at start are set before, by
+    `core.numerics`.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise EnvironmentProblem(
@@ -28,4 +30,6 @@ def prepare(device: str, threads: int, numerics: str) -> torch.device:
     tensor_float = device == "cuda" and numerics == "native"
     torch.backends.cudnn.allow_tf32 = tensor_float
     torch.set_float32_matmul_precision("high" if tensor_float else "highest")
+    if device == "cuda":
+        torch.cuda.set_device(local_rank % torch.cuda.device_count())
     return torch.device(device)

@@ -30,13 +30,34 @@ _BATCHES_AHEAD = 4
 _SYMMETRIES = 8  # of a square: four quarter turns, each with and without a mirror
 
 
+class Share(NamedTuple):
+    """Which rows of a batch a rank computes: every size-th of the micro-batches of `rows` rows."""
+
+    rows: int
+    rank: int = 0
+    size: int = 1
+
+    def mine(self, start: int, count: int) -> np.ndarray:
+        """Say which of the rows `start`, `start` + 1, ... of a batch are this rank's, [count]."""
+        return np.arange(start, start + count) // self.rows % self.size == self.rank
+
+
 class Batch(NamedTuple):
-    """Rows of one step: counted from 0 over all epochs, x [n, ...] as stored, y [n]."""
+    """One step, counted from 0 over all epochs: this rank's rows, x [n, ...] as stored, y [n].
+
+    `n_rows` counts the rows of all ranks.
+    """
 
     step: int
     epoch: int
+    n_rows: int
     x: torch.Tensor
     y: torch.Tensor
+
+    def pieces(self, rows: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield this rank's micro-batches of `rows` rows; the batch's last one may be smaller."""
+        if len(self.y):
+            yield from zip(self.x.split(rows), self.y.split(rows), strict=True)
 
 
 @dataclass
@@ -50,9 +71,10 @@ class Window:
     order: np.ndarray
     symmetry: np.ndarray | None
 
-    def rows(self, start: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return `count` rows from position `start` of the order, turned where asked for."""
-        chosen = self.order[start : start + count]
+    def rows(self, start: int, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the wanted of the rows from position `start` of the order, turned if asked for."""
+        chosen = self.order[start : start + len(wanted)]
+        chosen = chosen[wanted]
         if self.symmetry is None:
             return self.x[chosen], self.y[chosen]
         return turned(self.x, chosen, self.symmetry[chosen]), self.y[chosen]
@@ -95,15 +117,23 @@ class Shards:
         return -(-self.n_rows // batch)
 
     def batches(
-        self, stream: Stream, batch: int, n_epochs: int, *, first: int = 0, augment: bool = False
+        self,
+        stream: Stream,
+        batch: int,
+        n_epochs: int,
+        *,
+        first: int = 0,
+        augment: bool = False,
+        share: Share | None = None,
     ) -> Iterator[Batch]:
         """Yield the batches of steps `first`, first + 1, ... until `n_epochs` are complete.
 
-        `stream(*names)` gives the random generator of these names. Windows and batches are made
-        ahead in threads of their own, which changes nothing but the time.
+        `stream(*names)` gives the random generator of these names. `share` picks a rank's rows of
+        each batch; the windows are read by every rank. Windows and batches are made ahead in
+        threads of their own, which changes nothing but the time.
         """
         windows = ahead(self._windows(stream, batch, n_epochs, first, augment), 1)
-        return ahead(self._cut(windows, batch, first), _BATCHES_AHEAD)
+        return ahead(self._cut(windows, batch, first, share or Share(batch)), _BATCHES_AHEAD)
 
     def _windows(
         self, stream: Stream, batch: int, n_epochs: int, first: int, augment: bool
@@ -178,20 +208,23 @@ class Shards:
         y[...] = labels
 
     @staticmethod
-    def _cut(windows: Iterator[Window], batch: int, step: int) -> Iterator[Batch]:
+    def _cut(windows: Iterator[Window], batch: int, step: int, share: Share) -> Iterator[Batch]:
         """Cut the rows of consecutive windows into batches; an epoch's last one may be smaller."""
         pieces: list[tuple[np.ndarray, np.ndarray]] = []
-        missing = batch
+        have = 0  # rows of the batch so far, on all ranks
         for window in windows:
             start = 0
             while start < len(window.order):
-                pieces.append(window.rows(start, missing))
-                got = len(pieces[-1][1])
-                start, missing = start + got, missing - got
-                if missing == 0 or (window.last_of_epoch and start == len(window.order)):
-                    x, y = (np.concatenate(parts) for parts in zip(*pieces, strict=True))
-                    yield Batch(step, window.epoch, torch.from_numpy(x), torch.from_numpy(y))
-                    pieces, missing, step = [], batch, step + 1
+                count = min(batch - have, len(window.order) - start)
+                pieces.append(window.rows(start, share.mine(have, count)))
+                start, have = start + count, have + count
+                if have == batch or (window.last_of_epoch and start == len(window.order)):
+                    x, y = (
+                        torch.from_numpy(np.concatenate(parts))
+                        for parts in zip(*pieces, strict=True)
+                    )
+                    yield Batch(step, window.epoch, have, x, y)
+                    pieces, have, step = [], 0, step + 1
 
 
 def open_npy(path: Path, row_shape: tuple[int, ...]) -> np.ndarray:

@@ -4,8 +4,8 @@ Order of the rows, augmentation and learning rate are functions of (seed, step).
 the weights, the optimiser's state, the step and the history, and a training that was killed at any
 moment goes on to the same bits.
 
-One process computes a batch. Ranks would share it as micro-batches of fixed size: they would enter
-in `_train_step`, which owns the batch, and reduce the gradients before `optimizer.step()`.
+A batch is cut into micro-batches of fixed size, which the ranks share. Their gradients are added
+exactly (`reduce.ExactSum`), so that any number of ranks takes the same step.
 """
 
 from __future__ import annotations
@@ -24,8 +24,10 @@ from torch import nn
 
 from skyproof.core.errors import SkyproofError
 from skyproof.core.progress import Progress
+from skyproof.core.stage import on_first_rank
 from skyproof.learn.checkpoint import Checkpoints
-from skyproof.learn.shards import Batch, Shards, Stream
+from skyproof.learn.reduce import ExactSum, PlainSum, Team
+from skyproof.learn.shards import Batch, Shards, Share, Stream
 
 # (outputs, y) -> (mean loss of the rows, mean accuracy of the rows)
 Loss = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
@@ -40,6 +42,7 @@ class Settings:
 
     n_epochs: int
     batch: int  # rows
+    micro_batch: int  # rows of a piece of the batch; part of the bits
     learning_rate: float
     schedule: str = "constant"  # or "cosine"
     weight_decay: float = 0.0
@@ -47,6 +50,7 @@ class Settings:
     checkpoint_every: int = 100  # steps
     profile_steps: int = 0
     mixed_precision: bool = False  # bfloat16 where safe
+    exact: bool = True  # the same bits on any number of ranks; else faster
 
 
 @dataclass(frozen=True)
@@ -98,42 +102,51 @@ def fit(
     device: torch.device,
     log: logging.Logger,
     progress: Callable[[int, str], Progress],
+    team: Team | None = None,
 ) -> History:
     """Train `network` for exactly `settings.n_epochs` epochs, resuming where a kill left it.
 
     `network(x)` takes rows as `shards` stores them. `stream(*names)` is the source of randomness.
+    All ranks of `team` call this alike and end with the same weights; rank 0 keeps the checkpoints.
     Raises SkyproofError where the loss is not finite, InputError where `place.start` does not fit.
     """
+    team = team or Team()
     network.to(device).train()
     optimizer = torch.optim.AdamW(
         network.parameters(), weight_decay=settings.weight_decay, fused=True
     )
     checkpoints = Checkpoints(place.folder / "ckpts" / place.recipe, place.configuration, log)
     total = settings.n_epochs * shards.steps(settings.batch)
-    first, history = _resume(network, optimizer, checkpoints, place)
-    if first:
+    first, history = _resume(network, optimizer, checkpoints, place, team)
+    if first and team.rank == 0:
         log.info("going on after step %d of %d", first, total)
     bar = progress(total, "training")
     bar.advance(first)
     batches = shards.batches(
-        stream, settings.batch, settings.n_epochs, first=first, augment=settings.augment
+        stream,
+        settings.batch,
+        settings.n_epochs,
+        first=first,
+        augment=settings.augment,
+        share=Share(settings.micro_batch, team.rank, team.size),
     )
     fresh: list[torch.Tensor] = []  # loss and accuracy of steps that are still on the device
+    add = summation(network, settings, team)
     with (
-        _scalars(place.folder / "logs" / place.recipe, first) as write_scalar,
-        _profiler(place.folder / "prof" / place.recipe, settings.profile_steps, device) as profiler,
+        _scalars(place.folder / "logs" / place.recipe, first, team) as write_scalar,
+        _profiler(place.folder / "prof" / place.recipe, settings, device, team) as profiler,
     ):
         for batch in batches:
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(settings, batch.step, total)
-            fresh.append(_train_step(network, optimizer, loss, batch, device, settings))
+            fresh.append(train_step(network, optimizer, loss, batch, device, settings, add))
             profiler.step()
             done = batch.step + 1
             save = done % settings.checkpoint_every == 0 or done == total
             if save or done % _REPORT_EVERY == 0:
                 _record(fresh, history, write_scalar)
                 bar.advance(done - bar.done, f"loss {np.mean(history.loss[-_RUNNING_MEAN:]):.4f}")
-            if save:
+            if save and team.rank == 0:
                 checkpoints.save(done, _state(network, optimizer, history))
     bar.close()
     return history
@@ -150,22 +163,39 @@ def learning_rate(settings: Settings, step: int, total: int) -> float:
     return settings.learning_rate * (1 + math.cos(math.pi * step / total)) / 2
 
 
-def _train_step(
+def summation(network: nn.Module, settings: Settings, team: Team) -> ExactSum | PlainSum:
+    """Return what adds the parts of a step: gradients of all parameters, loss, accuracy."""
+    flat = [parameter.detach().flatten() for parameter in network.parameters()]
+    like = torch.cat([*flat, flat[0].new_zeros(2)])
+    return (ExactSum if settings.exact else PlainSum)(team, like)
+
+
+def train_step(
     network: nn.Module,
     optimizer: torch.optim.Optimizer,
     loss: Loss,
     batch: Batch,
     device: torch.device,
     settings: Settings,
+    add: ExactSum | PlainSum,
 ) -> torch.Tensor:
-    """Take one step and return (loss, accuracy) as a tensor [2] on the device."""
-    x, y = batch.x.to(device, non_blocking=True), batch.y.to(device, non_blocking=True)
-    with torch.autocast(device.type, torch.bfloat16, enabled=settings.mixed_precision):
-        value, accuracy = loss(network(x), y)
-    optimizer.zero_grad(set_to_none=True)
-    value.backward()
+    """Take one step and return (loss, accuracy) of the batch as a tensor [2] on the device."""
+    parameters = list(network.parameters())
+    parts = []  # of each micro-batch: its share of gradient, loss and accuracy
+    for x, y in batch.pieces(settings.micro_batch):
+        with torch.autocast(device.type, torch.bfloat16, enabled=settings.mixed_precision):
+            rows = x.to(device, non_blocking=True), y.to(device, non_blocking=True)
+            value, accuracy = loss(network(rows[0]), rows[1])
+        share = len(y) / batch.n_rows
+        gradients = torch.autograd.grad(value * share, parameters)
+        figures = torch.stack([value.detach(), accuracy]) * share
+        parts.append(torch.cat([*(g.flatten() for g in gradients), figures]))
+    total = add(parts, -(-batch.n_rows // settings.micro_batch))
+    pieces = total[:-2].split([p.numel() for p in parameters])
+    for parameter, piece in zip(parameters, pieces, strict=True):
+        parameter.grad = piece.view_as(parameter)
     optimizer.step()
-    return torch.stack([value.detach(), accuracy])
+    return total[-2:]
 
 
 def _record(
@@ -174,10 +204,12 @@ def _record(
     """Move the numbers of the last steps from the device to the history and to TensorBoard."""
     for value, accuracy in torch.stack(fresh).tolist():
         if not math.isfinite(value):
-            raise SkyproofError(
+            problem = SkyproofError(
                 f"the loss is {value} at step {len(history.loss) + 1}: "
                 "a smaller learning_rate may help; the checkpoints before it are kept"
             )
+            problem.collective = True  # all ranks have the same number
+            raise problem
         history.loss.append(value)
         history.accuracy.append(accuracy)
         write_scalar("loss", value, len(history.loss))
@@ -197,12 +229,14 @@ def _state(
 
 
 def _resume(
-    network: nn.Module, optimizer: torch.optim.Optimizer, checkpoints: Checkpoints, place: Place
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    checkpoints: Checkpoints,
+    place: Place,
+    team: Team,
 ) -> tuple[int, History]:
     """Load the newest checkpoint of this training, else the one to start from, else nothing."""
-    found = checkpoints.newest()
-    if found is None and place.start is not None:
-        found = checkpoints.load(place.start)
+    found = on_first_rank(team.comm, lambda: _newest(checkpoints, place))
     if found is None:
         return 0, History()
     step, tensors = found
@@ -215,6 +249,13 @@ def _resume(
     optimizer.load_state_dict({"state": state, "param_groups": groups})
     history = _below("history.", tensors)
     return step, History(history["loss"].tolist(), history["accuracy"].tolist())
+
+
+def _newest(checkpoints: Checkpoints, place: Place) -> tuple[int, dict[str, torch.Tensor]] | None:
+    found = checkpoints.newest()
+    if found is None and place.start is not None:
+        return checkpoints.load(place.start)
+    return found
 
 
 def _below(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -230,8 +271,11 @@ def running_mean(values: np.ndarray, width: int = _RUNNING_MEAN) -> np.ndarray:
 
 
 @contextmanager
-def _scalars(folder: Path, first: int) -> Iterator[Callable[[str, float, int], None]]:
+def _scalars(folder: Path, first: int, team: Team) -> Iterator[Callable[[str, float, int], None]]:
     """Give a writer of TensorBoard scalars; a resume hides what came after its checkpoint."""
+    if team.rank:
+        yield lambda name, value, step: None
+        return
     from torch.utils.tensorboard import SummaryWriter
 
     writer = SummaryWriter(str(folder), purge_step=first + 1 if first else None)
@@ -242,9 +286,10 @@ def _scalars(folder: Path, first: int) -> Iterator[Callable[[str, float, int], N
 
 
 @contextmanager
-def _profiler(folder: Path, steps: int, device: torch.device) -> Iterator[Any]:
-    """Trace `steps` steps after one of warm-up into a file for chrome://tracing."""
-    if steps == 0:
+def _profiler(folder: Path, settings: Settings, device: torch.device, team: Team) -> Iterator[Any]:
+    """Trace a few steps of rank 0, after one of warm-up, into a file for chrome://tracing."""
+    steps = settings.profile_steps
+    if steps == 0 or team.rank:
         yield _NoProfiler()
         return
     folder.mkdir(parents=True, exist_ok=True)

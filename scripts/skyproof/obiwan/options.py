@@ -185,6 +185,9 @@ class Train(SeededOptions):
     )
     n_epochs: int = option(4, "passes over the training part", unit="epochs", ge=1)
     batch: int = option(16, "rows of a step", unit="rows", ge=1)
+    micro_batch: int = option(
+        8, "rows of the pieces of a batch that ranks share; part of the bits", unit="rows", ge=1
+    )
     learning_rate: float = option(1e-3, "Adam's step size at the start", gt=0, le=1)
     schedule: Literal["constant", "cosine"] = option("cosine", "course of the learning rate")
     weight_decay: float = option(0.0, "decoupled weight decay", ge=0, le=1)

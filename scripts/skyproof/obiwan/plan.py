@@ -90,6 +90,12 @@ class Plan:
         return 2 + self.config.block_size * self.megapixels * _SECONDS_PER_MEGAPIXEL / 60
 
     @property
+    def micro_batches(self) -> int:
+        """Parts of a training step, which ranks share."""
+        train = self.config.train
+        return -(-train.batch // train.micro_batch)
+
+    @property
     def train_minutes(self) -> float:
         return 5 + self.stamps * self.config.train.n_epochs / _IMAGES_PER_SECOND / 60
 

@@ -9,15 +9,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
+import torch
+
 from skyproof.core import files, products, records
 from skyproof.core.errors import InputError
+from skyproof.core.stage import on_first_rank
 from skyproof.learn import checkpoint, device
+from skyproof.learn.reduce import Team
 from skyproof.learn.shards import Shards
 from skyproof.learn.trainer import Place, Settings, fit
-from skyproof.obiwan.arrays import check_no_leak, training_files
+from skyproof.obiwan.arrays import SplitFiles, check_no_leak, training_files
 from skyproof.obiwan.network import CLASSES, MODEL, Network, initialise, loss_and_accuracy
 from skyproof.obiwan.survey import STAMP
 
@@ -32,46 +37,76 @@ def run(
     inputs: SimpleNamespace, outputs: SimpleNamespace, options: Train, context: Context
 ) -> None:
     """Check for leaks, fix the normalisation, train, write the model and its history."""
-    items = list(records.read_records(inputs.split))
-    check_no_leak(items, context.log)
-    parts = training_files(items)
-    if not parts:
-        raise InputError(inputs.split[0], "holds no training part", expected="xtrain_<k>.npy files")
-    where = device.prepare(context.device, context.threads, options.numerics)
+    parts = on_first_rank(context.comm, lambda: _training_part(inputs, context))
+    where = device.prepare(
+        context.device, context.threads, options.numerics, context.comm.local_rank
+    )
     pairs = [(part.x, part.y) for part in parts]
     shards = Shards(pairs, (STAMP, STAMP, 2 * len(options.bands)), CLASSES)
-    network = Network(len(options.bands), options.pool)
-    initialise(network, context.stream)
-    network.normalise.fit([part.x for part in parts])
-    context.log.info("%d stamps in %d files, %s", shards.n_rows, len(parts), where)
+    network = _network(options, context, [part.x for part in parts])
+    if context.comm.rank == 0:
+        context.log.info(
+            "%d stamps in %d files, %s, %d ranks",
+            shards.n_rows, len(parts), where, context.comm.size,
+        )  # fmt: skip
+    team = Team(context.comm, where)
     history = fit(
         network,
         shards,
         loss_and_accuracy,
-        _settings(options, context.device),
+        _settings(options, context),
         _place(inputs, outputs, options, context),
         stream=context.stream,
         device=where,
         log=context.log,
         progress=context.progress,
+        team=team,
     )
-    about = {"format": MODEL, "bands": options.bands, "pool": options.pool}
-    checkpoint.write(outputs.model, network.state_dict(), about)
-    columns = history.columns(_settings(options, context.device), shards.steps(options.batch))
-    products.write_csv(outputs.history, columns)
+    team.leave()
+    if context.comm.rank == 0:
+        about = {"format": MODEL, "bands": options.bands, "pool": options.pool}
+        checkpoint.write(outputs.model, network.state_dict(), about)
+        columns = history.columns(_settings(options, context), shards.steps(options.batch))
+        products.write_csv(outputs.history, columns)
 
 
-def _settings(options: Train, where: str) -> Settings:
+def _training_part(inputs: SimpleNamespace, context: Context) -> list[SplitFiles]:
+    items = list(records.read_records(inputs.split))
+    check_no_leak(items, context.log)
+    parts = training_files(items)
+    if not parts:
+        raise InputError(inputs.split[0], "holds no training part", expected="xtrain_<k>.npy files")
+    return parts
+
+
+def _network(options: Train, context: Context, files: list[Path]) -> Network:
+    """Return the network at its start, with the scales of the training part, on every rank."""
+    network = Network(len(options.bands), options.pool)
+    initialise(network, context.stream)
+
+    def scales() -> dict[str, torch.Tensor]:
+        network.normalise.fit(files)
+        return network.normalise.state_dict()
+
+    network.normalise.load_state_dict(on_first_rank(context.comm, scales))
+    return network
+
+
+def _settings(options: Train, context: Context) -> Settings:
+    exact = options.numerics == "portable"
+    an_equal_share = -(-options.batch // context.comm.size)
     return Settings(
         n_epochs=options.n_epochs,
         batch=options.batch,
+        micro_batch=options.micro_batch if exact else an_equal_share,
         learning_rate=options.learning_rate,
         schedule=options.schedule,
         weight_decay=options.weight_decay,
         augment=options.augment,
         checkpoint_every=options.checkpoint_every,
         profile_steps=options.profile_steps,
-        mixed_precision=where == "cuda" and options.numerics == "native",
+        mixed_precision=context.device == "cuda" and not exact,
+        exact=exact,
     )
 
 

@@ -1,0 +1,107 @@
+"""Training on one rank and on two of the same machine: what a second core brings, bit for bit.
+
+Also what the exact reduction costs, beside a sum of floats. Each measurement starts the ranks anew;
+the first epoch of each warms up and is not counted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks.training import BANDS, write_shards
+from skyproof.core import numerics
+from skyproof.core.seeds import stream
+
+BATCH, MICRO_BATCH = 16, 8
+N_SHARDS, ROWS = 4, 160
+REPEATS = 3  # in turns, as the machine may be shared
+
+
+def run() -> dict[str, Any]:
+    """Measure images a second on 1 and 2 ranks, with exact and with plain sums on 1."""
+    cases = {"1 rank": (1, "exact"), "2 ranks": (2, "exact"), "1 rank, plain sums": (1, "plain")}
+    taken: dict[str, list[float]] = {what: [] for what in cases}
+    with tempfile.TemporaryDirectory() as name:
+        write_shards(Path(name), N_SHARDS, ROWS, BANDS)
+        for _ in range(REPEATS):
+            for what, (ranks, sums) in cases.items():
+                taken[what].append(launch(ranks, sums, name))
+    seconds = {what: statistics.median(values) for what, values in taken.items()}
+    rows: list[dict[str, Any]] = [
+        {"what": what, "value": N_SHARDS * ROWS / value, "unit": "images/s"}
+        for what, value in seconds.items()
+    ]
+    rows += [
+        {
+            "what": "speed of 2 ranks / speed of 1 rank, median of the rounds",
+            "value": statistics.median(
+                one / two for one, two in zip(taken["1 rank"], taken["2 ranks"], strict=True)
+            ),
+            "target": ">= 1.6",
+        },
+        {
+            "what": "time with exact sums / time with plain sums, 1 rank",
+            "value": seconds["1 rank"] / seconds["1 rank, plain sums"],
+        },
+    ]
+    name = f"ranks: 64 x 64 x {2 * BANDS} stamps, batches of {BATCH} in pieces of {MICRO_BATCH}"
+    return {"name": name, "rows": rows}
+
+
+def launch(ranks: int, sums: str, folder: str) -> float:
+    """Return the seconds of an epoch on so many ranks, as rank 0 sees it."""
+    mpiexec = Path(sys.executable).parent / "mpiexec"
+    result = subprocess.run(
+        [mpiexec, "-n", str(ranks), sys.executable, "-m", "benchmarks.ranks",
+         str(ranks), sums, folder],
+        check=True, stdout=subprocess.PIPE, text=True, timeout=600,
+        env={**os.environ, **numerics.environment("portable", 1)},
+    )  # fmt: skip
+    return json.loads(result.stdout)
+
+
+def train(ranks: int, sums: str, folder: Path) -> None:
+    """Train two epochs; rank 0 prints the seconds of the second one."""
+    import torch
+
+    from skyproof.core.comm import connect
+    from skyproof.learn import device, trainer
+    from skyproof.learn.reduce import Team
+    from skyproof.learn.shards import Shards, Share
+    from skyproof.obiwan.network import Network, initialise, loss_and_accuracy
+
+    comm = connect(ranks)
+    where = device.prepare("cpu", 1, "portable")
+    files = [(x, x.with_name(f"y{x.name[1:]}")) for x in sorted(folder.glob("x*.npy"))]
+    network = Network(BANDS, "code")
+    initialise(network, partial(stream, 1))
+    network.normalise.fit([x for x, _ in files])
+    settings = trainer.Settings(
+        n_epochs=2, batch=BATCH, micro_batch=MICRO_BATCH, learning_rate=1e-3, exact=sums == "exact"
+    )
+    shards, team = Shards(files, (64, 64, 2 * BANDS), 2), Team(comm, where)
+    optimizer = torch.optim.AdamW(network.parameters(), fused=True)
+    add = trainer.summation(network, settings, team)
+    share = Share(MICRO_BATCH, team.rank, team.size)
+    per_epoch, begin = shards.steps(BATCH), 0.0
+    for batch in shards.batches(partial(stream, 1), BATCH, 2, augment=True, share=share):
+        if batch.step == per_epoch:
+            begin = time.perf_counter()
+        trainer.train_step(network, optimizer, loss_and_accuracy, batch, where, settings, add)
+    taken = time.perf_counter() - begin
+    team.leave()
+    if team.rank == 0:
+        sys.stdout.write(json.dumps(taken))
+
+
+if __name__ == "__main__":
+    train(int(sys.argv[1]), sys.argv[2], Path(sys.argv[3]))
