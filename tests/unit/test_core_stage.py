@@ -10,9 +10,12 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from skyproof.core.options import StageOptions
+from skyproof.core.stage import Call, recipe
 from tests.conftest import one_line, skyproof, tree_bytes
 
 
@@ -270,3 +273,13 @@ def test_files_of_an_earlier_recipe_do_not_stay_in_the_tree(tmp_path):
     assert noise(tmp_path, "--scale", "2").returncode == 0
     assert "item0-extra.npy" not in visible(tmp_path)
     assert "item0.npy" in visible(tmp_path)
+
+
+def test_device_and_threads_are_of_the_recipe_where_they_change_bits():
+    def of(numerics: str = "portable", **call: Any) -> str:
+        return recipe(Call("toy.noise", {}, {}, StageOptions(numerics=numerics), **call), {})
+
+    assert of(device="cpu") != of(device="cuda")
+    assert of("native", threads=1) != of("native", threads=2)
+    assert of(threads=1) == of(threads=2)  # portable numerics use one
+    assert of(ranks=1) == of(ranks=3)
