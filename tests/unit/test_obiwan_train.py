@@ -215,6 +215,21 @@ def test_a_checkpoint_to_start_from_must_be_of_the_same_configuration(
     assert not any((tmp_path / "b" / name).exists() for name in PRODUCTS)
 
 
+def test_a_checkpoint_of_one_thread_is_no_start_for_two(record: Path, tmp_path: Path):
+    """Native numerics: threads change bits, so neither a resume nor a start may mix them."""
+    native = words(record, tmp_path / "a", numerics="native", n_epochs="1")
+    assert skyproof(*native).returncode == 0
+    result = skyproof(*native, "--threads", "2")
+    assert result.returncode == 0, result.stderr
+    assert "going on after step" not in result.stderr
+    start = next((tmp_path / "a").glob("ckpts/*/*"))  # of one thread or of two, not of three
+    again = words(record, tmp_path / "b", start=start, numerics="native", n_epochs="1")
+    result = skyproof(*again, "--threads", "3")
+    assert result.returncode == 3
+    assert "expected" in one_line(result)
+    assert "device and threads" in one_line(result)
+
+
 def test_a_split_without_a_training_part_is_refused(record: Path, tmp_path: Path):
     content = json.loads(record.read_text())
     for item in content["items"].values():

@@ -77,7 +77,7 @@ class Checkpoints:
         if about["configuration"] != self.configuration:
             raise InputError(
                 path, f"is a checkpoint of another configuration ({about['configuration'][:12]})",
-                expected=f"{self.configuration[:12]}, a training with the same options and data",
+                expected=f"{self.configuration[:12]}, the same options, data, device and threads",
             )  # fmt: skip
         return about["step"], tensors
 

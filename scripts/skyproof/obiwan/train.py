@@ -116,18 +116,20 @@ def _place(
     return Place(
         folder=context.final(outputs.model).parent,
         recipe=context.recipe[:_RECIPE_DIGITS],
-        configuration=_configuration(inputs, options),
+        configuration=_configuration(inputs, options, context),
         start=inputs.start,
     )
 
 
-def _configuration(inputs: SimpleNamespace, options: Train) -> str:
-    """Return the digest of options and data, which a checkpoint to start from must share.
+def _configuration(inputs: SimpleNamespace, options: Train, context: Context) -> str:
+    """Return the digest of options, data and device, which a checkpoint to start from must share.
 
     The recipe would not do: it counts the code, and `start` itself, as part of the training.
     """
     content = {
         "options": options.model_dump(mode="json", exclude={"checkpoint_every", "profile_steps"}),
         "split": sorted(files.sha256_of(path) for path in inputs.split),
+        "device": context.device,
+        "threads": context.threads,
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
