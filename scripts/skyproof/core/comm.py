@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any, Protocol, TypeVar
 
-from skyproof.core.errors import EnvironmentProblem
+from skyproof.core.errors import EnvironmentProblem, SkyproofError, from_os_error
 
 T = TypeVar("T")
 
@@ -98,3 +98,21 @@ def connect(ranks: int) -> Comm:
 def share(items: Sequence[T], comm: Comm) -> list[T]:
     """Return this rank's share of the items: every size-th one, which balances sorted costs."""
     return list(items[comm.rank :: comm.size])
+
+
+def on_first_rank(comm: Comm, work: Callable[[], T]) -> T:
+    """Do `work` on rank 0 and give its result, or its error, to all ranks."""
+    result: T | None = None
+    problem: SkyproofError | None = None
+    if comm.rank == 0:
+        try:
+            result = work()
+        except SkyproofError as error:
+            problem = error
+        except OSError as error:
+            problem = from_os_error(error)
+    result, problem = comm.bcast((result, problem))
+    if problem is not None:
+        problem.collective = True
+        raise problem
+    return result  # type: ignore[return-value]

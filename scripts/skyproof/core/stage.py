@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from skyproof.core import files, products, receipts, records, seeds
-from skyproof.core.comm import Comm, SerialComm, connect, share
+from skyproof.core.comm import Comm, SerialComm, connect, on_first_rank, share
 from skyproof.core.errors import (
     EnvironmentProblem,
     InputError,
@@ -116,24 +116,6 @@ def _write_record(
         reason = re.sub(r"(?<!\S)/(?:[^\s/]+/)*", "", reason.replace(f"{final.parent}/", ""))
         entries[name] = {"info": {"bad": reason}, "files": []}
     products.write_json(record, {"format": records.FORMAT, "items": entries})
-
-
-def on_first_rank(comm: Comm, work: Callable[[], T]) -> T:
-    """Do `work` on rank 0 and give its result, or its error, to all ranks."""
-    result: T | None = None
-    problem: SkyproofError | None = None
-    if comm.rank == 0:
-        try:
-            result = work()
-        except SkyproofError as error:
-            problem = error
-        except OSError as error:
-            problem = from_os_error(error)
-    result, problem = comm.bcast((result, problem))
-    if problem is not None:
-        problem.collective = True
-        raise problem
-    return result  # type: ignore[return-value]
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from skyproof.core.comm import on_first_rank
 from skyproof.core.errors import SkyproofError
 from skyproof.core.progress import Progress
-from skyproof.core.stage import on_first_rank
 from skyproof.learn.checkpoint import Checkpoints
 from skyproof.learn.reduce import ExactSum, PlainSum, Team
 from skyproof.learn.shards import Batch, Shards, Share, Stream

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from skyproof.core import files, products, records
+from skyproof.core.comm import on_first_rank
 from skyproof.core.errors import InputError
-from skyproof.core.stage import on_first_rank
 from skyproof.learn import checkpoint, device
 from skyproof.learn.reduce import Team
 from skyproof.learn.shards import Shards
