@@ -25,6 +25,9 @@ run: venv  ## run the default config.yaml and make its report
 test: tools  ## run the tests; T='tests/unit -k seeds' chooses some
 	python -m pytest $(T)
 
+golden: tools  ## write the checksums of tests/golden anew; commit them with what changed them
+	SKYPROOF_REFRESH_GOLDEN=1 python -m pytest -q tests/workflow/test_golden.py
+
 bench: tools  ## measure the figures of benchmarks/
 	python -m benchmarks $(B)
 
@@ -53,4 +56,4 @@ venv:
 tools:
 	@scripts/make_venv .venv $(TOOLS)
 
-.PHONY: help run test bench lint format locks clean venv tools
+.PHONY: help run test golden bench lint format locks clean venv tools

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ import torch
 from skyproof.core.errors import InputError
 from skyproof.learn import checkpoint
 from skyproof.learn.checkpoint import Checkpoints
+from tests.conftest import launch
 
 LOG = logging.getLogger("test")
 TENSORS = {"b": torch.arange(6.0).reshape(2, 3), "a": torch.tensor(3), "c": torch.zeros(0)}
@@ -107,3 +110,37 @@ def test_another_configuration_is_refused(tmp_path: Path):
     path = next(tmp_path.iterdir())
     with pytest.raises(InputError, match="checkpoint of another configuration"):
         Checkpoints(tmp_path / "other", "d" * 64, LOG).load(path)
+
+
+SAVE = """
+import logging, os, signal, sys
+from pathlib import Path
+import torch
+from skyproof.learn.checkpoint import Checkpoints
+
+def half(path, data):
+    with open(path, "wb") as stream:
+        stream.write(data[: len(data) // 2])
+        stream.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+checkpoints = Checkpoints(Path(sys.argv[1]), "c", logging.getLogger())
+checkpoints.save(1, {"a": torch.arange(1000)})
+Path.write_bytes = half
+checkpoints.save(2, {"a": torch.arange(1000)})
+"""
+
+
+def test_a_kill_in_the_middle_of_a_write_leaves_the_checkpoint_before_it(tmp_path: Path):
+    result = launch([sys.executable, "-c", SAVE, tmp_path])
+    assert result.returncode == -signal.SIGKILL
+    (half,) = tmp_path.glob(".tmp-*")
+    assert 0 < half.stat().st_size < 8000
+    checkpoints = Checkpoints(tmp_path, "c", LOG)
+    step, tensors = checkpoints.newest()
+    assert step == 1
+    assert tensors["a"].tolist() == list(range(1000))
+    checkpoints.save(2, tensors)
+    assert [path.name for path in sorted(tmp_path.iterdir())] == [
+        f"step-{step:012d}.safetensors" for step in (1, 2)
+    ]

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,7 @@ import pytest
 from skyproof.learn import checkpoint
 from skyproof.obiwan.network import MODEL
 from tests.conftest import clean_environment, one_line, skyproof
+from tests.processes import below, words_of
 from tests.unit.train_tree import write_split
 
 OPTIONS = {
@@ -151,7 +151,8 @@ def test_a_rank_that_is_killed_ends_all_and_fewer_ranks_go_on_to_the_same_bytes(
     )  # fmt: skip
     try:
         wait_for_step(tmp_path, 6, process)
-        os.kill(ranks_below(process.pid)[-1], signal.SIGKILL)
+        ranks = [pid for pid in below(process.pid) if b"skyproof" in words_of(pid)[:5]]
+        os.kill(ranks[-1], signal.SIGKILL)
         assert process.wait(60) != 0
     finally:
         process.kill()
@@ -160,22 +161,6 @@ def test_a_rank_that_is_killed_ends_all_and_fewer_ranks_go_on_to_the_same_bytes(
     assert result.returncode == 0, result.stderr
     assert "going on after step" in result.stderr
     assert products_of(tmp_path) == products_of(trained)
-
-
-def ranks_below(launcher: int) -> list[int]:
-    """Return the processes of our package among the descendants of a launcher."""
-    parents = {}
-    for status in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):
-            parents[int(status.parent.name)] = int(status.read_text().rpartition(")")[2].split()[1])
-    below = {launcher}
-    while new := {pid for pid, parent in parents.items() if parent in below} - below:
-        below |= new
-    return sorted(
-        pid for pid in below
-        if b"skyproof" in Path(f"/proc/{pid}/cmdline").read_bytes() and pid != launcher
-        and b"mpiexec" not in Path(f"/proc/{pid}/cmdline").read_bytes()
-    )  # fmt: skip
 
 
 def wait_for_step(folder: Path, step: int, process: subprocess.Popen[bytes]) -> None:

@@ -27,7 +27,13 @@ TINY = {
             "mag_max": 22.5,
         },
         "split": {"rows_train": 16, "rows_test": 8},
-        "train": {"n_epochs": 2, "batch": 8, "checkpoint_every": 2, "profile_steps": 1},
+        "train": {
+            "n_epochs": 2,
+            "batch": 8,
+            "micro_batch": 2,
+            "checkpoint_every": 2,
+            "profile_steps": 1,
+        },
         "evaluate": {"n_bootstrap": 50, "n_permutations": 50},
     }
 }
@@ -39,13 +45,14 @@ def snakemake(
     checkout: Path = ROOT,
     config: dict | None = None,
     timeout: float = 900,
+    **environment: str,
 ) -> subprocess.CompletedProcess[str]:
     """Run `snakemake WORDS` of a checkout in `folder` with a configuration of its own."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "mine.yaml").write_text(yaml.safe_dump(TINY if config is None else config))
     command = [sys.executable, "-m", "snakemake", "-s", checkout / "Snakefile"]
     command += ["--directory", folder, "--configfile", folder / "mine.yaml", *words]
-    return launch(command, cwd=folder, timeout=timeout)
+    return launch(command, cwd=folder, timeout=timeout, **environment)
 
 
 def planned(result: subprocess.CompletedProcess[str]) -> dict[str, int]:

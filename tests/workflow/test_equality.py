@@ -1,0 +1,175 @@
+"""One root, whatever the run went through: other places, ranks, schedules, kills, a full disk."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+import yaml
+
+from skyproof.proof import manifest
+from tests.conftest import ROOT, clean_environment
+from tests.processes import below, of_session, words_of
+from tests.workflow.conftest import TINY, snakemake
+
+pytestmark = [pytest.mark.workflow, pytest.mark.slow]
+
+N_KILLS = 20
+# The stages that turn cores into ranks, in the cut and the whole of a step alike.
+THREE_RANKS = [f"obiwan_{rule}=3" for rule in ("simulate", "cutouts", "split", "train", "infer")]
+
+
+def root_of(folder: Path) -> str:
+    return manifest.read(folder / "results").root
+
+
+def test_another_place_time_zone_locale_umask_and_three_ranks(tiny, tmp_path):
+    """All that a site or a user may set, at once; `tiny` ran on one core and one rank."""
+    before = os.umask(0o077)
+    try:
+        result = snakemake(
+            tmp_path / "deep er/else-where", "-c", "3", "--set-threads", *THREE_RANKS,
+            TZ="Pacific/Auckland", LC_ALL="C", LANG="de_DE.UTF-8", PYTHONHASHSEED="4711",
+        )  # fmt: skip
+    finally:
+        os.umask(before)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert root_of(tmp_path / "deep er/else-where") == root_of(tiny)
+
+
+def test_ranks_that_take_their_items_in_reverse(tiny, checkout, tmp_path):
+    """Another schedule is another code, hence another root: the checksums are compared."""
+    module = checkout / "scripts/skyproof/core/comm.py"
+    forth = "items[comm.rank :: comm.size]"
+    assert forth in module.read_text()
+    module.write_text(module.read_text().replace(forth, f"{forth}[::-1]"))
+    result = snakemake(tmp_path / "run", "-c", "2", checkout=checkout)
+    assert result.returncode == 0, result.stdout + result.stderr
+    sums = [(folder / "results" / manifest.SUMS).read_text() for folder in (tiny, tmp_path / "run")]
+    assert sums[0] == sums[1]
+
+
+@pytest.fixture
+def finished(tiny, tmp_path) -> Path:
+    """The tiny run in a place of its own."""
+    return shutil.copytree(tiny, tmp_path / "run", symlinks=True)
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_a_training_on_more_ranks(tiny, finished, ranks):
+    words = ("-c", str(ranks), "--forcerun", "obiwan_train")
+    result = snakemake(finished, *words)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert f"--ranks {ranks} " in result.stdout + result.stderr
+    assert root_of(finished) == root_of(tiny)
+
+
+def test_twenty_kills_at_random_moments(tiny, tmp_path):
+    """SIGKILL of Snakemake, of a rank or stage, or of all at once; then Snakemake is started again.
+
+    Where a run ends before it is killed, the next begins from nothing.
+    """
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "mine.yaml").write_text(yaml.safe_dump(TINY))
+    hit = dict.fromkeys(("snakemake", "rank", "all"), 0)
+    for seed in range(N_KILLS):
+        draw = random.Random(seed)
+        with started(folder) as run:
+            wait(run, draw.uniform(2, 9))
+            victim = draw.choice(list(hit))
+            hit[victim] += kill(run, victim)
+        assert not of_session(run.pid)
+        if run.returncode == 0:
+            assert root_of(folder) == root_of(tiny), f"after the kills up to seed {seed}"
+            shutil.rmtree(folder / "results")
+    assert min(hit.values()) >= 2, hit  # measured: see the print of a run with -s
+    snakemake(folder, "--unlock")
+    result = snakemake(folder, "-c", "2")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert root_of(folder) == root_of(tiny)
+
+
+@contextmanager
+def started(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Run Snakemake on two cores, in a session of its own; at the end nothing of it is left.
+
+    Jobs that outlive a killed Snakemake are given time to end: a user who starts it again at once
+    has to wait for them as well. A lock that it left is removed.
+    """
+    assert snakemake(folder, "--unlock").returncode == 0
+    command = [sys.executable, "-m", "snakemake", "-s", ROOT / "Snakefile", "-c", "2"]
+    command += ["--configfile", folder / "mine.yaml", "--retries", "0"]
+    with open(folder / "output.txt", "ab") as output:
+        run = subprocess.Popen(
+            command, cwd=folder, env=clean_environment(), start_new_session=True,
+            stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+        )  # fmt: skip
+    try:
+        yield run
+        limit = time.monotonic() + 120
+        while (run.poll() is None or of_session(run.pid)) and time.monotonic() < limit:
+            time.sleep(0.1)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(run.pid, signal.SIGKILL)
+        run.wait(30)
+
+
+def wait(run: subprocess.Popen[bytes], seconds: float) -> None:
+    limit = time.monotonic() + seconds
+    while run.poll() is None and time.monotonic() < limit:
+        time.sleep(0.02)
+
+
+def kill(run: subprocess.Popen[bytes], victim: str) -> int:
+    """Kill Snakemake, a process of a stage, or all of the session; return 1, or 0 for none."""
+    if run.poll() is not None:
+        return 0
+    if victim == "all":
+        os.killpg(run.pid, signal.SIGKILL)
+        return 1
+    if victim == "snakemake":
+        run.kill()
+        return 1
+    stages = [pid for pid in below(run.pid) if b"skyproof" in words_of(pid)[:5]]
+    for pid in stages[-1:]:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    return len(stages[-1:])
+
+
+def test_a_disk_that_fills_up_and_is_mended(tiny, tmp_path):
+    folder = tmp_path / "run"
+    results = folder / "results"
+    results.mkdir(parents=True)
+    size = sum(path.stat().st_size for path in (tiny / "results").rglob("*") if path.is_file())
+    with small_disk(results, size // 3):
+        result = snakemake(folder, "-c", "2")
+        assert result.returncode == 1
+        assert "No space left on device" in result.stdout + result.stderr
+        subprocess.run(["mount", "-o", f"remount,size={3 * size}", results], check=True)
+        result = snakemake(folder, "-c", "2")
+        assert result.returncode == 0, result.stdout + result.stderr
+        assert root_of(folder) == root_of(tiny)
+
+
+@contextmanager
+def small_disk(folder: Path, size: int) -> Iterator[None]:
+    """Mount a memory file system of so many bytes, or skip."""
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", folder]
+    if os.geteuid() or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("needs the right to mount a tmpfs")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
