@@ -10,7 +10,7 @@ import pytest
 
 from skyproof.core.errors import InputError
 from skyproof.core.seeds import stream
-from skyproof.learn.shards import Shards, ahead, turned
+from skyproof.learn.shards import Shards, Share, ahead, turned
 
 SHAPE = (4, 4, 2)
 ROWS = 10
@@ -75,6 +75,32 @@ def test_a_start_in_mid_epoch_gives_what_would_have_come(shards: Shards, first: 
         assert a.epoch == b.epoch
         assert (a.x == b.x).all()
         assert (a.y == b.y).all()
+
+
+@pytest.mark.parametrize("depths", [(0, 0), (1, 0), (0, 1), (2, 9)])
+def test_threads_that_read_ahead_change_no_batch(shards: Shards, monkeypatch, depths: tuple):
+    expected = list(shards.batches(STREAM, 8, 2, augment=True))
+    monkeypatch.setattr("skyproof.learn.shards._WINDOWS_AHEAD", depths[0])
+    monkeypatch.setattr("skyproof.learn.shards._BATCHES_AHEAD", depths[1])
+    found = list(shards.batches(STREAM, 8, 2, augment=True))
+    assert [b.step for b in found] == [b.step for b in expected]
+    assert all((a.x == b.x).all() for a, b in zip(found, expected, strict=True))
+
+
+def test_ranks_share_the_rows_of_a_batch_by_micro_batches(shards: Shards):
+    """Three ranks, micro-batches of 3 rows: of 8 rows, 0-2, 3-5 and 6-7; of the last 6, none."""
+    whole = list(shards.batches(STREAM, 8, 1, augment=True))
+    shared = [
+        list(shards.batches(STREAM, 8, 1, augment=True, share=Share(3, rank, 3)))
+        for rank in range(3)
+    ]
+    for step, batch in enumerate(whole):
+        parts = [batches[step] for batches in shared]
+        assert [part.n_rows for part in parts] == [len(batch.y)] * 3
+        assert [len(part.y) for part in parts] == ([3, 3, 2] if step < 8 else [3, 3, 0])
+        assert (np.concatenate([part.x for part in parts]) == batch.x.numpy()).all()
+    assert list(shared[2][8].pieces(3)) == []
+    assert [len(y) for _, y in whole[0].pieces(3)] == [3, 3, 2]
 
 
 def test_a_start_in_mid_epoch_reads_only_the_windows_that_it_needs(shards: Shards):

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 
 QEMU = "qemu-x86_64-static"
 PROCESSORS = ("Haswell", "EPYC-Rome")
-PRODUCTS = ("bricks.json", "cutouts.json", "model.safetensors", "history.csv", "scores.parquet")
+PRODUCTS = ("bricks.json", "model.safetensors", "history.csv", "scores.parquet")
 
 
 @pytest.fixture(scope="module")
@@ -45,11 +45,10 @@ def here(record: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, by
 
 
 def made(record: Path, folder: Path, emulator: list[str]) -> dict[str, bytes]:
-    """Simulate a brick, cut its stamps; train and infer on the split; return the products."""
+    """Simulate a brick; train and infer on the split; return the products."""
     for words in (
         ["obiwan.simulate", "--out", "bricks=bricks.json", "--n-bricks", "1", "--brick-pixels",
          "160", "--n-real", "6", "--n-fake", "6", "--n-stars", "2"],
-        ["obiwan.cutouts", "--in", "bricks=bricks.json", "--out", "cutouts=cutouts.json"],
         ["obiwan.train", "--in", f"split={record}", "--out", "model=model.safetensors",
          "history=history.csv", "--bands", "g", "--batch", "4", "--n-epochs", "1",
          "--profile-steps", "0"],
@@ -71,7 +70,7 @@ def made(record: Path, folder: Path, emulator: list[str]) -> dict[str, bytes]:
 def test_an_emulated_processor_makes_the_same_bytes(
     qemu: str, record: Path, here: dict[str, bytes], tmp_path: Path, processor: str
 ):
-    """Records hold the checksums of images and stamps, so that those are compared as well."""
+    """The record of bricks holds the checksums of their images, which are compared by that."""
     there = made(record, tmp_path, [qemu, "-cpu", processor])
     assert [name for name in PRODUCTS if here[name] != there[name]] == []
 

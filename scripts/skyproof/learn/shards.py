@@ -26,7 +26,7 @@ T = TypeVar("T")
 Stream = Callable[..., np.random.Generator]
 
 WINDOW_ROWS = 2048
-_BATCHES_AHEAD = 4
+_WINDOWS_AHEAD, _BATCHES_AHEAD = 1, 4
 _SYMMETRIES = 8  # of a square: four quarter turns, each with and without a mirror
 
 
@@ -132,7 +132,7 @@ class Shards:
         each batch; the windows are read by every rank. Windows and batches are made ahead in
         threads of their own, which changes nothing but the time.
         """
-        windows = ahead(self._windows(stream, batch, n_epochs, first, augment), 1)
+        windows = ahead(self._windows(stream, batch, n_epochs, first, augment), _WINDOWS_AHEAD)
         return ahead(self._cut(windows, batch, first, share or Share(batch)), _BATCHES_AHEAD)
 
     def _windows(
@@ -271,6 +271,9 @@ def turned(x: np.ndarray, rows: np.ndarray, symmetry: np.ndarray) -> np.ndarray:
 
 def ahead(source: Iterator[T], depth: int) -> Iterator[T]:
     """Yield the items of `source` in order, up to `depth` of them made ahead in another thread."""
+    if depth == 0:
+        yield from source
+        return
     end = object()
     with ThreadPoolExecutor(1, thread_name_prefix="ahead") as pool:
         waiting = deque(pool.submit(next, source, end) for _ in range(depth))
