@@ -129,11 +129,12 @@ def to_words(options: StageOptions) -> list[str]:
     for name, value in options.model_dump(mode="json").items():
         if value is None or home_of(type(options).model_fields[name]) == "job":
             continue
-        words += [f"--{name.replace('_', '-')}", _word(value)]
+        words += [f"--{name.replace('_', '-')}", as_word(value)]
     return words
 
 
-def _word(value: Any) -> str:
+def as_word(value: Any) -> str:
+    """Return a plain value as one word of a command line: text as it is, all else as JSON."""
     if isinstance(value, str):
         return value
     return json.dumps(value, separators=(",", ":"))

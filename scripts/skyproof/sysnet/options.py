@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 import pydantic
@@ -240,20 +241,46 @@ class Region(Section):
     source: Literal["mock", "maps", "table"] = option(
         "mock", "where the table comes from: made here, HEALPix maps, or a table"
     )
-    contamination: Contamination = option("nonlinear", "of a mock")
+    contamination: Contamination = option("nonlinear", "of a mock: the planted dependence")
     realisation: int = option(0, "of a mock: which sky", ge=0)
-    table: list[str] = option([], "a table, or a table and a map of labels")
+    table: list[str] = option([], "a table, or a table and a map of its labels")
     counts: str = option("", "map of galaxy counts")
     randoms: str = option("", "map of the observed fraction")
     templates: dict[str, str] = option({}, "maps of imaging properties, by name")
+    start: list[str] = option([], "records of trained members to go on from (restore)")
+
+    @pydantic.model_validator(mode="after")
+    def _complete(self) -> Region:
+        needed = {"mock": (), "maps": ("counts", "templates"), "table": ("table",)}[self.source]
+        for name in needed:
+            if not getattr(self, name):
+                raise ValueError(f"{name}: is needed with source: {self.source}")
+        if len(self.table) > 2:
+            raise ValueError("table: expected a table, or a table and a map")
+        return self
+
+
+def mock_regions() -> dict[str, Region]:
+    """Return the two skies of the default run: the same in all but the contamination."""
+    return {"contaminated": Region(), "clean": Region(contamination="none")}
+
+
+# Names become folders, and words of rules: no separators, no wildcards, no capitals that differ.
+_REGION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+_TAKEN = ("evaluate",)  # results/sysnet/evaluate is of all regions
 
 
 class System(Network):
     """SYSNet: how much of the galaxy density is the imaging's, and the weights that undo it."""
 
+    # Empty in config.yaml: a configuration's own regions would be added to those that stand there.
     regions: dict[str, Region] = option(
-        {"contaminated": Region(), "clean": Region(contamination="none")},
-        "parts of the sky, by name; each has its own networks and verdict",
+        {},
+        "parts of the sky, by name, each with its own networks and verdict; "
+        "none: two mock skies, one contaminated, one clean",
+    )
+    exports: bool = option(
+        False, "write the networks in the original's files as well (target sysnet_export)"
     )
     mock: Mock = Mock()
     tabulate: Tabulate = Tabulate()
@@ -267,3 +294,16 @@ class System(Network):
     stack: Stack = Stack()
     evaluate: Evaluate = Evaluate()
     summarise: Summarise = Summarise()
+
+    @pydantic.field_validator("regions")
+    @classmethod
+    def _sound_names(cls, regions: dict[str, Region]) -> dict[str, Region]:
+        for name in regions:
+            if not _REGION_NAME.fullmatch(name) or name.lower() in _TAKEN:
+                raise ValueError(
+                    f"{name!r} is no name of a region; expected letters, digits, '_' and '-', "
+                    f"and none of {', '.join(_TAKEN)}"
+                )
+        if len({name.lower() for name in regions}) < len(regions):
+            raise ValueError("names of regions must differ in more than capitals")
+        return regions or mock_regions()
