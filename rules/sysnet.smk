@@ -213,6 +213,7 @@ rule sysnet_infer:
         weights="results/sysnet/{region}/infer/nn-weights.fits",
         metrics="results/sysnet/{region}/infer/metrics.npz",
         history="results/sysnet/{region}/infer/history.csv",
+        lines="results/sysnet/{region}/infer/train.log",
     log:
         "logs/sysnet/{region}/infer.log",
     benchmark:
@@ -235,6 +236,7 @@ rule sysnet_infer:
         "{resources.mpi} -n {resources.tasks} python -m skyproof sysnet.infer"
         " --in table={input.table} folds={input.folds} members={params.members}"
         " --out weights={output.weights} metrics={output.metrics} history={output.history}"
+        " lines={output.lines}"
         " --ranks {resources.tasks} --device {resources.device} {params.options} > {log} 2>&1"
 
 

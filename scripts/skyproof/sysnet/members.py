@@ -9,7 +9,7 @@ own modules shape them. They take all features of the table, in its order.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ class Member:
     model: str  # dnn, dnnp, dnnps, lin, linp
     structure: tuple[int, int]  # layers with the output's, units
     loss: str  # mse, pnll
+    weighting: str  # poisson, original
     normalisation: str  # z-score, minmax
     features: tuple[str, ...]
     shift: np.ndarray  # [F] f8, of the training rows
@@ -68,7 +69,13 @@ class Member:
 
     @property
     def best_loss(self) -> float:
+        """The least validation loss, that of the weights in `state`."""
         return float(self.valid[self.best_epoch])
+
+    def without_weights(self) -> Member:
+        """Return what is known of the member but for its tensors, which are large."""
+        bare: dict[int, State] = {epoch: {} for epoch in self.snapshots}
+        return replace(self, state={}, optimiser={}, snapshots=bare)
 
 
 def name_of(fold: int, seed: int) -> str:
@@ -90,6 +97,7 @@ def write_member(path: Path, member: Member) -> None:
         "model": member.model,
         "structure": list(member.structure),
         "loss": member.loss,
+        "weighting": member.weighting,
         "normalisation": member.normalisation,
         "features": list(member.features),
         "label": list(member.label),

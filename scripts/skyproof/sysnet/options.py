@@ -152,6 +152,7 @@ class Infer(StageOptions):
         "weights": File("nn-weights.fits: hpix and a column a chain, rows in order of the folds"),
         "metrics": File("metrics.npz: losses of each fold, chain and epoch; baselines"),
         "history": File("losses by fold, chain and epoch (.csv)"),
+        "lines": File("train.log: the lines that the original logs"),
     }
 
     batch: int = option(4096, "rows of a forward pass; the last one is padded", unit="rows", ge=1)
@@ -162,6 +163,8 @@ class Export(StageOptions):
 
     inputs = {"members": File("records of members", many=True)}
     outputs = {"export": File("record (.json) of the files")}
+
+    do_tar: bool = option(False, "also pack all checkpoints into models.tar.gz")
 
 
 class Baselines(SeededOptions):
