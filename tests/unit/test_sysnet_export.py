@@ -171,9 +171,7 @@ def check_original(path: Path) -> None:
     x = table.features[:, :2]
     x = torch.from_numpy(((x - x.mean(0)) / x.std(0)).astype(np.float32))
     model = TrainedModel("dnnp", path, (4, 20), 2)
-    _, density = model.forward(
-        {"hpix": table.hpix, "features": table.features[:, :2]}, axes=[0, 1]
-    )
+    _, density = model.forward({"hpix": table.hpix, "features": table.features[:, :2]}, axes=[0, 1])
     with torch.no_grad():
         np.testing.assert_allclose(density, network(x)[:, 0].numpy(), rtol=2e-6)
 
@@ -256,6 +254,20 @@ def test_a_checkpoint_of_another_structure_is_refused(done, model, structure, n_
             TrainedModel(model, folder / path, structure, n_features)
         assert expected in str(caught.value)
         assert "\n" not in str(caught.value)
+
+
+def test_a_table_of_the_original_will_do(done, tmp_path):
+    """It has no header of ours, and its pixels come in any order."""
+    folder, tree, _ = done
+    rows = fitsio.read(tree.table)[::-1]
+    fitsio.write(tmp_path / "table.fits", rows)
+    model = TrainedModel("dnnp", folder / f"export/{NAME}/best.pth.tar", (3, 5), 3)
+    hpix, density = model.forward(tmp_path / "table.fits", axes=range(3))
+    np.testing.assert_array_equal(hpix[::-1], make_table().hpix)
+    np.testing.assert_allclose(density[::-1], model.forward(tree.table)[1], rtol=1e-6)
+    (tmp_path / "other.fits").write_text("no table")
+    with pytest.raises(InputError, match=r"other\.fits: cannot be read"):
+        model.forward(tmp_path / "other.fits")
 
 
 def test_wrong_calls_are_refused(done):

@@ -103,13 +103,12 @@ def test_a_network_gives_what_the_originals_modules_give(model, structure):
     np.testing.assert_allclose(predict(model, member.state, x, 32, CPU), expected, rtol=2e-6)
 
 
-def test_a_prediction_does_not_depend_on_the_rows_beside_it():
+def test_a_prediction_does_not_depend_on_the_rows_behind_it():
     member = make_member(structure=(4, 20))
     x = np.random.default_rng(0).normal(size=(100, 3)).astype(np.float32)
     whole = predict("dnnp", member.state, x, 64, CPU)
-    order = np.random.default_rng(1).permutation(100)
-    np.testing.assert_array_equal(predict("dnnp", member.state, x[order], 64, CPU), whole[order])
-    np.testing.assert_array_equal(predict("dnnp", member.state, x[:1], 64, CPU), whole[:1])
+    for n in (1, 63, 64, 65, 99):
+        np.testing.assert_array_equal(predict("dnnp", member.state, x[:n], 64, CPU), whole[:n])
 
 
 def test_features_are_scaled_in_double_and_masked():

@@ -21,7 +21,7 @@ def predict(model: str, state: State, x: np.ndarray, batch: int, where: torch.de
     """Return the density per unit of observed fraction, float32 [n], for scaled features [n, F].
 
     Every pass has exactly `batch` rows, the last one padded with zeros, as kernels differ with
-    the number of rows: so the prediction of a row does not depend on how the rows are grouped.
+    the number of rows: so the prediction of a row does not depend on how many follow it.
     """
     state = {name: tensor.to(where) for name, tensor in state.items()}
     density = np.empty(len(x), np.float32)

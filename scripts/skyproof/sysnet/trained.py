@@ -22,7 +22,7 @@ from skyproof.sysnet.checkpoints import read_checkpoint
 from skyproof.sysnet.members import State, read_member
 from skyproof.sysnet.original import read_stats
 from skyproof.sysnet.predict import predict, scaled
-from skyproof.sysnet.table import Table, read_table
+from skyproof.sysnet.table import Table, check_columns
 
 MODELS = ("dnn", "dnnp", "dnnps", "lin", "linp")
 _BATCH = 4096
@@ -156,9 +156,25 @@ def _n_features(state: State) -> int:
 
 
 def columns(table: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Return hpix [n] and features [n, F] of a table's path, a table, or an array with fields."""
-    if isinstance(table, (str, Path)):
-        table = read_table(Path(table))
+    """Return hpix [n] and features [n, F] of a table's path, a table, or an array with fields.
+
+    The path may be that of an original's table, whose header says nothing of pixels and names.
+    """
     if isinstance(table, Table):
         return table.hpix, table.features
-    return table["hpix"].astype(np.int64), table["features"].astype(np.float64)
+    if isinstance(table, (str, Path)):
+        table = _read_fits(Path(table))
+    features = np.asarray(table["features"], np.float64)
+    return np.asarray(table["hpix"], np.int64), features.reshape(len(features), -1)
+
+
+def _read_fits(path: Path) -> np.ndarray:
+    import fitsio
+
+    try:
+        data = fitsio.read(str(path), ext=1)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(path, f"cannot be read ({reason})", expected="a FITS table") from None
+    check_columns(path, data.dtype.names or (), ("hpix", "features"))
+    return data
