@@ -276,14 +276,14 @@ _TAKEN = ("evaluate",)  # results/sysnet/evaluate is of all regions
 class System(Network):
     """SYSNet: how much of the galaxy density is the imaging's, and the weights that undo it."""
 
+    exports: bool = option(
+        False, "write the networks in the original's files as well (target sysnet_export)"
+    )
     # Empty in config.yaml: a configuration's own regions would be added to those that stand there.
     regions: dict[str, Region] = option(
         {},
         "parts of the sky, by name, each with its own networks and verdict; "
         "none: two mock skies, one contaminated, one clean",
-    )
-    exports: bool = option(
-        False, "write the networks in the original's files as well (target sysnet_export)"
     )
     mock: Mock = Mock()
     tabulate: Tabulate = Tabulate()
