@@ -17,11 +17,6 @@ SYSNET_ALL_MEMBERS = expand(SYSNET_MEMBERS, block=SYSNET_BLOCKS, allow_missing=T
 SYSNET_METRICS = "results/sysnet/{region}/evaluate/metrics.json"
 
 
-def sysnet_members(wildcards):
-    """Name the records of all blocks of a region in one word."""
-    return braces(SYSNET_MEMBERS.replace("{region}", wildcards.region), SYSNET_BLOCKS)(wildcards)
-
-
 wildcard_constraints:
     block=r"\d{5}",
     region="|".join(SYSNET.regions),
@@ -229,7 +224,7 @@ rule sysnet_infer:
         mem_mb=doubling(SYSNET.infer_mb),
         runtime=doubling(SYSNET.train_minutes / 4),
     params:
-        members=sysnet_members,
+        members=braces(SYSNET_MEMBERS, SYSNET_BLOCKS),
         options=options("sysnet.infer"),
         code=code("sysnet.infer"),
     shell:
@@ -256,7 +251,7 @@ rule sysnet_export_region:
         mem_mb=doubling(1000),
         runtime=doubling(30),
     params:
-        members=sysnet_members,
+        members=braces(SYSNET_MEMBERS, SYSNET_BLOCKS),
         options=options("sysnet.export"),
         code=code("sysnet.export"),
     shell:
