@@ -234,6 +234,16 @@ def test_the_log_has_the_originals_lines(done):
     assert sum(line.startswith("partition_") for line in text) == 3
 
 
+def test_b16_a_second_run_in_one_process_has_a_log_of_its_own(tmp_path):
+    """In the original the second one writes into the file of the first."""
+    for name, n_chains in (("one", 1), ("two", 2)):
+        tree, _ = write_tree(tmp_path / name, n_chains=n_chains)
+        infer_here(tree, tmp_path / name / "out")
+    for name, n_chains in (("one", 1), ("two", 2)):
+        text = (tmp_path / name / "out/train.log").read_text()
+        assert text.count("# running training") == 3 * n_chains
+
+
 def test_a_linear_network_is_named_as_in_the_original(tmp_path):
     tree, _ = write_tree(tmp_path, model="linp", n_chains=1)
     infer_here(tree, tmp_path / "out")

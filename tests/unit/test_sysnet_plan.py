@@ -8,9 +8,10 @@ from types import SimpleNamespace
 import pytest
 
 from skyproof.core.errors import UsageError
-from skyproof.core.options import from_words, options_model
+from skyproof.core.options import from_words, options_model, stages
 from skyproof.sysnet.options import System
 from skyproof.sysnet.plan import Plan, words
+from skyproof.workflow.config import load
 
 
 def plan(**values: object) -> Plan:
@@ -87,3 +88,29 @@ def test_estimates_grow_with_the_problem():
     small, large = plan(), plan(mock={"nside": 256}, train={"n_epochs": 300})
     for name in ("table_mb", "table_minutes", "train_mb", "train_minutes", "infer_mb"):
         assert getattr(large, name) > getattr(small, name) > 0
+
+
+def test_b10_paths_keep_their_capitals_and_two_letters_are_no_two_files(tmp_path):
+    """The original lower-cases the path of its configuration, and takes "ab" for two inputs."""
+    path = tmp_path / "eBOSS.ELG.Table.FITS"
+    path.touch()
+    made = plan(regions={"NGC": {"source": "table", "table": [str(path)]}})
+    assert words(made.sources(at("NGC"))) == f"table={path}"
+    with pytest.raises(UsageError, match=r"regions\.NGC\.table: input should be a valid list"):
+        load({"sysnet": {"regions": {"NGC": {"source": "table", "table": "ab"}}}})
+
+
+SWITCHES = [
+    (stage, name)
+    for stage, model in stages("sysnet").items()
+    for name, field in model.model_fields.items()
+    if field.annotation is bool
+]
+
+
+@pytest.mark.parametrize(("stage", "name"), SWITCHES)
+def test_b11_every_switch_can_be_turned_off_and_on(stage, name):
+    """In the original a flag that its file sets cannot be turned off by the command line."""
+    for value in (True, False):
+        found = from_words(options_model(f"sysnet.{stage}"), {name: str(value).lower()})
+        assert getattr(found, name) is value
