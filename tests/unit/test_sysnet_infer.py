@@ -17,8 +17,10 @@ import torch
 from astropy.io import fits
 from torch import nn
 
+from skyproof.core import content
 from skyproof.core.errors import InputError
 from skyproof.core.stage import Context
+from skyproof.proof.compare import compare
 from skyproof.sysnet import infer as stage
 from skyproof.sysnet.folds import TEST, TRAINING, write_folds
 from skyproof.sysnet.losses import constant_densities, mean_loss, row_losses
@@ -197,6 +199,21 @@ def test_s05_losses_of_three_rows_by_hand():
     np.testing.assert_allclose(
         row_losses("mse", "poisson", density, label, fracgood), weighted, rtol=1e-12
     )
+
+
+def test_two_metrics_are_compared_number_by_number(done, tmp_path):
+    """Though pickled: verify names the first loss that differs, and what agrees in tolerance."""
+    folder, _, members = done
+    shifted = [replace(member, valid=member.valid * (1 + 1e-7)) for member in members]
+    tree, _ = write_tree(tmp_path, keep=(True, False, True))
+    infer_here(replace(tree, members=write_groups(tmp_path / "shifted", shifted)), tmp_path / "out")
+    name = "out/metrics.npz"
+    found = compare(tmp_path / name, folder / name, None)
+    # Test losses may differ in the last digit: this process has not the command's numerics.
+    assert [d.element for d in found if not d.element.startswith("losses.test")] == [
+        f"losses.valid[{fold}][{chain}]" for fold in range(3) for chain in range(2)
+    ]
+    assert content.fingerprint(folder / name)["content"]
 
 
 def test_the_mean_and_spread_of_the_features_are_there_as_in_the_first_version(done):

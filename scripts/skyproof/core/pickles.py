@@ -38,7 +38,7 @@ class _Unpickler(pickle.Unpickler):
 def read_npy(path: str | Path) -> Any:
     """Return the array of a .npy file, or the object that it wraps (InputError if unsafe)."""
     with open(path, "rb") as stream:
-        return _read(stream, path, None)
+        return read_stream(stream, path)
 
 
 def read_npz(path: str | Path) -> dict[str, Any]:
@@ -49,13 +49,14 @@ def read_npz(path: str | Path) -> dict[str, Any]:
             for member in archive.namelist():
                 name = member.removesuffix(".npy")
                 with archive.open(member) as stream:
-                    found[name] = _read(stream, path, name)
+                    found[name] = read_stream(stream, path, name)
     except zipfile.BadZipFile:
         raise InputError(path, "cannot be read", expected="arrays saved by numpy.savez") from None
     return found
 
 
-def _read(stream: IO[bytes], path: str | Path, field: str | None) -> Any:
+def read_stream(stream: IO[bytes], path: str | Path, field: str | None = None) -> Any:
+    """Return the array, or the wrapped object, of an open .npy file; `path` names it in errors."""
     try:
         version = np.lib.format.read_magic(stream)
         header = (
