@@ -19,7 +19,6 @@ import torch
 from skyproof.core import products
 from skyproof.core.comm import share
 from skyproof.core.errors import InputError
-from skyproof.core.stage import on_first_rank
 from skyproof.learn import device
 from skyproof.sysnet import lines
 from skyproof.sysnet.folds import TEST, TRAINING, VALIDATION, Folds, read_folds
@@ -60,7 +59,8 @@ def run(
         progress.advance()
     progress.close()
     parts = context.comm.gather(made)
-    on_first_rank(context.comm, lambda: write(parts or [], table, folds, outputs, context))
+    if parts is not None:
+        write(parts, table, folds, outputs, context)
 
 
 def check_folds(inputs: SimpleNamespace, table: Table, folds: Folds, places: list[Place]) -> None:
