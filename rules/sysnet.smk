@@ -73,7 +73,7 @@ rule sysnet_tabulate:
     benchmark:
         "logs/benchmarks/sysnet/{region}/tabulate.tsv"
     conda:
-        "../envs/generate.yaml"
+        "../envs/analyse.yaml"
     resources:
         mem_mb=doubling(600 + 6 * SYSNET.table_mb),
         runtime=doubling(SYSNET.table_minutes),
@@ -98,7 +98,7 @@ rule sysnet_split:
     benchmark:
         "logs/benchmarks/sysnet/{region}/split.tsv"
     conda:
-        "../envs/generate.yaml"
+        "../envs/analyse.yaml"
     resources:
         mem_mb=doubling(600 + 4 * SYSNET.table_mb),
         runtime=doubling(SYSNET.table_minutes),
