@@ -39,6 +39,15 @@ class Mock(SeededOptions):
     realisation: int = per_job(0, "which of the mock skies this is", ge=0)
     nside: int = option(32, "HEALPix resolution", ge=16, le=512)
     density: float = option(20.0, "mean galaxies a pixel", ge=0.1, le=1000)
+    rms: float = option(0.12, "scatter of the planted contamination", gt=0, le=0.5)
+    variance: float = option(0.05, "of the logarithm of the galaxy density", ge=0, le=1)
+
+    @pydantic.field_validator("nside")
+    @classmethod
+    def _power_of_two(cls, nside: int) -> int:
+        if nside & (nside - 1):
+            raise ValueError(f"expected a power of 2, got {nside}")
+        return nside
 
 
 class Tabulate(StageOptions):
