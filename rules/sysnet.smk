@@ -290,6 +290,7 @@ rule sysnet_stack:
     input:
         table=SYSNET.table,
         folds=SYSNET_FOLDS,
+        features=SYSNET_SELECTION,
         baselines="results/sysnet/{region}/baselines/predictions.fits",
         weights="results/sysnet/{region}/infer/nn-weights.fits",
     output:
@@ -310,7 +311,7 @@ rule sysnet_stack:
         code=code("sysnet.stack"),
     shell:
         "python -m skyproof sysnet.stack --in table={input.table} folds={input.folds}"
-        " baselines={input.baselines} weights={input.weights}"
+        " features={input.features} baselines={input.baselines} weights={input.weights}"
         " --out selection={output.selection} weights={output.weights} stack={output.stack}"
         " {params.options} > {log} 2>&1"
 

@@ -192,6 +192,7 @@ class Stack(SeededOptions):
     inputs = {
         "table": _TABLE,
         "folds": _FOLDS,
+        "features": _SELECTION,
         "baselines": File("out-of-fold predictions of the baselines"),
         "weights": File("out-of-fold predictions of the networks (nn-weights.fits)"),
     }
@@ -204,6 +205,11 @@ class Stack(SeededOptions):
     use: Literal["stack", "network", "linear", "quadratic"] = option(
         "stack", "the model that gives the weights"
     )
+    forest: bool = option(False, "let the random forest into the mix as well")
+    shrink: bool = option(
+        True, "draw the mix towards 1 as far as mock skies without contamination show the same"
+    )
+    n_mocks: int = option(20, "mock skies of that", ge=5)
     clip_low: float = option(0.5, "least selection", gt=0, lt=1)
     clip_high: float = option(2.0, "greatest selection", gt=1)
 
@@ -235,6 +241,7 @@ class Evaluate(SeededOptions):
 
     region: str = per_job("", "name of the region, for titles")
     n_mocks: int = option(200, "mock skies of the null test's covariance", ge=20)
+    n_bootstrap: int = option(1000, "resamplings of the superpixels for errors", ge=20)
 
 
 class Summarise(StageOptions):
