@@ -9,20 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
-import healpy
 import numpy as np
 
 from skyproof.core import products
-from skyproof.core.seeds import stream
 from skyproof.core.stage import Context
 from skyproof.sysnet import baselines, evaluate, stack
-from skyproof.sysnet.folds import Folds, write_folds
-from skyproof.sysnet.nullmocks import gaussian_field
-from skyproof.sysnet.options import Baselines, Evaluate, Split, Stack
+from skyproof.sysnet.folds import TEST, Folds, write_folds
+from skyproof.sysnet.mock import make_mock
+from skyproof.sysnet.options import Baselines, Evaluate, Mock, Split, Stack
 from skyproof.sysnet.split import make_folds
 from skyproof.sysnet.table import Table, write_table
 
-NAMES = ("ebv", "stars", "depth", "seeing", "sky", "stripe")
 EVALUATED = ("metrics", "verdict", "nulltest", "maps", "templates", "power", "curves", "scan")
 
 
@@ -36,59 +33,12 @@ class Sky:
     delta: np.ndarray
 
 
-def make_sky(
-    kind: str = "linear", *, realisation: int = 0, nside: int = 32, density: float = 20.0,
-    strength: float = 0.12, scheme: str = "spatial", variance: float = 0.05,
-) -> Sky:  # fmt: skip
-    """Return a mock sky; `strength` is the rms of F - 1, `kind` as in sysnet.mock."""
-    draw = stream(7, "sky", realisation)
-    lmax = 2 * nside
-    l = np.arange(lmax + 1)  # noqa: E741
-    shape = np.where(l >= 2, (np.maximum(l, 2) / 30) ** -1.2, 0)
-    power = shape * variance * 4 * np.pi / np.sum((2 * l + 1) * shape)
-    pixels = np.arange(12 * nside**2)
-    longitude, latitude = healpy.pix2ang(nside, pixels, lonlat=True)
-    seen = (np.abs(latitude) > 25) & (longitude > 20) & (longitude < 250)
-    delta = np.exp(gaussian_field(power, nside, draw) - variance / 2)[seen] - 1
-    templates = make_templates(nside, longitude, latitude, seen, draw)
-    excess = pattern(kind, templates)
-    contamination = 1 + strength * excess / max(excess.std(), 1e-9) if kind != "none" else excess
-    contamination = np.clip(contamination, 0.2, None) if kind != "none" else np.ones(seen.sum())
-    fracgood = draw.beta(20, 1, seen.sum())
-    label = draw.poisson(density * fracgood * contamination * (1 + delta)).astype(float)
-    table = Table(pixels[seen], label, fracgood, templates, NAMES, nside)
-    options = Split(fold_scheme=scheme, nside_group=8 if nside >= 32 else 4)
-    return Sky(table, make_folds("sky", table, options), contamination, delta)
-
-
-def make_templates(
-    nside: int, longitude: np.ndarray, latitude: np.ndarray, seen: np.ndarray,
-    draw: np.random.Generator,
-) -> np.ndarray:  # fmt: skip
-    """Return six templates [n, 6]: two of Galactic latitude, smooth fields, stripes; spread 1."""
-    lmax = 2 * nside
-    smooth = np.where(np.arange(lmax + 1) >= 1, (np.arange(lmax + 1) + 1.0) ** -2.5, 0)
-    fields = [gaussian_field(smooth, nside, draw)[seen] for _ in range(4)]
-    fields = [field / field.std() for field in fields]
-    galactic = 1 / np.sin(np.radians(np.abs(latitude[seen])))
-    ebv = np.exp(0.5 * galactic + 0.4 * fields[0])
-    stars = galactic + 0.3 * fields[1]
-    stripe = np.sin(np.radians(longitude[seen]) * 9) + 0.3 * fields[3]
-    columns = [ebv, stars, fields[2], fields[3], fields[1] + 0.5 * fields[2], stripe]
-    table = np.stack(columns, axis=1)
-    return (table - table.mean(axis=0)) / table.std(axis=0)
-
-
-def pattern(kind: str, templates: np.ndarray) -> np.ndarray:
-    """Return the mean-free dependence of the density on the templates [n]."""
-    ebv, stars, depth = templates[:, 0], templates[:, 1], templates[:, 2]
-    found = {
-        "none": np.zeros(len(ebv)),
-        "linear": -0.6 * ebv + 0.4 * stars + 0.7 * depth,
-        "quadratic": 0.6 * depth**2 - 0.5 * ebv * depth - 0.3 * stars,
-        "nonlinear": np.exp(-np.abs(depth)) * np.tanh(4 * ebv) + np.sign(stars) * 0.5,
-    }[kind]
-    return found - found.mean()
+def make_sky(kind: str = "linear", *, scheme: str = "spatial", **options: object) -> Sky:
+    """Return a mock sky of sysnet.mock with its folds; `options` are that stage's."""
+    table, survey, galaxies = make_mock(Mock(contamination=kind, **options))
+    split = Split(fold_scheme=scheme, nside_group=8 if table.nside >= 32 else 4)
+    folds = make_folds("sky", table, split)
+    return Sky(table, folds, survey.contamination, galaxies.delta)
 
 
 def write_sky(
@@ -122,7 +72,7 @@ def write_sky(
     run_baselines(files, n_trees=options.pop("n_trees", 4))
     if chains is None:
         chains = products_of(files.baselines)["linear"][:, None]
-    rows = np.concatenate([sky.folds.rows(f, 2) for f in range(n_folds)])
+    rows = np.concatenate([sky.folds.rows(f, TEST) for f in range(n_folds)])
     products.write_fits_table(files.network, {"hpix": sky.table.hpix[rows], "weight": chains[rows]})
     epoch = np.tile(np.arange(6), n_folds * 2)
     products.write_csv(files.history, {

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from skyproof.sysnet.imaging import gaussian_field
 from skyproof.sysnet.power import Grid, Spectrum, bands, in_bands
 
 _PIVOT = 30.0
@@ -61,17 +62,6 @@ class Clustering:
         """Return the variance of the field up to lmax."""
         modes = 2 * np.arange(lmax + 1) + 1
         return float(np.sum(modes * self.power(lmax)) / (4 * np.pi))
-
-
-def gaussian_field(power: np.ndarray, nside: int, stream: np.random.Generator) -> np.ndarray:
-    """Return a Gaussian field of the given C_l [lmax + 1] as a RING map."""
-    import healpy
-
-    lmax = len(power) - 1
-    l, m = healpy.Alm.getlm(lmax)  # noqa: E741
-    parts = stream.standard_normal((2, len(l)))
-    alm = np.where(m == 0, parts[0], (parts[0] + 1j * parts[1]) / np.sqrt(2))
-    return healpy.alm2map(alm * np.sqrt(power[l]), nside, lmax=lmax)
 
 
 def mock_labels(grid: Grid, clustering: Clustering, stream: np.random.Generator) -> np.ndarray:

@@ -18,9 +18,7 @@ def read_contamination(path: Path, table: Table) -> np.ndarray:
         data = fitsio.read(str(path), ext=1)
         hpix, contamination = data["hpix"], data["contamination"].astype("f8")
     except (OSError, ValueError, KeyError) as error:
-        raise InputError(
-            path, f"cannot be read ({error})", expected="truth of a mock"
-        ) from None
+        raise InputError(path, f"cannot be read ({error})", expected="truth of a mock") from None
     if not np.array_equal(hpix, table.hpix):
         raise InputError(path, "has other pixels than the table", field="hpix")
     return contamination

@@ -73,8 +73,8 @@ def averaged(
     size = 12 * nside**2
     weight = np.bincount(pixel, fracgood, minlength=size)
     excess = np.bincount(pixel, (values - 1) * fracgood, minlength=size)
-    smooth = [healpy.smoothing(one, fwhm=np.radians(width)) for one in (excess, weight)]
-    return np.divide(*smooth, out=np.full(size, np.nan), where=weight > 0) + 1
+    excess, smooth = (healpy.smoothing(one, fwhm=np.radians(width)) for one in (excess, weight))
+    return np.divide(excess, smooth, out=np.full(size, np.nan), where=weight > 0) + 1
 
 
 def central_longitude(pixel: np.ndarray, nside: int) -> float:
