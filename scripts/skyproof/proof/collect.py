@@ -255,6 +255,7 @@ def _job(job: Job) -> dict[str, Any]:
         "inputs": sorted(job.inputs),
         "external": sorted(job.external, key=lambda given: (given["name"], given["path"])),
         "outputs": sorted(job.outputs),
+        **({"notes": notes} if (notes := job.receipt.get("notes")) else {}),
     }
 
 

@@ -159,13 +159,15 @@ def date_of_run(folder: Path) -> str:
 def tolerant_jobs(content: Mapping[str, Any]) -> set[int]:
     """Return the jobs whose products are of class tolerance.
 
-    Those are the jobs with native numerics or a GPU, and all that follows from them.
+    Those are the jobs with native numerics, a GPU, or a step compiled by the compiler that was
+    there, and all that follows from them.
     """
     manifest = Manifest(dict(content), "")
     found: set[int] = set()
     for number, job in enumerate(manifest.jobs):
         stage = content["stages"][job["stage"]]
         portable = stage["numerics"] == "portable" and stage["device"] == "cpu"
+        portable = portable and not job.get("notes", {}).get("compiled")
         if not portable or manifest.parents[number] & found:
             found.add(number)
     return found
