@@ -148,7 +148,7 @@ rule sysnet_tune:
         "logs/benchmarks/sysnet/{region}/tune.tsv"
     conda:
         "../envs/train.yaml"
-    threads: threads_of(CONFIG.numerics, workflow.cores or 8)
+    threads: training_cores(1)
     resources:
         launch="env",
         device="cpu",

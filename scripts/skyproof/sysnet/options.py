@@ -142,7 +142,7 @@ class Train(Network, SeededOptions):
     outputs = {"members": File("record (.json) of a block of members, in members/ beside it")}
 
     block: int = per_job(0, "which block of groups this job trains", ge=0)
-    block_size: int = option(1, "groups that one job trains", unit="groups", ge=1)
+    block_size: int = option(1, "groups that one job trains", unit="groups", ge=1, grain=True)
     n_chains: int = option(5, "networks a fold, from different seeds", ge=1)
     n_epochs: int = option(70, "passes over the training part", unit="epochs", ge=1)
     snapshots: bool = option(False, "keep the weights at the end of each cosine cycle as well")
