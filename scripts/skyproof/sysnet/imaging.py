@@ -24,7 +24,7 @@ NAMES = (*GALACTIC, *(f"{what}_{band}" for what in ("depth", *NIGHTLY) for band 
 
 _MIN_LATITUDE = 20.0  # deg, |b|
 _MIN_DECLINATION = -30.0  # deg
-_SMOOTHEST, _LMAX = 1, 12  # multipoles of the smooth fields
+_SMOOTHEST, _LMAX = 1, 47  # multipoles of the smooth fields: what all resolutions can hold
 _PASSES = 3  # exposures of a pixel and band
 _STRIPE, _BLOCK = 3.2, 12.0  # deg of declination and of right ascension (at the equator)
 # Of a nightly quantity's variance: what bands share, what a band has for itself, what is smooth.
@@ -37,7 +37,7 @@ _LN_EXPTIME = ((4.6, 4.9, 5.0), 0.25)
 _MJD = ((57100.0, 57000.0, 57200.0), 250.0)
 _DEPTH = (23.4, 23.9, 22.5)  # mag, 5 sigma, at the medians
 _EXTINCTION = (2.165, 3.214, 1.211)  # A / E(B-V): DECam r, g, z (Schlafly & Finkbeiner 2011)
-_DEPTH_SCATTER = 0.05  # mag: clouds
+_DEPTH_SCATTER = 0.15  # mag: clouds
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,8 @@ def footprint(nside: int) -> np.ndarray:
     """Return the pixels (RING, celestial) of the mock survey: |b| > 20 deg and dec > -30 deg."""
     hpix = np.arange(12 * nside**2)
     _, dec = _equatorial(nside, hpix)
-    return hpix[(np.abs(_latitude(nside, hpix)) > _MIN_LATITUDE) & (dec > _MIN_DECLINATION)]
+    _, latitude = _galactic(nside, hpix)
+    return hpix[(np.abs(latitude) > _MIN_LATITUDE) & (dec > _MIN_DECLINATION)]
 
 
 def draw_imaging(nside: int, stream: Stream, comm: Comm) -> Imaging:
@@ -116,12 +117,14 @@ def _nights(nside: int, hpix: np.ndarray, rng: np.random.Generator) -> np.ndarra
 
 def _templates(nside: int, hpix: np.ndarray, fields: dict[str, np.ndarray]) -> np.ndarray:
     """Return the templates [n, 18] in the order of NAMES."""
-    path = 1 / np.sin(np.deg2rad(np.abs(_latitude(nside, hpix)))) - 1  # through the disc, less 1
-    ln_dust = np.log(0.03) + 0.8 * path + 0.35 * fields["dust"]
+    longitude, latitude = _galactic(nside, hpix)
+    path = 1 / np.sin(np.deg2rad(np.abs(latitude))) - 1  # through the disc, less 1
+    towards_centre = np.cos(np.deg2rad(longitude)) * np.cos(np.deg2rad(latitude))
+    ln_dust = 0.5 * path + 0.5 * fields["dust"]
     made = {
-        "ebv": np.exp(ln_dust),
-        "ln_hi": 46.5 + 0.7 * (ln_dust - np.log(0.03)) + 0.25 * fields["hydrogen"],
-        "n_star": 800 * np.exp(0.7 * path + 0.25 * fields["stars"]),
+        "ebv": 0.03 * np.exp(ln_dust),
+        "ln_hi": 46.5 + 0.7 * ln_dust + 0.3 * fields["hydrogen"],
+        "n_star": 800 * np.exp(0.4 * path + 0.6 * towards_centre + 0.2 * fields["stars"]),
     }
     for i, band in enumerate(BANDS):
         night = {what: _nightly(what, band, fields) for what in NIGHTLY}
@@ -157,9 +160,9 @@ def _equatorial(nside: int, hpix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return healpy.pix2ang(nside, hpix, lonlat=True)
 
 
-def _latitude(nside: int, hpix: np.ndarray) -> np.ndarray:
-    """Return the Galactic latitude [deg] of pixels in the celestial frame."""
+def _galactic(nside: int, hpix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return Galactic longitude and latitude [deg] of pixels in the celestial frame."""
     import healpy
 
     ra, dec = _equatorial(nside, hpix)
-    return healpy.Rotator(coord="CG")(ra, dec, lonlat=True)[1]
+    return healpy.Rotator(coord="CG")(ra, dec, lonlat=True)

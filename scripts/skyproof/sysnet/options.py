@@ -86,6 +86,13 @@ class Select(SeededOptions):
 
     axes: list[int] | Literal["all"] = option("all", "columns of the features in use")
     do_rfe: bool = option(False, "recursive elimination of features by a linear model")
+    rfe_tolerance: float = option(
+        1.0,
+        "excess loss at which fewer features count as good as the best; 0: the least loss",
+        unit="standard errors",
+        ge=0,
+        le=10,
+    )
 
 
 class Network(Section):
