@@ -62,6 +62,9 @@ class Tabulate(StageOptions):
     outputs = {"table": _TABLE}
 
     names: list[str] = per_job([], "names of the templates, in their order")
+    ordering: dict[str, str] = per_job({}, "pixel ordering of maps whose header lacks it, by name")
+    frame: dict[str, str] = per_job({}, "frame (C, G, E) of maps whose header lacks it, by name")
+    nside: int = per_job(0, "resolution of a table that lacks it; 0: the least possible", ge=0)
     min_fracgood: float = option(0.1, "least observed fraction of a pixel", ge=0, lt=1)
 
 
@@ -148,7 +151,7 @@ class Train(Network, SeededOptions):
     }
     outputs = {"members": File("record (.json) of a block of members, in members/ beside it")}
 
-    block: int = per_job(0, "which block of groups this job trains", ge=0)
+    block: int = per_job(0, "which block of groups this job trains", ge=0, grain=True)
     block_size: int = option(1, "groups that one job trains", unit="groups", ge=1, grain=True)
     n_chains: int = option(5, "networks a fold, from different seeds", ge=1)
     n_epochs: int = option(70, "passes over the training part", unit="epochs", ge=1)
@@ -273,6 +276,15 @@ class Region(Section):
     counts: str = option("", "map of galaxy counts")
     randoms: str = option("", "map of the observed fraction")
     templates: dict[str, str] = option({}, "maps of imaging properties, by name")
+    ordering: dict[str, str] = option(
+        {}, "RING or NESTED, by name (also counts, randoms, label), for maps that do not say it"
+    )
+    frame: dict[str, str] = option(
+        {}, "C, G or E, by name, for maps whose header does not say it; none: celestial"
+    )
+    nside: int = option(
+        0, "resolution of a table that does not say it; 0: the least possible", ge=0
+    )
     start: list[str] = option([], "records of trained members to go on from (restore)")
 
     @pydantic.model_validator(mode="after")
