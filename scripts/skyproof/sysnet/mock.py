@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from skyproof.core import products
-from skyproof.core.comm import Comm, SerialComm, share
+from skyproof.core.comm import Comm, SerialComm, on_first_rank, share
 from skyproof.core.seeds import stream as seeded_stream
-from skyproof.core.stage import on_first_rank
 from skyproof.sysnet.imaging import NAMES, Imaging, Stream, draw_imaging, gaussian_field
 from skyproof.sysnet.table import Table, check_table, write_table
 
