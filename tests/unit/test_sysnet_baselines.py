@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from skyproof.core.errors import InputError
-from skyproof.sysnet.baselines import POLYNOMIALS, Rows, out_of_fold, read_kept
+from skyproof.sysnet.baselines import POLYNOMIALS, Rows, out_of_fold
 from skyproof.sysnet.folds import TEST, TRAINING, Folds, write_folds
 from tests.unit.sysnet_evaluated import make_sky, products_of, run_baselines, write_sky
 from tests.unit.sysnet_tree import make_folds, make_table
 
-ALL = [[0, 1, 2]] * 3
+ALL = np.ones((3, 3), bool)
 
 
 @pytest.fixture
@@ -52,7 +50,7 @@ def test_a_feature_that_stands_there_twice_changes_nothing(planted):
     doubled = np.concatenate([table.features, table.features[:, :1]], axis=1)
     twice = replace(noisy, features=doubled, names=(*table.names, "again"))
     once = out_of_fold(noisy, folds, ALL, POLYNOMIALS)
-    found = out_of_fold(twice, folds, [[0, 1, 2, 3]] * 3, POLYNOMIALS)
+    found = out_of_fold(twice, folds, np.ones((3, 4), bool), POLYNOMIALS)
     for name in ("linear", "quadratic"):
         np.testing.assert_allclose(found[name], once[name], rtol=1e-6)
 
@@ -83,7 +81,7 @@ def test_columns_that_are_not_kept_are_not_used(planted):
     table, folds, _ = planted
     features = table.features.copy()
     features[:, 1] = np.random.default_rng(3).normal(size=len(table))
-    keep = [[0, 2]] * 3
+    keep = np.array([[True, False, True]] * 3)
     one = out_of_fold(table, folds, keep, POLYNOMIALS)
     other = out_of_fold(replace(table, features=features), folds, keep, POLYNOMIALS)
     for name in POLYNOMIALS:
@@ -141,18 +139,3 @@ def test_folds_of_another_table_are_refused(files, tmp_path):
     other = type(files)(**{**vars(files), "folds": tmp_path / "folds.fits"})
     with pytest.raises(InputError, match=r"folds\.fits, field hpix: has other pixels"):
         run_baselines(other)
-
-
-BAD_SELECTIONS = [
-    ({"keep": {"0": [0]}}, "cannot be read"),
-    ({"keep": {"0": [0], "1": []}}, "is .. for fold 1"),
-    ({"keep": {"0": [0], "1": [3]}}, "is .3. for fold 1; expected columns from 0 to 2"),
-]
-
-
-@pytest.mark.parametrize(("content", "expected"), BAD_SELECTIONS)
-def test_a_bad_selection_is_refused(tmp_path: Path, content, expected):
-    path = tmp_path / "selection.json"
-    path.write_text(json.dumps(content))
-    with pytest.raises(InputError, match=rf"selection\.json, field keep: {expected}"):
-        read_kept(path, 2, 3)
