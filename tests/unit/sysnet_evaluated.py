@@ -111,7 +111,8 @@ def run_stack(files: SimpleNamespace, **options: object) -> None:
         weights=files.network,
     )
     outputs = SimpleNamespace(selection=files.selection, weights=files.weights, stack=files.stack)
-    stack.run(inputs, outputs, Stack(**options), Context("sysnet.stack", seed=1))
+    settings = Stack(**options)
+    stack.run(inputs, outputs, settings, Context("sysnet.stack", seed=settings.seed))
 
 
 def run_evaluate(

@@ -11,8 +11,7 @@ networks are. `predictions.fits` (HDU 1, rows as the table):
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
@@ -22,6 +21,7 @@ import numpy as np
 from skyproof.core import products
 from skyproof.core.errors import InputError
 from skyproof.sysnet.folds import TEST, TRAINING, Folds, read_folds
+from skyproof.sysnet.selection import read_kept
 from skyproof.sysnet.table import Table, read_table
 
 if TYPE_CHECKING:
@@ -71,22 +71,6 @@ def same_rows(path: Path, folds: Folds, table: Table) -> None:
         raise InputError(path, "has other pixels than the table", field="hpix")
 
 
-def read_kept(path: Path, n_folds: int, n_features: int) -> list[list[int]]:
-    """Return the columns of the features in use, for each fold."""
-    try:
-        keep = json.loads(Path(path).read_text())["keep"]
-        columns = [[int(column) for column in keep[str(fold)]] for fold in range(n_folds)]
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(path, f"cannot be read ({error!r})", field="keep") from None
-    for fold, kept in enumerate(columns):
-        if not kept or min(kept) < 0 or max(kept) >= n_features:
-            raise InputError(
-                path, f"is {kept} for fold {fold}", field="keep",
-                expected=f"columns from 0 to {n_features - 1}",
-            )  # fmt: skip
-    return columns
-
-
 class Rows:
     """Rows that a model is fitted on: features [n, F], fracgood [n], label [n].
 
@@ -113,18 +97,19 @@ Fit = Callable[[int, Rows], Predictor]
 def out_of_fold(
     table: Table,
     folds: Folds,
-    keep: Sequence[Sequence[int]],
+    keep: np.ndarray,
     fits: Mapping[str, Fit],
     progress: Progress | None = None,
 ) -> dict[str, np.ndarray]:
     """Return each model's prediction of the density [n] (or [n, k]), by the fold that tests a row.
 
-    `keep[fold]` are the columns in use; `fits` maps a name to fit(fold, rows) -> predictor.
+    `keep` [folds, F] says which columns are in use; `fits` maps a name to fit(fold, rows), which
+    returns a predictor.
     """
     predictions = {name: np.full(table.label.shape, np.nan) for name in fits}
     for fold in range(folds.n_folds):
         train, test = folds.rows(fold, TRAINING), folds.rows(fold, TEST)
-        features = table.features[:, list(keep[fold])]
+        features = table.features[:, keep[fold]]
         part = Rows(features[train], table.label[train], table.fracgood[train])
         for name, fit in fits.items():
             density = fit(fold, part)(features[test])

@@ -16,6 +16,7 @@ from skyproof.sysnet.power import Spectrum, bands, in_bands
 __all__ = ["curves_figure", "power_figure", "scan_figure", "style", "templates_figure"]
 
 _COLUMNS = 4
+_PANEL = (3.0, 2.45)  # inches
 _DASHES = (0, (4, 3))
 
 
@@ -24,8 +25,14 @@ def templates_figure(nulltest: Mapping[str, Any]) -> Figure:
     templates = nulltest["templates"]
     columns = min(_COLUMNS, len(templates))
     n_rows = -(-len(templates) // columns)
-    figure = Figure(figsize=(3.1 * columns + 0.6, 2.5 * n_rows + 0.7), layout="constrained")
-    grid = figure.subplots(n_rows, columns, squeeze=False, sharey=True)
+    width, height = _PANEL[0] * columns + 1.0, _PANEL[1] * n_rows + 1.0
+    # A fixed layout: to fit one to the labels of many panels takes longer than all the rest.
+    figure = Figure(figsize=(width, height))
+    grid = figure.subplots(
+        n_rows, columns, squeeze=False, sharey=True,
+        gridspec_kw={"left": 0.8 / width, "right": 1 - 0.15 / width, "bottom": 0.55 / height,
+                     "top": 1 - 0.85 / height, "wspace": 0.12, "hspace": 0.55},
+    )  # fmt: skip
     limit = _limit(templates)
     for axes, (name, entry) in zip(grid.flat, templates.items(), strict=False):
         _template(axes, name, entry, limit)
@@ -34,7 +41,7 @@ def templates_figure(nulltest: Mapping[str, Any]) -> Figure:
     for row in grid:
         row[0].set_ylabel("density / mean")
     handles, names = grid[0][0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside upper center", ncols=3)
+    figure.legend(handles, names, loc="upper center", ncols=3)
     return figure
 
 
@@ -172,8 +179,9 @@ def scan_figure(tuning: Mapping[str, Any]) -> Figure:
                             for name in ("lr", "loss", "smoothed"))  # fmt: skip
     axes.plot(rate, loss, color=BLUE, alpha=0.3, linewidth=0.8, label="batch")
     axes.plot(rate, smoothed, color=BLUE, label="smoothed")
-    axes.axvline(scan["suggestion"], color=ORANGE, linewidth=1.4, linestyle=_DASHES,
-                 label=f"suggestion {scan['suggestion']:.2g}")  # fmt: skip
+    if scan["suggestion"] is not None:
+        axes.axvline(scan["suggestion"], color=ORANGE, linewidth=1.4, linestyle=_DASHES,
+                     label=f"suggestion {scan['suggestion']:.2g}")  # fmt: skip
     finite = smoothed[np.isfinite(smoothed)]
     low, high = np.min(finite), np.max(finite[: max(1, len(finite) * 9 // 10)])
     room = 0.3 * (high - low) or 0.01

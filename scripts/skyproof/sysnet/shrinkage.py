@@ -9,7 +9,7 @@ variances v - v0 and v0, and the factor of least squared error is 1 - v0 / v, or
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -42,7 +42,7 @@ def shrinkage(
     sample: Sample,
     table: Table,
     folds: Folds,
-    keep: Sequence[Sequence[int]],
+    keep: np.ndarray,
     *,
     n_mocks: int,
     stream: Callable[..., np.random.Generator],
@@ -65,7 +65,7 @@ def shrinkage(
 
 
 def mock_selections(
-    labels: np.ndarray, sample: Sample, table: Table, folds: Folds, keep: Sequence[Sequence[int]]
+    labels: np.ndarray, sample: Sample, table: Table, folds: Folds, keep: np.ndarray
 ) -> list[np.ndarray]:
     """Return the selection function [m] that each mock sky, labels [n, k], would be given."""
     fits = {name: POLYNOMIALS[name] for name in MOCKED}

@@ -22,6 +22,7 @@ _MARGIN = 0.06
 _COLOURS = "RdBu_r"
 _LEAST_RANGE, _GREATEST_RANGE = 0.1, 0.5
 _LINES = 30  # degrees between the lines of the graticule
+_WIDE = 2.5  # of a map that spans the sky (4): every other meridian is named
 
 
 def maps_figure(
@@ -46,7 +47,7 @@ def maps_figure(
     view = View(maps[next(iter(maps))], nside, centre)
     n_rows = -(-len(maps) // 2)
     across = 11.0
-    height = n_rows * (0.5 * across * view.aspect + 0.5) + 0.9
+    height = n_rows * (0.5 * across * view.aspect + 0.35) + 0.8
     figure = Figure(figsize=(across, float(np.clip(height, 4.0, 14.0))), layout="constrained")
     grid = figure.subplots(n_rows, 2, squeeze=False)
     for axes, (name, values) in zip(grid.flat, maps.items(), strict=False):
@@ -78,12 +79,14 @@ def averaged(
 
 
 def central_longitude(pixel: np.ndarray, nside: int) -> float:
-    """Return the longitude (degrees) in the middle of the footprint."""
+    """Return the longitude (degrees) of the meridian nearest to the middle of the footprint."""
     import healpy
 
     longitude = np.radians(healpy.pix2ang(nside, np.unique(pixel), lonlat=True)[0])
     direction = np.exp(1j * longitude).mean()
-    return float(np.round(np.degrees(np.angle(direction))) % 360) if abs(direction) > 0.1 else 0.0
+    if abs(direction) < 0.1:
+        return 0.0
+    return float(np.round(np.degrees(np.angle(direction)) / _LINES) * _LINES % 360)
 
 
 class View:
@@ -154,7 +157,8 @@ class View:
         """Write a meridian's longitude on the parallel nearest to the middle of the box."""
         y = float(np.clip((self.box[2] + self.box[3]) / 2, -0.9, 0.9))
         x = -2 * offset / 180 * np.sqrt(1 - y * y)
-        if self.box[0] < x < self.box[1]:
+        wide = self.box[1] - self.box[0] > _WIDE
+        if self.box[0] < x < self.box[1] and not (wide and offset % (2 * _LINES)):
             axes.annotate(f"{(self.centre + offset) % 360:.0f}°", (x, y), ha="center", va="center",
                           fontsize=7.5, color=INK, zorder=3)  # fmt: skip
 

@@ -14,6 +14,7 @@ function is then drawn towards 1 as far as chance would give it as well (`shrink
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
@@ -21,10 +22,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from skyproof.core import products
-from skyproof.sysnet.baselines import read_kept, same_rows
-from skyproof.sysnet.folds import read_folds
+from skyproof.sysnet.baselines import same_rows
+from skyproof.sysnet.folds import Folds, read_folds
 from skyproof.sysnet.mix import Mix, Sample, fit_mix
 from skyproof.sysnet.outoffold import Predictions, read_predictions
+from skyproof.sysnet.selection import read_kept
 from skyproof.sysnet.shrinkage import Shrinkage, shrinkage
 from skyproof.sysnet.table import Table, read_table
 
@@ -45,24 +47,47 @@ def run(
     same_rows(inputs.folds, folds, table)
     keep = read_kept(inputs.features, folds.n_folds, len(table.names))
     predictions = read_predictions(inputs.baselines, inputs.weights, table)
-    sample = Sample.of(table, folds, predictions)
-    mix = fit_mix(sample, predictions.models, models_of(options))
-    density = mix.density(predictions.models)
-    shrunk = Shrinkage.none(density / density.mean())
-    if options.use == "stack" and options.shrink:
-        shrunk = shrinkage(
-            density / density.mean(), sample, table, folds, keep, n_mocks=options.n_mocks,
-            stream=context.stream,
-        )  # fmt: skip
-    selection = select(mix, predictions, shrunk.factor, options.clip_low, options.clip_high)
+    mixed = mix(table, folds, keep, predictions, options, context.stream)
+    selection = mixed.selection
     write(selection, table.hpix[predictions.rows], table, outputs)
     products.write_json(outputs.stack, {
-        "use": options.use, **mix.record(), **asdict(shrunk),
+        "use": options.use, **mixed.mix.record(), **asdict(mixed.shrinkage),
         "clip": [options.clip_low, options.clip_high],
         "clipped_low": selection.clipped_low, "clipped_high": selection.clipped_high,
     })  # fmt: skip
-    shares = ", ".join(f"{n} {v:.2f}" for n, v in mix.record()["mean_weights"].items())
-    context.log.info("weights %s; drawn towards 1 by %.2f", shares, shrunk.factor)
+    shares = ", ".join(f"{n} {v:.2f}" for n, v in mixed.mix.record()["mean_weights"].items())
+    context.log.info("weights %s; S - 1 times %.2f", shares, mixed.shrinkage.factor)
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """The mix of out-of-fold predictions, how far it is drawn towards 1, and what comes out."""
+
+    mix: Mix
+    shrinkage: Shrinkage
+    selection: Selection
+
+
+def mix(
+    table: Table,
+    folds: Folds,
+    keep: np.ndarray,
+    predictions: Predictions,
+    options: Stack,
+    stream: Callable[..., np.random.Generator],
+) -> Mixed:
+    """Mix, normalise, draw towards 1, clip; `keep` [folds, F] says which features are in use."""
+    sample = Sample.of(table, folds, predictions)
+    found = fit_mix(sample, predictions.models, models_of(options))
+    density = found.density(predictions.models)
+    selection = density / density.mean()
+    drawn = Shrinkage.none(selection)
+    if options.use == "stack" and options.shrink:
+        drawn = shrinkage(
+            selection, sample, table, folds, keep, n_mocks=options.n_mocks, stream=stream
+        )
+    bounds = options.clip_low, options.clip_high
+    return Mixed(found, drawn, select(found, predictions, drawn.factor, *bounds))
 
 
 def models_of(options: Stack) -> tuple[str, ...]:

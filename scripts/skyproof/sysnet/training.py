@@ -17,6 +17,7 @@ from skyproof.learn.ensemble_rows import Rows
 from skyproof.sysnet.folds import TRAINING, VALIDATION, Folds, read_folds
 from skyproof.sysnet.network import check_model, row_loss, shape_of
 from skyproof.sysnet.predict import scaled
+from skyproof.sysnet.selection import read_kept
 from skyproof.sysnet.table import Table, read_table
 
 if TYPE_CHECKING:
@@ -60,24 +61,6 @@ def read_rows(inputs: SimpleNamespace, options: Network) -> tuple[Table, list[Fo
         fold_rows(inputs.table, table, folds, fold, keep[fold], options.normalisation)
         for fold in range(folds.n_folds)
     ]
-
-
-def read_kept(path: Path, n_folds: int, n_features: int) -> np.ndarray:
-    """Return which features each fold keeps, bool [n_folds, F] (InputError)."""
-    keep = np.zeros((n_folds, n_features), bool)
-    try:
-        columns = json.loads(Path(path).read_text(encoding="utf-8"))["keep"]
-        for fold in range(n_folds):
-            kept = np.array(columns[str(fold)], np.int64)
-            if kept.size == 0 or kept.min() < 0:
-                raise IndexError(f"fold {fold} keeps {kept.tolist()}")
-            keep[fold, kept] = True
-    except (ValueError, KeyError, TypeError, IndexError) as error:
-        raise InputError(
-            path, f"does not name the features of each fold ({error})", field="keep",
-            expected=f"columns from 0 to {n_features - 1} for the folds 0 to {n_folds - 1}",
-        ) from None  # fmt: skip
-    return keep
 
 
 def fold_rows(
