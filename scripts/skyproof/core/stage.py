@@ -159,9 +159,12 @@ class Call:
 
 def execute(call: Call) -> int:
     """Run one call on this rank and return its exit code; errors are one line on stderr."""
+    # Libraries speak up when something is wrong (healpy tells of every transform otherwise).
     logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr
-    )
+        level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S",
+        stream=sys.stderr,
+    )  # fmt: skip
+    logging.getLogger("skyproof").setLevel(logging.INFO)
     try:
         comm = connect(call.ranks)
     except SkyproofError as error:

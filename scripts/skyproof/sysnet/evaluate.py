@@ -9,7 +9,7 @@
 - gains, network_gains: of the weights, of the network, over each model: loss -> value, error,
   better
 - clustering: amplitude and slope of the power that the null test's mocks have
-- nulltest: before, after: chi_square (sum over templates), p_value
+- nulltest: n_mocks; before, after: chi_square (sum over templates), p_value
 - power: `power.compared`; models: the same for each model, where the truth is known
 - recovery: model -> `recovery.recovery`, or null
 - outliers: `outliers.find`
@@ -173,7 +173,7 @@ def measure(
         "gains": gains_of("weights"),
         "network_gains": gains_of("network"),
         "clustering": {"amplitude": clustering.amplitude, "slope": clustering.slope},
-        "nulltest": {when: nulltest[when] for when in ("before", "after")},
+        "nulltest": {name: nulltest[name] for name in ("before", "after", "n_mocks")},
         "power": compare_power(sky, spectra),
         "recovery": None,
         "outliers": outliers.find(sky.table, sky.rows, sky.weighted_density, sky.unit),

@@ -22,8 +22,8 @@ def find(table: Table, rows: np.ndarray, density: np.ndarray, unit: float) -> di
     """Return how many labels lie far above expectation, the greatest, and what they move.
 
     `density` [m] is the prediction for `rows`; residuals are over the root of unit x expectation,
-    and far beyond twelve robust standard deviations. shift: rms change of the linear model's
-    selection function when they are left out; loss_share: their share of the squared loss.
+    and far beyond twelve robust standard deviations of all rows. shift: rms change of the linear
+    model's selection function when they are left out; loss_share: their share of the squared loss.
     """
     label, fracgood = table.label[rows], table.fracgood[rows]
     expected = density * fracgood
@@ -38,7 +38,7 @@ def find(table: Table, rows: np.ndarray, density: np.ndarray, unit: float) -> di
         "listed": [
             {"hpix": int(table.hpix[rows[i]]), "label": float(label[i]),
              "expected": float(expected[i])}
-            for i in np.argsort(-residual, kind="stable")[:_LISTED] if far[i]
+            for i in np.argsort(np.where(far, -label, np.inf), kind="stable")[:_LISTED] if far[i]
         ],
     }  # fmt: skip
     if far.any():

@@ -19,6 +19,8 @@ _SMOOTH = 3.0  # pixels: full width at half maximum of the smoothing, so that no
 
 _PIXELS = 900  # across a full sky
 _MARGIN = 0.06
+_ACROSS = 11.0  # inches
+_FLAT = 0.45  # height over width: of a flatter footprint one panel stands in a row
 _COLOURS = "RdBu_r"
 _LEAST_RANGE, _GREATEST_RANGE = 0.1, 0.5
 _LINES = 30  # degrees between the lines of the graticule
@@ -28,7 +30,7 @@ _WIDE = 2.5  # of a map that spans the sky (4): every other meridian is named
 def maps_figure(
     panels: Mapping[str, np.ndarray], hpix: np.ndarray, fracgood: np.ndarray, table: Table
 ) -> Figure:
-    """Draw values around 1, name -> [m], of the pixels `hpix` [m], two panels to a row.
+    """Draw values around 1, name -> [m], of the pixels `hpix` [m].
 
     All panels share one colour scale, set by what is smooth (the selection function), as the
     galaxies' own structure and noise are larger.
@@ -45,11 +47,11 @@ def maps_figure(
 
     centre = central_longitude(pixel, nside)
     view = View(maps[next(iter(maps))], nside, centre)
-    n_rows = -(-len(maps) // 2)
-    across = 11.0
-    height = n_rows * (0.5 * across * view.aspect + 0.35) + 0.8
-    figure = Figure(figsize=(across, float(np.clip(height, 4.0, 14.0))), layout="constrained")
-    grid = figure.subplots(n_rows, 2, squeeze=False)
+    n_columns = 1 if view.aspect < _FLAT else 2
+    n_rows = -(-len(maps) // n_columns)
+    height = n_rows * (_ACROSS / n_columns * view.aspect + 0.35) + 0.8
+    figure = Figure(figsize=(_ACROSS, float(np.clip(height, 4.0, 16.0))), layout="constrained")
+    grid = figure.subplots(n_rows, n_columns, squeeze=False)
     for axes, (name, values) in zip(grid.flat, maps.items(), strict=False):
         image = view.draw(axes, values, 1 - limit, 1 + limit)
         axes.set_title(name)

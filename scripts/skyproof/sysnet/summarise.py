@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from skyproof.core import products
 from skyproof.core.errors import InputError
+from skyproof.sysnet.verdict import ranked
 
 if TYPE_CHECKING:
     from skyproof.core.stage import Context
@@ -65,8 +66,8 @@ def page(regions: dict[str, dict[str, Any]]) -> str:
         cells = [
             f"[{name}](../{name}/evaluate/verdict.md)",
             f"{metrics['n_pixels']}",
-            f"{test['before']['p_value']:.2g}",
-            f"{test['after']['p_value']:.2g}",
+            ranked(test, "before"),
+            ranked(test, "after"),
             *(_gain(gains[model]["pnll"]) for model in ("constant", "linear", "quadratic")),
             shares,
         ]

@@ -37,8 +37,8 @@ def statement(metrics: Metrics) -> str:
     """Return the verdict in one sentence with its figures."""
     test = metrics["nulltest"]
     text = (
-        f"{_WORDS[metrics['verdict']]}: null test p = {_p(test['before'])} before, "
-        f"{_p(test['after'])} after; out-of-fold loss {_gain(metrics, 'constant')} below a "
+        f"{_WORDS[metrics['verdict']]}: null test p {ranked(test, 'before')} before, "
+        f"{ranked(test, 'after')} after; out-of-fold loss {_gain(metrics, 'constant')} below a "
         f"constant's, {_gain(metrics, 'linear')} below a linear fit's"
     )
     if metrics["recovery"]:
@@ -175,6 +175,13 @@ def _cautions(metrics: Metrics, nulltest: Metrics) -> list[str]:
 
 def _count(n: int, what: str) -> str:
     return f"{n} {what} lies" if n == 1 else f"{n} {what}s lie"
+
+
+def ranked(test: Metrics, when: str) -> str:
+    """Return '= 0.34', or '<= 0.005' where no mock sky of the null test shows as much."""
+    value = test[when]["p_value"]
+    least = value * (test["n_mocks"] + 1) < 1.5
+    return f"{'≤' if least else '='} {value:.2g}"
 
 
 def _p(found: Metrics) -> str:
