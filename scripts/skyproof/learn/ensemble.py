@@ -163,8 +163,8 @@ class Group:
         self.parameters, self.statistics = (
             Pack(torch.zeros(n, size_of(layout), device=device), layout) for layout in layouts
         )
-        self.optimiser = Optimiser(settings.optimiser, self.parameters.flat)
-        self.decay = self._of_members("weight_decay")
+        decay = self._of_members("weight_decay")
+        self.optimiser = Optimiser(settings.optimiser, self.parameters.flat, decay)
         self.l1 = self._of_members("l1")
         self.plateau = Plateau(n, settings.patience, settings.factor)
         self.epoch = 0  # epochs done in this training
@@ -190,12 +190,9 @@ class Group:
             return
         self.best_epoch[e], self.best_loss[e] = start.best_epoch, start.valid[start.best_epoch]
         layout = self.parameters.layout
-        steps, moments = self.optimiser.steps.clone(), {}
-        steps[e] = start.n_steps
+        self.optimiser.steps[e] = start.n_steps
         for name, values in self.optimiser.moments.items():
-            moments[name] = values.clone()
-            Pack(moments[name], layout).put(e, start.moments[name])
-        self.optimiser.load(steps, moments)
+            Pack(values, layout).put(e, start.moments[name])
 
     @cached_property
     def first_epochs(self) -> list[int]:
@@ -274,17 +271,14 @@ class Group:
     def take_step(self, batch: Batch, rate: np.ndarray, active: np.ndarray) -> Tensor:
         """Move the active members by one step of sizes `rate` [E]; return their losses [E]."""
         found = self.step(self.parameters, batch)
-        gradient = found.flat
         first = self.parameters["weight.0"].flatten(1)
-        gradient[:, : first.shape[1]] += self.l1[:, None] * first.sign()
-        everyone = torch.from_numpy(active)
-        sizes = torch.from_numpy(rate.astype(np.float32)).to(self.device)
-        self.optimiser.step(gradient, sizes, self.decay, everyone)
-        moved = self.statistics.flat * (1 - MOMENTUM) + found.statistics * MOMENTUM
-        if everyone.all():
-            self.statistics.flat.copy_(moved)
+        found.flat[:, : first.shape[1]].addcmul_(self.l1[:, None], first.sign())
+        self.optimiser.step(found.flat, rate, active)
+        if active.all():
+            self.statistics.flat.lerp_(found.statistics, MOMENTUM)
             return found.loss
-        here = everyone.to(self.device)
+        here = torch.from_numpy(active).to(self.device)
+        moved = self.statistics.flat.lerp(found.statistics, MOMENTUM)
         self.statistics.flat.copy_(torch.where(here[:, None], moved, self.statistics.flat))
         return torch.where(here, found.loss, 0.0)
 
@@ -340,8 +334,6 @@ class Group:
         for name, value in self._moving().items():
             value.copy_(tensors[f"now.{name}"])
             self.best[name].copy_(tensors[f"best.{name}"])
-        moments = {name: tensors[f"now.{name}"] for name in self.optimiser.moments}
-        self.optimiser.load(tensors["now.steps"], moments)
         for name in _PLATEAU:
             setattr(self.plateau, name, tensors[f"plateau.{name}"])
         for name in _REMEMBERED:

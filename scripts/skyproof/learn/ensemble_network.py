@@ -255,7 +255,7 @@ def _through_rectifier(
 ) -> Tensor:
     """Take the slope of hidden layer i's output to that of its linear part."""
     slope = _times(slope, batch.dropout[i])
-    slope = torch.ops.aten.threshold_backward(slope, tape.inputs[i + 1], 0)
+    slope = torch.ops.aten.threshold_backward(slope, tape.inputs[i + 1], 0)  # 0 where not active
     centred = tape.centred[i]
     if centred is None:
         return slope

@@ -1,8 +1,8 @@
 """How the weights of an ensemble move: Adam, AdamW and SGD, with a step size a member.
 
-The fused kernel of torch's Adam takes correctly rounded square roots, which torch.sqrt on a CPU
-does not; but it knows one step size for all. So it moves a tensor of zeros by a step of size one,
-and each member goes along that direction by its own step size.
+Adam is written out, for two reasons: torch's own knows one step size and one number of steps for
+all rows of a tensor, and its square roots (but in the fused kernel) are not correctly rounded on a
+CPU, so that they differ between processors. `rsqrt` divides 1 by the correctly rounded root.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,75 +24,63 @@ _MOMENTS = {
     "adam": ("exp_avg", "exp_avg_sq"),
     "sgd": ("momentum_buffer",),
 }
+_TINY = 1e-38  # under a root, where 0 x 1/sqrt(0) would be no number
 
 
 class Optimiser:
     """Moves the rows of `parameters` [E, P] in place, each member on its own.
 
-    `moments` are named as torch names them, [E, P]; `steps` counts each member's steps. Weight
-    decay is decoupled with adamw (Loshchilov & Hutter 2019, arXiv:1711.05101), else L2.
+    `moments` are named as torch names them, [E, P]; `steps` counts each member's steps. `decay` [E]
+    is decoupled with adamw (Loshchilov & Hutter 2019, arXiv:1711.05101), else L2.
     """
 
-    def __init__(self, kind: Kind, parameters: Tensor) -> None:
-        self.kind, self.parameters = kind, parameters
+    def __init__(self, kind: Kind, parameters: Tensor, decay: Tensor) -> None:
+        self.kind, self.parameters, self.decay = kind, parameters, decay[:, None]
         self.moments = {name: torch.zeros_like(parameters) for name in _MOMENTS[kind]}
-        self.steps = torch.zeros(len(parameters))
-        self._direction = torch.zeros_like(parameters)
-        self._rows = list(self._direction.unbind())
-        self._adam = torch.optim.Adam(self._rows, lr=1.0, betas=BETAS, eps=EPSILON, fused=True)
-        if kind != "sgd":
-            self._share_state()
+        self.steps = torch.zeros(len(parameters), dtype=torch.int64)
 
-    def step(self, gradient: Tensor, rate: Tensor, decay: Tensor, active: Tensor) -> None:
-        """Take a step along -gradient [E, P] with step sizes and decays [E] of active members.
+    def step(self, gradient: Tensor, rate: np.ndarray, active: np.ndarray) -> None:
+        """Take a step along -gradient [E, P], of sizes `rate` [E], of the active members [E].
 
-        The other members keep their bits. `active` [E] is a bool tensor on the CPU.
+        The others keep their bits.
         """
-        everyone = bool(active.all())
+        self.steps += torch.from_numpy(active)
+        sizes = self._on_device(rate)
+        before = None if active.all() else [self.parameters.clone(), *self._clones()]
         if self.kind != "adamw":
-            gradient = gradient + decay[:, None] * self.parameters
-        self._turn(gradient, active, everyone)
-        kept = self.parameters
-        if self.kind == "adamw":
-            kept = kept * (1 - rate * decay)[:, None]
-        moved = torch.addcmul(kept, self._direction, rate[:, None])
-        if not everyone:
-            here = active.to(moved.device)[:, None]
-            moved = torch.where(here, moved, self.parameters)
-        self.parameters.copy_(moved)
-
-    def load(self, steps: Tensor, moments: dict[str, Tensor]) -> None:
-        """Take steps [E] and moments [E, P] of an earlier training."""
-        self.steps.copy_(steps)
-        for name, values in moments.items():
-            self.moments[name].copy_(values)
-        if self.kind != "sgd":
-            self._share_state()
-
-    def _share_state(self) -> None:
-        """Let the fused optimiser work on our moments; its counters start at our steps."""
-        device = self.parameters.device
-        for e, row in enumerate(self._rows):
-            self._adam.state[row] = {
-                "step": self.steps[e].clone().to(device),
-                **{name: values[e] for name, values in self.moments.items()},
-            }
-
-    def _turn(self, gradient: Tensor, active: Tensor, everyone: bool) -> None:
-        """Set the direction of the step: of size one, downhill."""
-        self.steps += active
+            gradient = torch.addcmul(gradient, self.decay, self.parameters)
+        else:
+            self.parameters.mul_(1 - sizes * self.decay)
         if self.kind == "sgd":
-            buffer = self.moments["momentum_buffer"]
-            moved = gradient + MOMENTUM * buffer
-            if not everyone:
-                moved = torch.where(active.to(moved.device)[:, None], moved, buffer)
-            buffer.copy_(moved)
-            torch.neg(buffer, out=self._direction)
-            return
-        self._direction.zero_()
-        for here, row, slope in zip(active.tolist(), self._rows, gradient.unbind(), strict=True):
-            row.grad = slope if here else None
-        self._adam.step()
+            self._sgd(gradient, sizes)
+        else:
+            self._adam(gradient, rate)
+        if before is not None:
+            here = torch.from_numpy(active).to(self.parameters.device)[:, None]
+            for now, old in zip([self.parameters, *self.moments.values()], before, strict=True):
+                now.copy_(torch.where(here, now, old))
+
+    def _adam(self, gradient: Tensor, rate: np.ndarray) -> None:
+        """Kingma & Ba 2015 (arXiv:1412.6980), with torch's order of operations but for the root."""
+        mean, square = self.moments["exp_avg"], self.moments["exp_avg_sq"]
+        mean.lerp_(gradient, 1 - BETAS[0])
+        square.mul_(BETAS[1]).addcmul_(gradient, gradient, value=1 - BETAS[1])
+        steps = [max(n, 1) for n in self.steps.tolist()]
+        sizes = self._on_device(rate / [1 - BETAS[0] ** n for n in steps])
+        unbias = self._on_device(np.array([1 / math.sqrt(1 - BETAS[1] ** n) for n in steps]))
+        root = square * torch.rsqrt(square + _TINY)
+        self.parameters.addcdiv_(mean * -sizes, torch.mul(root, unbias).add_(EPSILON))
+
+    def _sgd(self, gradient: Tensor, sizes: Tensor) -> None:
+        buffer = self.moments["momentum_buffer"]
+        buffer.mul_(MOMENTUM).add_(gradient)
+        self.parameters.addcmul_(buffer, -sizes)
+
+    def _on_device(self, values: np.ndarray) -> Tensor:
+        return torch.from_numpy(values.astype(np.float32)).to(self.parameters.device)[:, None]
+
+    def _clones(self) -> list[Tensor]:
+        return [values.clone() for values in self.moments.values()]
 
 
 def cosine_cycle(epoch: float, first: int, growth: int) -> tuple[float, float]:
