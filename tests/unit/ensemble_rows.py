@@ -16,8 +16,8 @@ from skyproof.core.seeds import stream
 from skyproof.learn import device, ensemble
 from skyproof.learn.checkpoint import Checkpoints
 from skyproof.learn.ensemble import Group, Member, Settings, Trained
-from skyproof.learn.ensemble_network import Shape
 from skyproof.learn.ensemble_rows import Rows
+from skyproof.learn.ensemble_shape import Shape
 
 LOG = logging.getLogger("test")
 STREAM = partial(stream, 7)

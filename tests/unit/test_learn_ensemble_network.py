@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from skyproof.learn.ensemble_network import Pack, Shape, outputs_of
+from skyproof.learn.ensemble_network import outputs_of
 from skyproof.learn.ensemble_optimiser import Plateau, cosine_rate, ends_cycle
+from skyproof.learn.ensemble_shape import Pack, Shape
 from tests.unit.ensemble_rows import (
     Plain,
     gaussian,

@@ -11,94 +11,21 @@ weights of the layer above and costs no pass over the rows of its own. Square ro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
-from math import prod
-from typing import Literal, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from skyproof.learn.ensemble_shape import Pack, Shape
 
 EPSILON = 1e-5  # of batch normalisation
 MOMENTUM = 0.1
 
 # (outputs of the last layer [E, out, rows], labels [E, rows], weights [E, rows]) -> [E, rows]
 RowLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class Shape:
-    """A stack of dense layers with rectifiers: `widths` are features, hidden units, outputs.
-
-    `norm` says where batch normalisation stands, before or after each rectifier. `dropout` is the
-    share of dropped units of each hidden layer, right behind its rectifier (or before it, which is
-    the same); empty: none.
-    """
-
-    widths: tuple[int, ...]
-    norm: Literal["before", "after", "none"] = "after"
-    dropout: tuple[float, ...] = ()
-
-    def __post_init__(self) -> None:
-        if len(self.widths) < 2 or min(self.widths) < 1:
-            raise ValueError(f"widths {self.widths} need features and outputs")
-        if self.dropout and len(self.dropout) != self.n_hidden:
-            raise ValueError(f"{len(self.dropout)} dropouts for {self.n_hidden} hidden layers")
-
-    @property
-    def n_hidden(self) -> int:
-        return len(self.widths) - 2
-
-    @property
-    def normalised(self) -> bool:
-        """Whether rows of a batch depend on each other."""
-        return self.n_hidden > 0 and self.norm != "none"
-
-    def parameters(self) -> Iterator[tuple[str, tuple[int, ...]]]:
-        """Yield name and shape of a member's parameters: weight.0, bias.0, gamma.0, beta.0, ..."""
-        for i, (n_in, n_out) in enumerate(pairwise(self.widths)):
-            yield f"weight.{i}", (n_out, n_in)
-            yield f"bias.{i}", (n_out,)
-            if self.norm != "none" and i < self.n_hidden:
-                yield f"gamma.{i}", (n_out,)
-                yield f"beta.{i}", (n_out,)
-
-    def statistics(self) -> Iterator[tuple[str, tuple[int, ...]]]:
-        """Yield name and shape of a member's running statistics: mean.0, variance.0, ..."""
-        if self.norm != "none":
-            for i, units in enumerate(self.widths[1:-1]):
-                yield f"mean.{i}", (units,)
-                yield f"variance.{i}", (units,)
-
-
-class Pack:
-    """Named tensors of all members, as views of one flat tensor [E, P]."""
-
-    def __init__(self, flat: Tensor, layout: Sequence[tuple[str, tuple[int, ...]]]) -> None:
-        self.flat, self.layout, self.views = flat, tuple(layout), {}
-        start = 0
-        for name, shape in self.layout:
-            stop = start + prod(shape)
-            self.views[name] = flat[:, start:stop].unflatten(1, shape)
-            start = stop
-
-    def __getitem__(self, name: str) -> Tensor:
-        return self.views[name]
-
-    def put(self, index: int, tensors: dict[str, Tensor]) -> None:
-        """Set one member's tensors."""
-        for name, view in self.views.items():
-            view[index] = tensors[name].to(view.device)
-
-    def member(self, index: int) -> dict[str, Tensor]:
-        """Return copies of one member's tensors, by name."""
-        return {name: view[index].clone() for name, view in self.views.items()}
-
-
-def size_of(layout: Sequence[tuple[str, tuple[int, ...]]]) -> int:
-    """Return the length of a member's row in a flat tensor."""
-    return sum(prod(shape) for _, shape in layout)
+# The same, and its derivatives by the outputs [E, out, rows].
+Slope = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 class Batch(NamedTuple):
@@ -107,7 +34,8 @@ class Batch(NamedTuple):
     x: Tensor  # [E, rows, features]
     y: Tensor  # [E, rows]
     weight: Tensor  # [E, rows], >= 0
-    inverse: Tensor  # [E, 1], one over the number of a member's rows
+    inverse: Tensor  # [E, 1, 1], one over the number n of a member's rows
+    unbias: Tensor  # [E, 1, 1], n / (n - 1)
     mask: Tensor | None  # [E, 1, rows], 1 or 0; None: all ones
     dropout: tuple[Tensor | None, ...]  # a hidden layer: factors [E, units, rows], or none
 
@@ -120,31 +48,40 @@ class Gradient(NamedTuple):
     statistics: Tensor  # [E, R], mean and unbiased variance, in the order of Shape.statistics
 
 
-def gradient(shape: Shape, loss: RowLoss, mean: bool, parameters: Pack, batch: Batch) -> Gradient:
+def by_autograd(loss: RowLoss) -> Slope:
+    """Return losses and derivatives of a loss that has none of its own; slower than by hand."""
+
+    def slope(outputs: Tensor, y: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        def total(outputs: Tensor) -> tuple[Tensor, Tensor]:
+            rows = loss(outputs, y, weight)
+            return rows.sum(), rows
+
+        found, rows = torch.func.grad(total, has_aux=True)(outputs)
+        return rows, found
+
+    return slope
+
+
+def gradient(shape: Shape, slope_of: Slope, mean: bool, parameters: Pack, batch: Batch) -> Gradient:
     """Return losses and gradient of every member at a batch.
 
     The gradient is of sum(w l) / sum(w), or of sum(w l) where `mean` is False. A member without
-    rows gets zeros, or numbers without meaning: the caller must leave it as it is.
+    rows gets numbers without meaning: the caller must leave it as it is.
     """
     tape = _forward(shape, parameters, batch)
     last = shape.n_hidden
-    outputs = torch.baddbmm(tape.bias[last][:, :, None], tape.weight[last], tape.inputs[last])
+    outputs = torch.baddbmm(tape.bias[last], tape.weight[last], tape.inputs[last])
+    rows, slope = slope_of(outputs, batch.y, batch.weight)
     weight = batch.weight if batch.mask is None else batch.weight * batch.mask[:, 0]
     factor = weight / weight.sum(1, keepdim=True) if mean else weight
-
-    def total(outputs: Tensor) -> tuple[Tensor, Tensor]:
-        rows = loss(outputs, batch.y, batch.weight)
-        return (rows * factor).sum(), (rows * weight).sum(1)
-
-    slope, losses = torch.func.grad(total, has_aux=True)(outputs)
-    found = _backward(shape, parameters, batch, tape, slope)
+    found = _backward(shape, parameters, batch, tape, slope * factor[:, None])
     flat = torch.cat([found[name].flatten(1) for name, _ in shape.parameters()], 1)
-    statistics = torch.cat(tape.statistics, 1) if tape.statistics else flat[:, :0]
-    return Gradient(losses, flat, statistics)
+    statistics = torch.cat(tape.statistics, 1)[:, :, 0] if tape.statistics else flat[:, :0]
+    return Gradient((rows * weight).sum(1), flat, statistics)
 
 
 class _Tape(NamedTuple):
-    """What the forward pass leaves for the backward pass, by layer.
+    """What the forward pass leaves for the backward pass, by layer; statistics are [E, units, 1].
 
     Layer i computes weight[i] inputs[i] + bias[i], in which `weight` and `bias` hold the affine map
     (scale, shift) of a normalisation behind the rectifier of the layer below.
@@ -169,15 +106,15 @@ def _forward(shape: Shape, parameters: Pack, batch: Batch) -> _Tape:
         tape.bias.append(bias)
         if i == shape.n_hidden:
             break
-        z = torch.baddbmm(bias[:, :, None], weight, tape.inputs[i])
+        z = torch.baddbmm(bias, weight, tape.inputs[i])
         scale = shift = centred = None
         if shape.norm == "before":
             centred, slant = _normalised(_times(z, batch.mask), parameters, batch, tape, i)
-            z = torch.addcmul(parameters[f"beta.{i}"][:, :, None], centred, slant[:, :, None])
+            z = torch.addcmul(parameters.columns[f"beta.{i}"], centred, slant)
         z = _times(z.relu_(), batch.dropout[i])
         if shape.norm == "after":
             _, scale = _normalised(_times(z, batch.mask), parameters, batch, tape, i)
-            shift = parameters[f"beta.{i}"] - tape.mean[i] * scale
+            shift = torch.addcmul(parameters.columns[f"beta.{i}"], tape.mean[i], scale, value=-1)
         tape.inputs.append(z)
         tape.scale.append(scale)
         tape.shift.append(shift)
@@ -188,26 +125,27 @@ def _forward(shape: Shape, parameters: Pack, batch: Batch) -> _Tape:
 def _folded(
     parameters: Pack, i: int, scale: Tensor | None, shift: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    weight, bias = parameters[f"weight.{i}"], parameters[f"bias.{i}"]
+    """Return weight and bias [E, out, 1] of a layer whose inputs still need scale and shift."""
+    weight, bias = parameters[f"weight.{i}"], parameters.columns[f"bias.{i}"]
     if scale is None or shift is None:
         return weight, bias
-    return weight * scale[:, None, :], bias + (weight * shift[:, None, :]).sum(2)
+    return weight * scale.transpose(1, 2), torch.baddbmm(bias, weight, shift)
 
 
 def _normalised(
     z: Tensor, parameters: Pack, batch: Batch, tape: _Tape, i: int
 ) -> tuple[Tensor, Tensor]:
     """Return z less its mean over a member's rows, and gamma over its standard deviation."""
-    mean = z.sum(2) * batch.inverse
-    centred = z - mean[:, :, None]
+    mean = z.sum(2, keepdim=True) * batch.inverse
+    centred = z - mean
     if batch.mask is not None:
         centred = centred * batch.mask
-    variance = (centred * centred).sum(2) * batch.inverse
+    variance = (centred * centred).sum(2, keepdim=True) * batch.inverse
     root = torch.rsqrt(variance + EPSILON)
     tape.mean.append(mean)
     tape.root.append(root)
-    tape.statistics.extend((mean, variance / (1 - batch.inverse)))
-    return centred, parameters[f"gamma.{i}"] * root
+    tape.statistics.extend((mean, variance * batch.unbias))
+    return centred, parameters.columns[f"gamma.{i}"] * root
 
 
 def _times(z: Tensor, factors: Tensor | None) -> Tensor:
@@ -220,28 +158,45 @@ def _backward(
     """Return the gradient by name; `slope` is that of the last layer's outputs."""
     found: dict[str, Tensor] = {}
     for i in range(shape.n_hidden, -1, -1):
-        weight, inputs = parameters[f"weight.{i}"], tape.inputs[i]
-        product = torch.bmm(slope, inputs.transpose(1, 2))
-        total = slope.sum(2)
-        found[f"bias.{i}"] = total
+        product = torch.bmm(slope, tape.inputs[i].transpose(1, 2))
+        found[f"bias.{i}"] = total = slope.sum(2, keepdim=True)
         scale, shift = tape.scale[i], tape.shift[i]
         if scale is None or shift is None:
             found[f"weight.{i}"] = product
             if i > 0:
-                slope = torch.bmm(weight.transpose(1, 2), slope)
+                slope = torch.bmm(parameters[f"weight.{i}"].transpose(1, 2), slope)
         else:
-            found[f"weight.{i}"] = product * scale[:, None, :] + total[:, :, None] * shift[:, None]
-            mean, root, scale_root = tape.mean[i - 1], tape.root[i - 1], scale * tape.root[i - 1]
-            beta = (weight * total[:, :, None]).sum(1)
-            spread = ((weight * product).sum(1) - mean * beta) * root
-            found[f"gamma.{i - 1}"], found[f"beta.{i - 1}"] = spread, beta
-            of_input = -scale_root * spread * batch.inverse
-            constant = -scale * beta * batch.inverse - of_input * mean
-            slope = torch.baddbmm(constant[:, :, None], tape.weight[i].transpose(1, 2), slope)
-            slope.addcmul_(inputs, of_input[:, :, None])
+            found[f"weight.{i}"] = torch.addcmul(
+                product * scale.transpose(1, 2), total, shift.transpose(1, 2)
+            )
+            slope = _through_folded(parameters, batch, tape, slope, i, scale, product, found)
         if i > 0:
             slope = _through_rectifier(shape, parameters, batch, tape, slope, i - 1, found)
     return found
+
+
+def _through_folded(
+    parameters: Pack,
+    batch: Batch,
+    tape: _Tape,
+    slope: Tensor,
+    i: int,
+    scale: Tensor,
+    product: Tensor,
+    found: dict[str, Tensor],
+) -> Tensor:
+    """Take the slope of layer i through the normalisation below it, to what that normalised."""
+    weight = parameters[f"weight.{i}"]
+    mean, root = tape.mean[i - 1], tape.root[i - 1]
+    beta = torch.bmm(weight.transpose(1, 2), found[f"bias.{i}"])
+    spread = (weight * product).sum(1, keepdim=True).transpose(1, 2)
+    spread = torch.addcmul(spread, mean, beta, value=-1) * root
+    found[f"gamma.{i - 1}"], found[f"beta.{i - 1}"] = spread, beta
+    share = scale * batch.inverse
+    of_input = share * root * spread
+    constant = torch.addcmul(share * beta, of_input, mean, value=-1)
+    slope = torch.baddbmm(constant, tape.weight[i].transpose(1, 2), slope, beta=-1)
+    return slope.addcmul_(tape.inputs[i], of_input, value=-1)
 
 
 def _through_rectifier(
@@ -260,11 +215,13 @@ def _through_rectifier(
     if centred is None:
         return slope
     root = tape.root[i]
-    scale = parameters[f"gamma.{i}"] * root
-    beta, spread = slope.sum(2), (slope * centred).sum(2) * root
+    scale = parameters.columns[f"gamma.{i}"] * root
+    beta = slope.sum(2, keepdim=True)
+    spread = (slope * centred).sum(2, keepdim=True) * root
     found[f"gamma.{i}"], found[f"beta.{i}"] = spread, beta
-    slope = torch.addcmul((-scale * beta * batch.inverse)[:, :, None], slope, scale[:, :, None])
-    slope.addcmul_(centred, (-scale * root * spread * batch.inverse)[:, :, None])
+    share = scale * batch.inverse
+    slope = torch.addcmul(share * -beta, slope, scale)
+    slope.addcmul_(centred, share * root * spread, value=-1)
     return _times(slope, batch.mask)
 
 
@@ -275,12 +232,13 @@ def outputs_of(shape: Shape, parameters: Pack, statistics: Pack, x: Tensor) -> T
     for i in range(shape.n_hidden + 1):
         weight, bias = _folded(parameters, i, scale, shift)
         if shape.norm != "none" and i < shape.n_hidden:
-            scale = parameters[f"gamma.{i}"] * torch.rsqrt(statistics[f"variance.{i}"] + EPSILON)
-            shift = parameters[f"beta.{i}"] - statistics[f"mean.{i}"] * scale
+            root = torch.rsqrt(statistics.columns[f"variance.{i}"] + EPSILON)
+            scale = parameters.columns[f"gamma.{i}"] * root
+            shift = parameters.columns[f"beta.{i}"] - statistics.columns[f"mean.{i}"] * scale
             if shape.norm == "before":
-                bias, weight = bias * scale + shift, weight * scale[:, :, None]
+                bias, weight = bias * scale + shift, weight * scale
                 scale = shift = None
-        h = torch.baddbmm(bias[:, :, None], weight, h)
+        h = torch.baddbmm(bias, weight, h)
         if i < shape.n_hidden:
             h.relu_()
     return h

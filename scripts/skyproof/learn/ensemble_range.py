@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from skyproof.learn.ensemble import Group
+from skyproof.learn.ensemble_group import Group
 
 _KEEP = 0.95  # of the smoothed loss
 _QUIET = 20  # steps at step sizes that move nothing: they tell the noise of a batch's loss

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skyproof.learn.ensemble_network import Batch, Shape
+from skyproof.learn.ensemble_network import Batch
+from skyproof.learn.ensemble_shape import Shape
 from skyproof.learn.shards import Stream
 
 EVALUATION_ROWS = 512  # of a forward pass; fixed, as kernels differ with the number of rows
@@ -108,13 +109,15 @@ def batches(
     n_members, device = len(keys), table.rows.device
     for step in range(len(steps)):
         counts = np.maximum(steps.counts[step], 2 if shape.normalised else 1)
-        inverse = torch.from_numpy((1 / counts).astype(np.float32)).to(device)[:, None]
+        factors = np.array([1 / counts, counts / np.maximum(counts - 1, 1)], np.float32)
+        inverse, unbias = torch.from_numpy(factors).to(device)[:, :, None, None]
         mask = steps.mask(step)
         if masked and mask is None:
             mask = torch.ones(n_members, steps.width, device=device)
         yield Batch(
             *table.take(steps.index[step], n_members),
             inverse,
+            unbias,
             None if mask is None else mask[:, None],
             tuple(dropout_factors(shape, steps.width, keys, step, stream, device)),
         )

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from skyproof.learn.ensemble_network import Batch, Gradient, Pack, gradient
+from skyproof.learn.ensemble_network import Batch, Gradient, by_autograd, gradient
+from skyproof.learn.ensemble_shape import Pack
 
 if TYPE_CHECKING:
-    from skyproof.learn.ensemble import Settings
+    from skyproof.learn.ensemble_members import Settings
 
 Step = Callable[[Pack, Batch], Gradient]
 
@@ -24,7 +25,8 @@ def maker(settings: Settings, log: logging.Logger) -> Step:
     takes 20 to 60 s the first time; torch keeps the result in TORCHINDUCTOR_CACHE_DIR (else in
     torchinductor_<user> below the folder for temporary files).
     """
-    plain = partial(gradient, settings.shape, settings.loss, settings.mean)
+    slope = settings.slope or by_autograd(settings.loss)
+    plain = partial(gradient, settings.shape, slope, settings.mean)
     if not settings.compile:
         return plain
     if not can_compile():

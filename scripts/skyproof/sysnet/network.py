@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from skyproof.core.errors import UsageError
-from skyproof.learn.ensemble_network import RowLoss, Shape
+from skyproof.learn.ensemble_network import RowLoss, Slope
+from skyproof.learn.ensemble_shape import Shape
 from skyproof.sysnet.losses import EPSILON
 
 State = dict[str, Tensor]
@@ -55,21 +56,39 @@ def density(model: str, outputs: Tensor) -> Tensor:
 def row_loss(model: str, loss: str, weighting: str) -> RowLoss:
     """Return the loss of rows before their weight, fracgood (see `losses.row_losses`)."""
 
-    def poisson(outputs: Tensor, label: Tensor, fracgood: Tensor) -> Tensor:
-        expected = density(model, outputs) * fracgood
-        return expected - label * torch.log(expected + EPSILON)
+    def value(outputs: Tensor, label: Tensor, fracgood: Tensor) -> Tensor:
+        return _losses(loss, weighting, density(model, outputs), label, fracgood)
 
-    def square_of_count(outputs: Tensor, label: Tensor, fracgood: Tensor) -> Tensor:
-        difference = density(model, outputs) * fracgood - label
-        return difference * difference
+    return value
 
-    def square_of_density(outputs: Tensor, label: Tensor, fracgood: Tensor) -> Tensor:
-        difference = density(model, outputs) - label / fracgood
-        return difference * difference
 
+def _losses(loss: str, weighting: str, found: Tensor, label: Tensor, fracgood: Tensor) -> Tensor:
     if loss == "pnll":
-        return poisson
-    return square_of_count if weighting == "original" else square_of_density
+        expected = found * fracgood
+        return expected - label * torch.log(expected + EPSILON)
+    original = weighting == "original"
+    difference = found * fracgood - label if original else found - label / fracgood
+    return difference * difference
+
+
+def row_slope(model: str, loss: str, weighting: str) -> Slope:
+    """Return the loss of rows with its derivative by the network's output, written out."""
+
+    def slope(outputs: Tensor, label: Tensor, fracgood: Tensor) -> tuple[Tensor, Tensor]:
+        found = density(model, outputs)
+        if loss == "pnll":
+            by_density = fracgood - fracgood * label / (found * fracgood + EPSILON)
+        elif weighting == "original":
+            by_density = 2 * fracgood * (found * fracgood - label)
+        else:
+            by_density = 2 * (found - label / fracgood)
+        if model in ("dnnp", "linp"):
+            by_density = by_density * torch.sigmoid(outputs[:, 0])
+        elif model == "dnnps":
+            by_density = by_density * found
+        return _losses(loss, weighting, found, label, fracgood), by_density[:, None]
+
+    return slope
 
 
 def original_names(model: str, tensors: State) -> State:

@@ -15,7 +15,7 @@ from skyproof.core.errors import InputError
 from skyproof.learn import ensemble
 from skyproof.learn.ensemble_rows import Rows
 from skyproof.sysnet.folds import TRAINING, VALIDATION, Folds, read_folds
-from skyproof.sysnet.network import check_model, row_loss, shape_of
+from skyproof.sysnet.network import check_model, row_loss, row_slope, shape_of
 from skyproof.sysnet.predict import scaled
 from skyproof.sysnet.selection import read_kept
 from skyproof.sysnet.table import Table, read_table
@@ -117,6 +117,7 @@ def settings(
     on the size of a batch, and the rows of a last, smaller batch count no less than others.
     """
     given: dict[str, Any] = {
+        "slope": row_slope(options.model, options.loss, options.weighting),
         "group_size": options.group_size,
         "mean": options.weighting != "original",
         "optimiser": options.optimiser,
