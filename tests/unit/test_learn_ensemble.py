@@ -37,7 +37,7 @@ def test_it_learns():
     expected = constant * rows.weight[valid]
     loss = (rows.weight[valid] * (expected - rows.y[valid] * np.log(expected))).mean()
     best = found.valid[found.best_epoch]
-    assert best == found.valid.min() < loss - 0.1  # measured: 0.32 below the constant's
+    assert best == found.valid.min() < loss - 0.1  # measured: -0.593, and -0.366 for the constant
 
 
 @pytest.mark.parametrize(
@@ -71,9 +71,7 @@ def test_a_step_without_rows_leaves_a_member_as_it_is():
     for counts, batch in group.batches():
         before = {name: value[0].clone() for name, value in group._moving().items()}
         group.take_step(batch, np.full(3, 0.01), counts > 0)
-        same = all(
-            torch.equal(before[name], value[0]) for name, value in group._moving().items()
-        )
+        same = all(torch.equal(before[name], value[0]) for name, value in group._moving().items())
         seen.append((int(counts[0]), same))
     assert seen == [(16, False), (0, True), (0, True)]
 
