@@ -9,8 +9,15 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from skyproof.learn.ensemble_network import Batch, Gradient, by_autograd, gradient
-from skyproof.learn.ensemble_shape import Pack
+from skyproof.learn.ensemble_network import (
+    Batch,
+    Gradient,
+    RowLoss,
+    Slope,
+    by_autograd,
+    gradient,
+)
+from skyproof.learn.ensemble_shape import Pack, Shape
 
 if TYPE_CHECKING:
     from skyproof.learn.ensemble_members import Settings
@@ -19,20 +26,23 @@ Step = Callable[[Pack, Batch], Gradient]
 
 
 def maker(settings: Settings, log: logging.Logger) -> Step:
-    """Return the function that finds a step's gradient, compiled if `settings.compile`.
+    """Return the function that finds a step's gradient, compiled if `settings.compile`."""
+    if settings.compile and not can_compile():
+        log.warning("no C++ compiler was found: the training step is not compiled")
+    compiled = settings.compile and can_compile()
+    return _step(settings.shape, settings.loss, settings.slope, settings.mean, compiled)
+
+
+@cache
+def _step(shape: Shape, loss: RowLoss, slope: Slope | None, mean: bool, compiled: bool) -> Step:
+    """Groups of the same networks share one step, which is compiled once.
 
     A compiled step has other bits (operations are fused, by the compiler that is there). Compiling
-    takes 20 to 60 s the first time; torch keeps the result in TORCHINDUCTOR_CACHE_DIR (else in
-    torchinductor_<user> below the folder for temporary files).
+    takes about half a minute the first time; torch keeps the result in TORCHINDUCTOR_CACHE_DIR, or
+    else in torchinductor_<user> below the folder for temporary files, for the next process.
     """
-    slope = settings.slope or by_autograd(settings.loss)
-    plain = partial(gradient, settings.shape, slope, settings.mean)
-    if not settings.compile:
-        return plain
-    if not can_compile():
-        log.warning("no C++ compiler was found: the training step is not compiled")
-        return plain
-    return torch.compile(plain, dynamic=False)
+    plain = partial(gradient, shape, slope or by_autograd(loss), mean)
+    return torch.compile(plain, dynamic=False) if compiled else plain
 
 
 @cache
