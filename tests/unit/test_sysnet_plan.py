@@ -52,7 +52,7 @@ def maps(tmp_path) -> dict:
     region = {"source": "maps", "counts": "c.fits", "templates": {"ebv": "a b.fits", "n": "n.npy"}}
     for name in ("c.fits", "a b.fits", "n.npy"):
         (tmp_path / name).touch()
-    region["counts"] = str(tmp_path / "c.fits")
+    region["counts"] = {"path": str(tmp_path / "c.fits"), "frame": "C"}
     region["templates"] = {k: str(tmp_path / v) for k, v in region["templates"].items()}
     return region
 
@@ -65,7 +65,35 @@ def test_maps_become_words_of_the_command_line(maps, tmp_path):
     assert words(made.sources(at("ngc"))) == (
         f"counts={folder}/c.fits templates='{folder}/a b.fits' templates={folder}/n.npy"
     )
-    assert """--names '["ebv","n"]'""" in made.job("sysnet.tabulate")(at("ngc"))
+    words_of = made.job("sysnet.tabulate")(at("ngc"))
+    assert """--names '["ebv","n"]'""" in words_of
+    assert """--forms '{"counts":{"frame":"C"}}'""" in words_of
+    assert "--ra" not in words_of
+
+
+def test_several_regions_are_cut_from_one_table(tmp_path):
+    (tmp_path / "t.fits").touch()
+    table = {"source": "table", "table": [str(tmp_path / "t.fits")]}
+    made = plan(regions={"n": table | {"dec": [32, 90]}, "s": table | {"dec": [-30, 32]}})
+    assert "--dec '[32.0,90.0]'" in made.job("sysnet.tabulate")(at("n"))
+    assert "--dec '[-30.0,32.0]'" in made.job("sysnet.tabulate")(at("s"))
+    assert made.sources(at("n")) == made.sources(at("s"))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({"dec": [40, 20]}, "dec: expected (from, to) in -90 to 90"),
+        ({"ra": [-10, 20]}, "ra: expected (from, to) in 0 to 360"),
+        ({"templates": {"mask": "m.fits"}}, "templates: 'mask' is taken"),
+        ({"templates": {"ebv": {"path": "m.fits", "fame": "G"}}}, "fame"),
+        ({"source": "maps"}, "counts: is needed with source: maps"),
+    ],
+)
+def test_regions_that_make_no_sense_are_refused(words, message):
+    with pytest.raises(UsageError) as caught:
+        load({"sysnet": {"regions": {"ngc": words}}})
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize("stage", ["sysnet.mock", "sysnet.tabulate", "sysnet.evaluate"])

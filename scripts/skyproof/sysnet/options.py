@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Literal
 
 import pydantic
@@ -16,8 +15,8 @@ from skyproof.core.options import (
     option,
     per_job,
 )
+from skyproof.sysnet.regions import Contamination, Form, Range, Region, mock_regions, sound_names
 
-Contamination = Literal["none", "linear", "quadratic", "nonlinear"]
 Structure = Annotated[tuple[int, int], pydantic.Field(description="(layers, units)")]
 
 _TABLE = File("SYSNet table (.fits): label, hpix, features, fracgood")
@@ -51,18 +50,33 @@ class Mock(SeededOptions):
 
 
 class Tabulate(StageOptions):
-    """HEALPix maps, or a table of another layout, become the SYSNet table."""
+    """HEALPix maps, or a table of another layout, become the SYSNet table of a part of the sky."""
 
     inputs = {
         "table": File("table, or table and map, of another layout", many=True, optional=True),
         "counts": File("map of galaxy counts", optional=True),
         "randoms": File("map of randoms: the observed fraction of each pixel", optional=True),
         "templates": File("maps of imaging properties", many=True, optional=True),
+        "mask": File("map that is above 0 in the region", optional=True),
     }
     outputs = {"table": _TABLE}
 
     names: list[str] = per_job([], "names of the templates, in their order")
-    min_fracgood: float = option(0.1, "least observed fraction of a pixel", ge=0, lt=1)
+    forms: dict[str, Form] = per_job({}, "what map files leave open, by template or input")
+    nside: int = per_job(0, "HEALPix resolution; 0: that of the counts, or of the table", ge=0)
+    ordering: Literal["", "RING", "NESTED"] = per_job("", "of a table that does not say it")
+    frame: Literal["", "C", "G", "E"] = per_job("", "of the table; empty: that of the counts")
+    randoms_per_pixel: float = per_job(
+        0.0, "randoms of a pixel observed in full; 0: the map holds fractions", ge=0
+    )
+    density_labels: bool = per_job(
+        False, "labels are densities: those of a table are multiplied by fracgood"
+    )
+    ra: Range | None = per_job(None, "right ascension of the region, from west to east")
+    dec: Range | None = per_job(None, "declination of the region")
+    gal_lat: Range | None = per_job(None, "Galactic latitude of the region")
+    min_abs_gal_lat: float = per_job(0.0, "least distance from the Galactic plane", ge=0, lt=90)
+    min_fracgood: float = option(0.1, "least observed fraction of a pixel (exclusive)", ge=0, lt=1)
 
 
 class Split(SeededOptions):
@@ -261,41 +275,6 @@ class Summarise(StageOptions):
     }
 
 
-class Region(Section):
-    """One part of the sky, with its own table, networks and verdict."""
-
-    source: Literal["mock", "maps", "table"] = option(
-        "mock", "where the table comes from: made here, HEALPix maps, or a table"
-    )
-    contamination: Contamination = option("nonlinear", "of a mock: the planted dependence")
-    realisation: int = option(0, "of a mock: which sky", ge=0)
-    table: list[str] = option([], "a table, or a table and a map of its labels")
-    counts: str = option("", "map of galaxy counts")
-    randoms: str = option("", "map of the observed fraction")
-    templates: dict[str, str] = option({}, "maps of imaging properties, by name")
-    start: list[str] = option([], "records of trained members to go on from (restore)")
-
-    @pydantic.model_validator(mode="after")
-    def _complete(self) -> Region:
-        needed = {"mock": (), "maps": ("counts", "templates"), "table": ("table",)}[self.source]
-        for name in needed:
-            if not getattr(self, name):
-                raise ValueError(f"{name}: is needed with source: {self.source}")
-        if len(self.table) > 2:
-            raise ValueError("table: expected a table, or a table and a map")
-        return self
-
-
-def mock_regions() -> dict[str, Region]:
-    """Return the two skies of the default run: the same in all but the contamination."""
-    return {"contaminated": Region(), "clean": Region(contamination="none")}
-
-
-# Names become folders, and words of rules: no separators, no wildcards, no capitals that differ.
-_REGION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-_TAKEN = ("evaluate",)  # results/sysnet/evaluate is of all regions
-
-
 class System(Network):
     """SYSNet: how much of the galaxy density is the imaging's, and the weights that undo it."""
 
@@ -324,12 +303,5 @@ class System(Network):
     @pydantic.field_validator("regions")
     @classmethod
     def _sound_names(cls, regions: dict[str, Region]) -> dict[str, Region]:
-        for name in regions:
-            if not _REGION_NAME.fullmatch(name) or name.lower() in _TAKEN:
-                raise ValueError(
-                    f"{name!r} is no name of a region; expected letters, digits, '_' and '-', "
-                    f"and none of {', '.join(_TAKEN)}"
-                )
-        if len({name.lower() for name in regions}) < len(regions):
-            raise ValueError("names of regions must differ in more than capitals")
+        sound_names(regions)
         return regions or mock_regions()

@@ -10,7 +10,8 @@ from skyproof.core.errors import UsageError
 from skyproof.core.options import as_word, home_of, options_model
 
 if TYPE_CHECKING:
-    from skyproof.sysnet.options import Region, System
+    from skyproof.sysnet.options import System
+    from skyproof.sysnet.regions import MapFile, Region
 
 # A survey's table at nside 256 has some 200,000 rows; maps and tables are not opened to plan.
 _SURVEY_ROWS = 400_000
@@ -66,8 +67,12 @@ class Plan:
         def words(wildcards: Any) -> str:
             region = self._region(wildcards)
             values = region.model_dump(mode="json")
-            values |= {"region": wildcards.region, "names": list(region.templates)}
-            found = [name for name in wanted if name in values]
+            values |= {
+                "region": wildcards.region,
+                "names": region.names or list(region.templates),
+                "forms": region.forms,
+            }
+            found = [name for name in wanted if values.get(name) is not None]
             return join(
                 word
                 for name in found
@@ -133,12 +138,18 @@ class Plan:
 def sources(region: Region) -> dict[str, list[str]]:
     """Return the files that a region names, by the inputs of sysnet.tabulate."""
     given = {
-        "table": region.table,
-        "counts": [region.counts],
-        "randoms": [region.randoms],
-        "templates": list(region.templates.values()),
+        "table": [*region.table, path_of(region.labels)],
+        "counts": [path_of(region.counts)],
+        "randoms": [path_of(region.randoms)],
+        "templates": [found.path for found in region.templates.values()],
+        "mask": [path_of(region.mask)],
     }
     return {name: found for name, paths in given.items() if (found := [p for p in paths if p])}
+
+
+def path_of(found: MapFile | None) -> str:
+    """Return the path of a map, empty where there is none."""
+    return found.path if found else ""
 
 
 def check_files(name: str, region: Region) -> None:
