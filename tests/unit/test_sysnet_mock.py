@@ -12,7 +12,8 @@ from skyproof.core.errors import UsageError
 from skyproof.core.options import from_words
 from skyproof.core.seeds import stream
 from skyproof.sysnet import mock
-from skyproof.sysnet.imaging import NAMES, gaussian_field
+from skyproof.sysnet.fields import gaussian_field
+from skyproof.sysnet.imaging import NAMES
 from skyproof.sysnet.options import Mock
 from skyproof.sysnet.table import read_table
 from tests.conftest import skyproof, tree_bytes

@@ -11,7 +11,7 @@ from scipy.stats import kstest
 from skyproof.core.seeds import stream
 from skyproof.sysnet import gains, nullmocks, power
 from skyproof.sysnet.contrast import Bins, NullTest
-from skyproof.sysnet.imaging import gaussian_field
+from skyproof.sysnet.fields import gaussian_field
 from skyproof.sysnet.recovery import recovery
 from skyproof.sysnet.table import Table
 

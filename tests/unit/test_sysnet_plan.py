@@ -68,7 +68,7 @@ def test_maps_become_words_of_the_command_line(maps, tmp_path):
     words_of = made.job("sysnet.tabulate")(at("ngc"))
     assert """--names '["ebv","n"]'""" in words_of
     assert """--forms '{"counts":{"frame":"C"}}'""" in words_of
-    assert "--ra" not in words_of
+    assert "--dec" not in words_of
 
 
 def test_several_regions_are_cut_from_one_table(tmp_path):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from skyproof.core.errors import UsageError
+from skyproof.core.split import deal
 from skyproof.sysnet.folds import TEST, write_folds
 from skyproof.sysnet.imaging import NAMES
 from skyproof.sysnet.mock import ACTIVE, make_mock
@@ -52,15 +53,13 @@ def test_the_list_is_never_empty(tolerance: float):
 
 def test_losses_are_those_of_the_models_fitted_row_by_row():
     """The path's losses against weighted least squares on the rows themselves."""
-    from skyproof.sysnet import select
-
     table = acting_table(2)
     folds = make_folds("t.fits", table, Split())
     found = eliminate(table, folds, 0, [0, 1, 2, 3, 4], 1.0)
     rows = np.flatnonzero(folds.part[:, 0] != TEST)
     group = folds.group[rows]
     names, member = np.unique(group, return_inverse=True)
-    quarter = select.deal(names, np.bincount(member) / len(rows), 4, "elimination 0")[member]
+    quarter = deal(names, np.bincount(member) / len(rows), 4, "elimination 0")[member]
     left, path = [0, 1, 2, 3, 4], []
     for removed in [None, *found.order]:
         left = [column for column in left if column != removed]

@@ -25,7 +25,7 @@ def files_of(value: object) -> Iterator[str]:
     if isinstance(value, list):
         for part in value:
             yield from files_of(part)
-    elif isinstance(value, str) and value.endswith((".fits", ".npy", ".fits.gz")):
+    elif isinstance(value, str) and value.endswith((".fits", ".npy", ".dat", ".fits.gz")):
         yield value
 
 

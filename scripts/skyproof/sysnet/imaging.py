@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from skyproof.core.comm import Comm, share
+from skyproof.sysnet.fields import gaussian_field
 
 Stream = Callable[..., np.random.Generator]
 
@@ -65,23 +66,6 @@ def draw_imaging(nside: int, stream: Stream, comm: Comm) -> Imaging:
         fields[name] = _draw_field(name, nside, hpix, stream)
     drawn = {name: field for part in comm.allgather(fields) for name, field in part.items()}
     return Imaging(nside, hpix, _templates(nside, hpix, drawn))
-
-
-def gaussian_field(power: np.ndarray, nside: int, rng: np.random.Generator) -> np.ndarray:
-    """Return a Gaussian field of the given C_l [lmax + 1] as a RING map.
-
-    A field is drawn multipole by multipole: its large scales do not depend on the resolution.
-    """
-    import healpy
-
-    lmax = len(power) - 1
-    l = np.repeat(np.arange(lmax + 1), np.arange(lmax + 1) + 1)  # noqa: E741
-    m = np.arange(len(l)) - l * (l + 1) // 2
-    parts = rng.standard_normal((len(l), 2))
-    drawn = np.where(m == 0, parts[:, 0], (parts[:, 0] + 1j * parts[:, 1]) / np.sqrt(2))
-    alm = np.empty(len(l), complex)
-    alm[healpy.Alm.getidx(lmax, l, m)] = drawn * np.sqrt(power[l])
-    return healpy.alm2map(alm, nside, lmax=lmax)
 
 
 def _field_names() -> list[str]:

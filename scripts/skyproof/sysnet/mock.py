@@ -17,7 +17,8 @@ from skyproof.core import products
 from skyproof.core.comm import Comm, SerialComm, share
 from skyproof.core.seeds import stream as seeded_stream
 from skyproof.core.stage import on_first_rank
-from skyproof.sysnet.imaging import NAMES, Imaging, Stream, draw_imaging, gaussian_field
+from skyproof.sysnet.fields import gaussian_field
+from skyproof.sysnet.imaging import NAMES, Imaging, Stream, draw_imaging
 from skyproof.sysnet.table import Table, check_table, write_table
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from skyproof.sysnet.imaging import gaussian_field
+from skyproof.sysnet.fields import gaussian_field
 from skyproof.sysnet.power import Grid, Spectrum, bands, in_bands
 
 _PIVOT = 30.0

@@ -15,8 +15,8 @@ import numpy as np
 
 from skyproof.core import products
 from skyproof.core.errors import InputError, UsageError
+from skyproof.core.split import deal
 from skyproof.sysnet.folds import TEST, Folds, read_folds
-from skyproof.sysnet.split import deal
 from skyproof.sysnet.table import Table, read_table
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from skyproof.core.errors import InputError, UsageError
-from skyproof.core.split import hash_rank
+from skyproof.core.split import deal
 from skyproof.sysnet.folds import TEST, TRAINING, VALIDATION, Folds, check_folds, write_folds
 from skyproof.sysnet.table import Table, read_table
 
@@ -96,20 +96,6 @@ def _load(table: Table, member: np.ndarray) -> np.ndarray:
     """Return each superpixel's share of the rows plus its share of the galaxies."""
     galaxies = np.bincount(member, table.label)
     return np.bincount(member) / len(member) + galaxies / galaxies.sum()
-
-
-def deal(groups: np.ndarray, load: np.ndarray, n_hands: int, key: str) -> np.ndarray:
-    """Return the hand [n] of each group: in order of hash, to the hand that has the least so far.
-
-    Independent of the order of rows and of ranks. Hands differ by about one group's load.
-    """
-    ranks = [hash_rank(f"{key}|{group}", 0) for group in groups]
-    hand = np.empty(len(groups), np.int64)
-    held = np.zeros(n_hands)
-    for i in sorted(range(len(groups)), key=ranks.__getitem__):
-        hand[i] = np.argmin(held)
-        held[hand[i]] += load[i]
-    return hand
 
 
 def random_rows(path: str | Path, n: int, n_folds: int) -> tuple[np.ndarray, np.ndarray]:
