@@ -1,5 +1,6 @@
 """Helpers of all systems - the checked configuration, options, code digests, resources."""
 
+import os
 import sys
 from shlex import join, quote
 
@@ -21,6 +22,22 @@ try:
     CONFIG = load(config)
 except SkyproofError as error:
     raise WorkflowError(str(error))
+
+
+def site(word, otherwise):
+    """A word of the site, which a profile sets for all rules (default-resources), or `otherwise`."""
+    words = workflow.resource_settings.default_resources or {}
+    return words[word].raw if word in words else otherwise
+
+
+# How a site starts MPI ranks, and on how many nodes; on one machine, mpiexec.
+LAUNCHER = site("launcher", "mpiexec")
+NODES = site("mpi_nodes", 1)
+# The SLURM executor looks for a relative path in the folder of the run, not of the checkout.
+if site("partitions", ""):
+    os.environ.setdefault(
+        "SNAKEMAKE_SLURM_PARTITIONS", f"{workflow.basedir}/{site('partitions', '')}"
+    )
 
 
 def options(stage):
@@ -52,6 +69,18 @@ def doubling(amount):
     return lambda wildcards, attempt: int(amount * 2 ** (attempt - 1))
 
 
+# What Snakemake itself takes in a batch job: two processes inside one another.
+SNAKEMAKE_MB = 300
+
+
 def one_rank_each(wildcards, threads):
-    """MPI stages turn the cores that they get into ranks of one thread."""
-    return threads
+    """MPI stages turn the cores that they get into ranks of one thread; a site may say how many."""
+    return site("mpi_ranks", threads)
+
+
+def per_rank(amount):
+    """Memory of a node for so much a rank, doubled at each further attempt."""
+    return lambda wildcards, threads, attempt: int(
+        SNAKEMAKE_MB
+        + amount * -(-one_rank_each(wildcards, threads) // NODES) * 2 ** (attempt - 1)
+    )
