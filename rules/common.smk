@@ -81,6 +81,5 @@ def one_rank_each(wildcards, threads):
 def per_rank(amount):
     """Memory of a node for so much a rank, doubled at each further attempt."""
     return lambda wildcards, threads, attempt: int(
-        SNAKEMAKE_MB
-        + amount * -(-one_rank_each(wildcards, threads) // NODES) * 2 ** (attempt - 1)
+        SNAKEMAKE_MB + amount * -(-one_rank_each(wildcards, threads) // NODES) * 2 ** (attempt - 1)
     )

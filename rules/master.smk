@@ -10,7 +10,10 @@ from skyproof.workflow import master
 onstart:
     try:
         master.take_charge(
-            Path.cwd(), workflow.executor_plugin.name, workflow.executor_settings, logger.warning
+            Path.cwd(),
+            workflow.executor_plugin.name,
+            workflow.executor_settings,
+            logger.warning,
         )
     except SkyproofError as error:
         raise WorkflowError(str(error))
