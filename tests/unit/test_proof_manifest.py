@@ -216,7 +216,9 @@ def test_jobs_of_a_stage_must_agree(results):
     ("key", "value"),
     [("numerics", "native"), ("device", "cuda"), ("notes", {"compiled": True})],
 )
-def test_native_numerics_a_gpu_and_a_compiler_make_class_tolerance_downstream_only(results, key, value):
+def test_native_numerics_a_gpu_or_a_compiler_make_class_tolerance_downstream_only(
+    results, key, value
+):
     change_receipt(key, value)(results)
     made = write_manifest(results)
     assert {path for path, e in made.files.items() if e["class"] == "tolerance"} == {
