@@ -12,14 +12,22 @@ from skyproof.proof import collect, manifest
 from tests.conftest import skyproof
 
 
-def toy(folder: Path, *words: str, n_items: int = 3, **options: str) -> None:
-    """Run both toy stages in `folder`, with its results in `folder/results/toy`."""
-    record = "record=results/toy/block.json"
-    noise = ["toy.noise", "--out", record, "--n-items", str(n_items), *words]
-    total = ["toy.total", "--in", "records=results/toy/block.json"]
+def toy(folder: Path, *words: str, n_items: int = 3, block_size: int = 99, **options: str) -> None:
+    """Run both toy stages in `folder`, with its results in `folder/results/toy`.
+
+    The first is one job with the record `block.json`, or several with `block-0.json`, ....
+    """
+    size = ["--n-items", str(n_items), "--block-size", str(block_size)]
+    blocks = range(-(-n_items // block_size))
+    names = [f"block-{n}.json" for n in blocks] if len(blocks) > 1 else ["block.json"]
+    commands = [
+        ["toy.noise", "--out", f"record=results/toy/{name}", "--block", str(n), *size, *words]
+        for n, name in enumerate(names)
+    ]
+    total = ["toy.total", "--in", *(f"records=results/toy/{name}" for name in names)]
     total += ["--out", "total=results/toy/total.json", "copy=results/toy/copy.npy"]
     folder.mkdir(parents=True, exist_ok=True)
-    for command in (noise, [*total, *(w for k, v in options.items() for w in (f"--{k}", v))]):
+    for command in (*commands, [*total, *(w for k, v in options.items() for w in (f"--{k}", v))]):
         result = skyproof(*command, toy=True, cwd=folder)
         assert result.returncode == 0, result.stderr
 
@@ -34,6 +42,18 @@ def edit_json(path: Path, change: Callable[[Any], None]) -> None:
     content = json.loads(path.read_text())
     change(content)
     path.write_text(json.dumps(content, sort_keys=True, indent=1) + "\n")
+
+
+def forge_record(results: Path, name: str, digest: str) -> None:
+    """Let the record of the toy run state another SHA-256 of one of its files."""
+
+    def change(content: dict[str, Any]) -> None:
+        for entry in content["items"].values():
+            for made in entry["files"]:
+                if f"toy/{made['path']}" == name:
+                    made["sha256"] = digest
+
+    edit_json(results / "toy/block.json", change)
 
 
 def forge(results: Path, change: Callable[[dict[str, Any]], None]) -> None:

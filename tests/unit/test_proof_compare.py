@@ -226,16 +226,6 @@ def test_figures_are_judged_as_a_whole(tmp_path):
     assert [d.close for d in compare(all_of_it, one, TOLERANCE)] == [False]  # mean 3
 
 
-def test_checksums_in_a_record_are_no_data_within_tolerance(tmp_path):
-    for name, digest in (("a", "1" * 64), ("b", "2" * 64)):
-        files = [{"path": "x.npy", "size": 8, "sha256": digest}]
-        record = {"format": "skyproof-record-1", "items": {"i": {"info": {"n": 1}, "files": files}}}
-        products.write_json(tmp_path / f"{name}.json", record)
-    assert compare(tmp_path / "a.json", tmp_path / "b.json", TOLERANCE) == []
-    (found,) = compare(tmp_path / "a.json", tmp_path / "b.json", None)
-    assert found.element == "items.i.files[0].sha256"
-
-
 def test_other_shapes_types_and_names(tmp_path):
     mine, theirs = tmp_path / "a.hdf5", tmp_path / "b.hdf5"
     products.write_hdf5(mine, {"x": IMAGE[0], "y": IMAGE.astype("f8"), "only": IMAGE})

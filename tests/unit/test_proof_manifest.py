@@ -20,6 +20,8 @@ from skyproof.core.errors import InputError
 from skyproof.core.stage import Call, _run
 from skyproof.proof import collect
 from skyproof.proof.manifest import MANIFEST, PROVENANCE
+from skyproof.proof.report import IDENTICAL
+from skyproof.proof.verify import verify
 from skyproof.workflow.code import library_versions
 from tests.conftest import ROOT, one_line, skyproof
 from tests.unit.proof_run import edit_json, toy, write_manifest
@@ -112,12 +114,14 @@ def test_the_manifest_names_every_product_with_its_rule(results):
     stages = {path: entry["stage"] for path, entry in made.files.items()}
     items = {f"toy/items/item{n}.npy": "toy.noise" for n in range(3)}
     finals = {"toy/total.json": "toy.total", "toy/copy.npy": "toy.total"}
-    assert stages == {"toy/block.json": "toy.noise", **items, **finals}
+    assert stages == {**items, **finals}
     for path, entry in made.files.items():
         data = (results / path).read_bytes()
         assert (entry["size"], entry["sha256"]) == (len(data), hashlib.sha256(data).hexdigest())
         assert entry["class"] == "bytes"
-    assert [job["stage"] for job in made.jobs] == ["toy.noise", "toy.total"]
+    assert [step["stage"] for step in made.steps] == ["toy.noise", "toy.total"]
+    assert made.steps[0]["outputs"] == made.steps[1]["inputs"] == ["toy/ (toy.noise)"]
+    assert made.trees["toy/ (toy.noise)"]["items"].keys() == {"item0", "item1", "item2"}
     assert made.parents == [set(), {0}]
     assert made.content["stages"]["toy.noise"]["options"]["n_items"] == 3
     assert made.content["libraries"]["python"]
@@ -140,9 +144,67 @@ def test_a_manifest_made_again_is_the_same(results):
     assert write_manifest(results).root == first.root
 
 
+def test_the_cut_into_jobs_is_not_in_the_root(results, tmp_path):
+    """One job of three items, three of one, two of two and one: the same root, another provenance.
+
+    The jobs are in the provenance, with the block that each made.
+    """
+    root = write_manifest(results).root
+    for size, n_jobs in ((1, 3), (2, 2)):
+        toy(tmp_path / f"{size}", block_size=size)
+        made = write_manifest(tmp_path / f"{size}/results")
+        assert made.root == root
+        jobs = json.loads((tmp_path / f"{size}/results" / PROVENANCE).read_text())["jobs"]
+        blocks = [job["grain"] for job in jobs if job["stage"] == "toy.noise"]
+        assert blocks == [{"block_size": size, "block": n} for n in range(n_jobs)]
+
+
+def test_items_are_kept_under_another_cut(tmp_path):
+    """And so are they known: the records of both cuts may lie there, which agree."""
+    toy(tmp_path)
+    items = tmp_path / "results/toy/items"
+    times = {path: path.stat().st_mtime_ns for path in items.iterdir()}
+    root = write_manifest(tmp_path / "results").root
+    toy(tmp_path, block_size=1)
+    assert {path: path.stat().st_mtime_ns for path in items.iterdir()} == times
+    words = [tmp_path / "results", "--products", tmp_path / "results/toy/total.json"]
+    assert skyproof("manifest", *words).returncode == 0
+    assert (tmp_path / "results/toy/block.json").is_file()
+    report = verify(tmp_path / "results", strict=True)
+    assert (report.code, report.manifest.root) == (IDENTICAL, root)
+
+
+def test_options_of_a_job_that_mean_something_make_steps_of_their_own(results):
+    """Two jobs of a stage, of which a rule set an option that is no grain."""
+    journal = results / "toy/.journal"
+    record = json.loads((results / "toy/block.json").read_text())
+    receipt = json.loads((journal / "block.json.receipt.json").read_text())
+    for name, options in (("north", {"region": "north"}), ("south", {"region": "south"})):
+        items = {f"{name}-0": {"info": {}, "files": []}}
+        (results / f"toy/{name}.json").write_text(json.dumps({**record, "items": items}))
+        made = content.fingerprint(results / f"toy/{name}.json")
+        outputs = [{"name": "record", "path": f"{name}.json", **made}]
+        mine = {**receipt, "job_options": options, "outputs": outputs}
+        (journal / f"{name}.json.receipt.json").write_text(json.dumps(mine))
+    made = write_manifest(results)
+    options = [step["options"] for step in made.steps if step["stage"] == "toy.noise"]
+    assert sorted(map(str, options)) == ["{'region': 'north'}", "{'region': 'south'}", "{}"]
+    assert made.trees["toy/ (toy.noise)"]["items"].keys() >= {"north-0", "south-0", "item0"}
+
+
+def test_two_jobs_of_one_item_are_no_run(results):
+    shutil.copy(results / "toy/block.json", results / "toy/again.json")
+    journal = results / "toy/.journal"
+    receipt = json.loads((journal / "block.json.receipt.json").read_text())
+    receipt["outputs"][0]["path"] = "again.json"
+    (journal / "again.json.receipt.json").write_text(json.dumps(receipt))
+    with pytest.raises(InputError, match="item0: was made by another job too"):
+        collect.collect(results, [], 1)
+
+
 def test_products_restrict_the_manifest_to_what_they_were_made_from(results):
     content, _ = collect.collect(results, [results / "toy/block.json"], 1)
-    assert [job["stage"] for job in content["jobs"]] == ["toy.noise"]
+    assert [step["stage"] for step in content["steps"]] == ["toy.noise"]
     assert "toy/total.json" not in [entry["path"] for entry in content["files"]]
 
 
@@ -207,7 +269,7 @@ def test_jobs_of_a_stage_must_agree(results):
     second = {**receipt, "outputs": [{**copy, "path": "second.npy"}], "code": "0" * 16}
     (journal / "second.npy.receipt.json").write_text(json.dumps(second))
     with pytest.raises(
-        InputError, match=r"toy/total\.json: was made by toy\.total with other code"
+        InputError, match=r"toy/second\.npy: was made by toy\.total with other code"
     ):
         collect.collect(results, [], 1)
 
@@ -221,7 +283,7 @@ def test_native_numerics_and_a_gpu_make_class_tolerance_downstream_only(results,
         "toy/copy.npy",
     }
     assert made.files["toy/copy.npy"]["rtol"] == 1e-5
-    assert "rtol" not in made.files["toy/block.json"]
+    assert "rtol" not in made.files["toy/items/item1.npy"]
     edit_json(
         results / "toy/.journal/block.json.receipt.json",
         lambda receipt: receipt.update({key: value}),
@@ -234,9 +296,9 @@ def test_inputs_from_outside_are_known_by_name_and_digest(results):
     outside = {"name": "note", "path": "../../../far/note.txt", "size": 4, "sha256": "0" * 64}
     folder = {"name": "images", "path": "../../images", "folder": True}
     edit_json(results / RECEIPT, lambda receipt: receipt["inputs"].extend([outside, folder]))
-    (job,) = [job for job in write_manifest(results).jobs if job["stage"] == "toy.total"]
-    assert job["inputs"] == ["toy/block.json"]
-    assert job["external"] == [
+    (step,) = [step for step in write_manifest(results).steps if step["stage"] == "toy.total"]
+    assert step["inputs"] == ["toy/ (toy.noise)"]
+    assert step["external"] == [
         {"folder": True, "name": "images", "path": "images"},
         {"name": "note", "path": "note.txt", "sha256": "0" * 64, "size": 4},
     ]

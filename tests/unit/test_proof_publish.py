@@ -103,7 +103,8 @@ def test_a_bag_holds_the_run_and_validates_by_bagit_and_by_us(results, tmp_path)
     assert verify(folder / "data").code == IDENTICAL
     assert manifest.read(folder / "data").root == root
     packed = {path for path in bag.payload_files() if "/toy/" in path}
-    assert packed == {f"data/{path}" for path in manifest.read(results).files}
+    records = {"data/toy/block.json"}
+    assert packed == {f"data/{path}" for path in manifest.read(results).files} | records
 
 
 def test_the_same_run_gives_the_same_bag_on_any_day(results, tmp_path):

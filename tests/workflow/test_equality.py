@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import random
 import shutil
@@ -17,6 +18,8 @@ import pytest
 import yaml
 
 from skyproof.proof import manifest
+from skyproof.proof.report import IDENTICAL
+from skyproof.proof.verify import verify
 from tests.conftest import ROOT, clean_environment
 from tests.processes import below, of_session, words_of
 from tests.workflow.conftest import TINY, snakemake
@@ -56,6 +59,18 @@ def test_ranks_that_take_their_items_in_reverse(tiny, checkout, tmp_path):
     assert result.returncode == 0, result.stdout + result.stderr
     sums = [(folder / "results" / manifest.SUMS).read_text() for folder in (tiny, tmp_path / "run")]
     assert sums[0] == sums[1]
+
+
+@pytest.mark.parametrize("block_size", [1, 3])
+def test_another_cut_into_jobs(tiny, tmp_path, block_size):
+    """The reference has two blocks of two bricks."""
+    config = copy.deepcopy(TINY)
+    config["obiwan"]["block_size"] = block_size
+    result = snakemake(tmp_path, "-c", "2", config=config)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert root_of(tmp_path) == root_of(tiny)
+    report = verify(tmp_path / "results", tiny / "results", strict=True)
+    assert report.code == IDENTICAL, "\n".join(report.lines())
 
 
 @pytest.fixture

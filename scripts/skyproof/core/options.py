@@ -39,7 +39,9 @@ def per_job(default: Any, meaning: str, *, unit: str = "", **bounds: Any) -> Any
 
 
 def _declare(default: Any, meaning: str, home: str, unit: str, bounds: dict[str, Any]) -> Any:
-    extra: dict[str, Any] = {"unit": unit, "home": home}
+    """`grain=True` marks an option that cuts work into jobs, and changes no byte of a product."""
+    grain = bool(bounds.pop("grain", False))
+    extra: dict[str, Any] = {"unit": unit, "home": home, "grain": grain}
     return pydantic.Field(
         default, description=meaning, json_schema_extra=extra, validate_default=True, **bounds
     )
@@ -55,6 +57,12 @@ def home_of(field: FieldInfo) -> str:
     """Return where an option is set: 'own' section, 'inherited' from above, or by the 'job'."""
     extra = field.json_schema_extra
     return str(extra.get("home", "own")) if isinstance(extra, dict) else "own"
+
+
+def is_grain(field: FieldInfo) -> bool:
+    """Say whether an option only cuts work into jobs: it is in no recipe and in no manifest."""
+    extra = field.json_schema_extra
+    return isinstance(extra, dict) and bool(extra.get("grain", False))
 
 
 class Section(BaseModel):
@@ -74,6 +82,12 @@ class StageOptions(Section):
         "portable: the same bytes on any x86-64 CPU with AVX2, one thread a rank; "
         "native: every instruction and thread of this machine",
     )
+
+    def deciding(self) -> dict[str, Any]:
+        """Return the options that decide the products, as plain values: all but the grain's."""
+        fields = type(self).model_fields
+        values = self.model_dump(mode="json")
+        return {name: value for name, value in values.items() if not is_grain(fields[name])}
 
 
 class SeededOptions(StageOptions):

@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING, Any
 
 from skyproof.core import content, files, products
 from skyproof.core.errors import is_machine_problem
-from skyproof.core.options import home_of
+from skyproof.core.options import home_of, is_grain
 from skyproof.core.records import JOURNAL_FOLDER
 
 if TYPE_CHECKING:
     from skyproof.core.stage import Call
 
-FORMAT = "skyproof-receipt-1"
+FORMAT = "skyproof-receipt-2"
 SUFFIX = ".receipt.json"
 
 # What a batch system or a container says of itself, and the command of the whole workflow.
@@ -78,8 +78,9 @@ def _receipt(
     folder: Path,
 ) -> dict[str, Any]:
     temporary = {final: path for path, final in made.items()}
-    options = call.options.model_dump(mode="json")
+    options = call.options.deciding()
     fields = type(call.options).model_fields
+    grain = {k: v for k, v in call.options.model_dump(mode="json").items() if is_grain(fields[k])}
     return {
         "format": FORMAT,
         "stage": call.stage,
@@ -99,7 +100,7 @@ def _receipt(
             for name, paths in call.outputs.items()
             for path in paths
         ],
-        "run": _run(call, started),
+        "run": {"grain": grain, **_run(call, started)},
     }
 
 

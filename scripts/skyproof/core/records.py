@@ -4,20 +4,22 @@ A block of work writes many files into a shared tree. Its declared output is one
 the record: for every item what it holds and size, SHA-256 and content digest of each of its files,
 which lie below the record's folder. A journal beside it remembers finished items, so that a block
 that was killed continues where it stopped: an item is kept only if it was made by the same recipe
-(stage, code, options, inputs) and its files still have their checksums.
+(stage, code, options, inputs) and its files still have their checksums. How the items are cut into
+blocks is bookkeeping: neither recipe nor journal know it, and a manifest holds the items of all
+blocks together (`proof/trees.py`).
 """
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
-from skyproof.core import content, files
+from skyproof.core import content, files, products
 from skyproof.core.errors import InputError
 
 FORMAT = "skyproof-record-1"
@@ -41,54 +43,46 @@ class ItemFiles:
         self.entries.append(entry)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Journal:
-    """The finished items of one block; each rank appends to a file of its own."""
+    """What a stage finished in a folder: a small file an item, whichever block and rank made it."""
 
-    record: Path
+    root: Path  # the folder of the records
+    stage: str
     recipe: str
-    rank: int = 0
-    finished: dict[str, dict[str, Any]] = field(default_factory=dict)
-    ever_made: dict[str, set[str]] = field(default_factory=dict)  # item -> paths, by any recipe
 
-    @property
-    def folder(self) -> Path:
-        return self.record.parent / JOURNAL_FOLDER
+    def path_of(self, item: str) -> Path:
+        return self.root / JOURNAL_FOLDER / self.stage / f"{quote(item, safe='')}.json"
 
-    def load(self) -> None:
-        """Read what earlier tries finished, by whatever number of ranks."""
-        for path in sorted(self.folder.glob(f"{self.record.stem}.*.jsonl")):
-            for line in path.read_text(encoding="utf-8").splitlines():
-                try:
-                    entry = json.loads(line)
-                except json.JSONDecodeError:
-                    continue  # the last line of a killed rank
-                paths = {made["path"] for made in entry["files"]}
-                self.ever_made.setdefault(entry["item"], set()).update(paths)
-                if entry["recipe"] == self.recipe:
-                    self.finished[entry["item"]] = entry
-
-    def intact(self, item: str) -> dict[str, Any] | None:
-        """Return the entry of a finished item whose files have their checksums, else None."""
-        entry = self.finished.get(item)
-        if entry is None:
+    def read(self, item: str) -> dict[str, Any] | None:
+        """Return the entry with which the item was last finished, by any recipe."""
+        try:
+            entry = json.loads(self.path_of(item).read_text(encoding="utf-8"))
+            return entry if {"recipe", "info", "files"} <= entry.keys() else None
+        except (OSError, ValueError, AttributeError):
             return None
-        for made in entry["files"]:
-            path = self.record.parent / made["path"]
-            if not path.is_file() or path.stat().st_size != made["size"]:
-                return None
-            if files.sha256_of(path) != made["sha256"]:
-                return None
-        return {"info": entry["info"], "files": entry["files"]}
+
+    def is_intact(self, entry: Mapping[str, Any]) -> bool:
+        """Say whether this recipe made an entry's files, and they still have their checksums."""
+        return entry["recipe"] == self.recipe and all(
+            (path := self.root / made["path"]).is_file()
+            and path.stat().st_size == made["size"]
+            and files.sha256_of(path) == made["sha256"]
+            for made in entry["files"]
+        )
 
     def add(self, item: str, entry: Mapping[str, Any]) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        line = json.dumps({"recipe": self.recipe, "item": item, **entry}, sort_keys=True)
-        path = self.folder / f"{self.record.stem}.{self.rank}.jsonl"
-        with open(path, "a", encoding="utf-8") as stream:
-            stream.write(line + "\n")
-            stream.flush()
-            os.fsync(stream.fileno())
+        """Remember a finished item. (`files.replacing` would list a folder of all items.)"""
+        path = self.path_of(item)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = files.temporary_name(path)
+        try:
+            text = json.dumps({"recipe": self.recipe, **entry}, sort_keys=True)
+            temporary.write_text(text + "\n", encoding="utf-8")
+            files.move_into_place(temporary, path)
+        finally:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
 
 
 def make_item(
@@ -97,19 +91,25 @@ def make_item(
     journal: Journal,
 ) -> dict[str, Any]:
     """Make one item, or return its entry where an earlier try finished it."""
-    kept = journal.intact(item)
-    if kept is not None:
-        return kept
-    made = ItemFiles(journal.record.parent)
+    before = journal.read(item)
+    if before is not None and journal.is_intact(before):
+        return {"info": before["info"], "files": before["files"]}
+    made = ItemFiles(journal.root)
     info = work(item, made)
     written = sorted(made.entries, key=lambda e: e["path"])
     entry: dict[str, Any] = {"info": dict(info or {}), "files": written}
     # Files of an earlier recipe that this one does not write (a realisation fewer, another layout)
     # would be taken for products by who looks into the tree.
-    for path in journal.ever_made.get(item, set()) - {file["path"] for file in written}:
-        (journal.record.parent / path).unlink(missing_ok=True)
+    paths = {file["path"] for file in before["files"]} if before else set()
+    for path in paths - {file["path"] for file in written}:
+        (journal.root / path).unlink(missing_ok=True)
     journal.add(item, entry)
     return entry
+
+
+def write_record(path: Path, stage: str, entries: Mapping[str, Any]) -> None:
+    """Write the record of a block of items that a stage made."""
+    products.write_json(path, {"format": FORMAT, "stage": stage, "items": dict(entries)})
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from skyproof.core import files, products, receipts, records, seeds
+from skyproof.core import files, receipts, records, seeds
 from skyproof.core.comm import Comm, SerialComm, connect, on_first_rank, share
 from skyproof.core.errors import (
     EnvironmentProblem,
@@ -78,9 +78,7 @@ class Context:
         it with its reason and without files.
         """
         final = self.final(record)
-        journal = records.Journal(final, self.recipe, self.comm.rank)
-        journal.load()
-        self.comm.barrier()  # no rank appends to the journal while another still reads it
+        journal = records.Journal(final.parent, self.stage, self.recipe)
         mine = share(sorted(items), self.comm)
         progress = self.progress(len(mine), f"{self.stage} {final.stem}")
         entries: dict[str, dict[str, Any]] = {}
@@ -94,28 +92,28 @@ class Context:
             progress.advance(note=item)
         progress.close()
         parts = self.comm.gather((entries, bad))
-        on_first_rank(self.comm, lambda: _write_record(record, final, parts or [], skip_bad))
+        on_first_rank(self.comm, lambda: self._write_record(record, parts or [], skip_bad))
 
-
-def _write_record(
-    record: Path,
-    final: Path,
-    parts: list[tuple[dict[str, Any], dict[str, str]]],
-    skip_bad: bool,
-) -> None:
-    entries = {name: entry for made, _ in parts for name, entry in made.items()}
-    bad = {name: reason for _, refused in parts for name, reason in refused.items()}
-    if bad and not skip_bad:
-        others = f"the other {len(entries)} are done and kept" if entries else "none is done"
-        names = ", ".join(sorted(bad)[:5]) + (", ..." if len(bad) > 5 else "")
-        raise InputError(
-            final.name, f"{len(bad)} items failed ({names}), {others}; first: {bad[min(bad)]}"
-        )
-    for name, reason in bad.items():
-        # A record must not hold the path of a machine.
-        reason = re.sub(r"(?<!\S)/(?:[^\s/]+/)*", "", reason.replace(f"{final.parent}/", ""))
-        entries[name] = {"info": {"bad": reason}, "files": []}
-    products.write_json(record, {"format": records.FORMAT, "items": entries})
+    def _write_record(
+        self,
+        record: Path,
+        parts: list[tuple[dict[str, Any], dict[str, str]]],
+        skip_bad: bool,
+    ) -> None:
+        final = self.final(record)
+        entries = {name: entry for made, _ in parts for name, entry in made.items()}
+        bad = {name: reason for _, refused in parts for name, reason in refused.items()}
+        if bad and not skip_bad:
+            others = f"the other {len(entries)} are done and kept" if entries else "none is done"
+            names = ", ".join(sorted(bad)[:5]) + (", ..." if len(bad) > 5 else "")
+            raise InputError(
+                final.name, f"{len(bad)} items failed ({names}), {others}; first: {bad[min(bad)]}"
+            )
+        for name, reason in bad.items():
+            # A record must not hold the path of a machine.
+            reason = re.sub(r"(?<!\S)/(?:[^\s/]+/)*", "", reason.replace(f"{final.parent}/", ""))
+            entries[name] = {"info": {"bad": reason}, "files": []}
+        records.write_record(record, self.stage, entries)
 
 
 @dataclass(frozen=True)
@@ -237,7 +235,7 @@ def recipe(call: Call, inputs: Mapping[str, Sequence[str]]) -> str:
     content = {
         "stage": call.stage,
         "code": call.code,
-        "options": call.options.model_dump(mode="json"),
+        "options": call.options.deciding(),
         "inputs": dict(inputs),
         "device": call.device,
         "threads": threads_of(call.options.numerics, call.threads),

@@ -26,7 +26,7 @@ def _bands() -> str:
 
 
 def _block_size() -> int:
-    return inherited(6, "bricks that one job makes", unit="bricks", ge=1)
+    return inherited(6, "bricks that one job makes", unit="bricks", ge=1, grain=True)
 
 
 def _patch_pixels() -> int:
@@ -36,7 +36,7 @@ def _patch_pixels() -> int:
 
 
 def _block() -> int:
-    return per_job(0, "which block of bricks this job makes", ge=0)
+    return per_job(0, "which block of bricks this job makes", ge=0, grain=True)
 
 
 class Simulate(SeededOptions):

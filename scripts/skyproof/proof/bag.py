@@ -28,6 +28,7 @@ def make_bag(folder: Path, to: Path) -> int:
         raise InputError(folder, f"does not verify: {report.lines()[0]}")
     paths = [
         *report.manifest.files,
+        *report.found.records,
         *(p for p, _ in tree.products(folder) if manifest.is_beside(p)),
     ]
     for path in paths:

@@ -8,8 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from skyproof.core import receipts
-from skyproof.proof import collect, tree
+from skyproof.proof import jobs, tree, trees
 from skyproof.proof.manifest import Manifest, is_beside
 
 
@@ -17,8 +16,9 @@ from skyproof.proof.manifest import Manifest, is_beside
 class Found:
     """What is wrong in a folder, and what merely lies there."""
 
-    altered: dict[str, str]  # path in the manifest -> what is wrong with the file
+    altered: dict[str, str]  # path in the manifest, tree or record -> what is wrong with it
     extra: dict[str, str]  # path not in the manifest -> what it is
+    records: list[str]  # bookkeeping of the run's jobs, which agrees with the manifest
     left_over: list[str]  # products of earlier configurations, unaltered
     unfinished: list[str]  # what a killed process left of its writing
     hashes: dict[str, str]  # path -> SHA-256 of what is there now
@@ -49,13 +49,18 @@ def check(folder: Path, manifest: Manifest, workers: int) -> Found:
             altered[path] = "has another SHA-256 than the manifest says"
     others = [p for p in present if p not in manifest.files and not is_beside(p)]
     unfinished = [path for path in others if tree.is_unfinished(path)]
+    records, wrong = trees.check(
+        folder, [p for p in others if present[p]], manifest.trees, manifest.files
+    )
+    others = [path for path in others if path not in records]
     left_over = _left_over(folder, [p for p in others if present[p]], workers)
+    altered |= {path: problem for path, problem in wrong.items() if path not in left_over}
     extra = {
         path: "is not in the manifest" if present[path] else "is a symbolic link or a special file"
         for path in others
-        if path not in left_over and path not in unfinished
+        if path not in left_over and path not in unfinished and path not in altered
     }
-    return Found(altered, extra, sorted(left_over), unfinished, found, n_bytes)
+    return Found(altered, extra, records, sorted(left_over), unfinished, found, n_bytes)
 
 
 def _other_case(other: str | None) -> str:
@@ -76,16 +81,13 @@ def _left_over(folder: Path, paths: Sequence[str], workers: int) -> set[str]:
 def _ever_made(folder: Path) -> dict[str, set[str]]:
     made: dict[str, set[str]] = {}
     with suppress(OSError):
-        for path in tree.journals(folder, receipts.SUFFIX):
+        for path in tree.receipts(folder):
             with suppress(Exception):  # a damaged receipt vouches for nothing
-                for output, entry in collect.read_receipt(folder, path).outputs.items():
+                for output, entry in jobs.read_receipt(folder, path).outputs.items():
                     made.setdefault(output, set()).add(entry["sha256"])
-        for path in tree.journals(folder, ".jsonl"):
-            home = Path(path).parent.parent
-            for line in (folder / path).read_text(encoding="utf-8").splitlines():
-                with suppress(ValueError, KeyError, TypeError):
-                    for entry in json.loads(line)["files"]:
-                        made.setdefault((home / entry["path"]).as_posix(), set()).add(
-                            entry["sha256"]
-                        )
+        for path in tree.journals(folder):
+            home = Path(path).parents[2]
+            with suppress(ValueError, KeyError, TypeError):
+                for entry in json.loads((folder / path).read_text(encoding="utf-8"))["files"]:
+                    made.setdefault((home / entry["path"]).as_posix(), set()).add(entry["sha256"])
     return made

@@ -72,7 +72,7 @@ def collected(parser: argparse.ArgumentParser, words: list[str]) -> int:
     given = parser.parse_args(words)
     content, provenance = collect.collect(given.folder, given.products, given.threads)
     written = manifest.write(given.folder, content, provenance)
-    print(f"{len(written.files)} files of {len(written.jobs)} jobs, root {written.root}")
+    print(f"{len(written.files)} files of {len(provenance['jobs'])} jobs, root {written.root}")
     return 0
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from skyproof.core.content import CHUNK_BYTES, Element, suffix_of
 from skyproof.proof.elements import elements
 from skyproof.proof.tally import Difference, Tally, Tolerance
 
-_CHECKSUM_LEAF = re.compile(r"\.files\[\d+\]\.(size|sha256|content)$")
+Source = Callable[[], Iterator[Element]]
 
 
 def compare(path: Path, reference: Path, tolerance: Tolerance | None) -> list[Difference]:
@@ -23,45 +22,44 @@ def compare(path: Path, reference: Path, tolerance: Tolerance | None) -> list[Di
     unknown format, and those that their library cannot read, are compared byte by byte.
     """
     try:
-        return list(_by_element(path, reference, tolerance))
+        return list(
+            compare_elements(lambda: elements(path), lambda: elements(reference), tolerance)
+        )
     except Exception as error:
         found = _by_byte(path, reference)
         found.element = f"bytes (not readable as {suffix_of(path) or 'data'}: {error})"
         return [found] if found.count or found.problem else []
 
 
-def _by_element(path: Path, reference: Path, tolerance: Tolerance | None) -> Iterator[Difference]:
-    mine = {e.name: e for e in elements(path)}
-    theirs = {e.name: e for e in elements(reference)}
+def compare_elements(
+    left: Source, right: Source, tolerance: Tolerance | None
+) -> Iterator[Difference]:
+    """Yield the differences of elements from the reference's; both are read several times."""
+    mine = {e.name: e for e in left()}
+    theirs = {e.name: e for e in right()}
     for name in mine:
-        if name not in theirs and _counts(name, tolerance):
+        if name not in theirs:
             yield Difference(name, "is not in the reference", close=False)
     for name in theirs:
-        if name not in mine and _counts(name, tolerance):
+        if name not in mine:
             yield Difference(name, "is missing", close=False)
     common = mine.keys() & theirs.keys()
-    for left, right in _paired(path, reference, common):
-        if _counts(left.name, tolerance):
-            yield from _values(left, right, tolerance)
+    for a, b in _paired(left, right, common):
+        yield from _values(a, b, tolerance)
 
 
-def _counts(name: str, tolerance: Tolerance | None) -> bool:
-    """Say whether an element is judged; within a tolerance, the checksums in a record are not."""
-    return tolerance is None or _CHECKSUM_LEAF.search(name) is None
-
-
-def _paired(path: Path, reference: Path, names: set[str]) -> Iterator[tuple[Element, Element]]:
-    """Yield the elements of both files, name by name, while their files are open."""
-    others = (e for e in elements(reference) if e.name in names)
-    for left in elements(path):
-        if left.name not in names:
+def _paired(left: Source, right: Source, names: set[str]) -> Iterator[tuple[Element, Element]]:
+    """Yield the elements of both sides, name by name, while their files are open."""
+    others = (e for e in right() if e.name in names)
+    for a in left():
+        if a.name not in names:
             continue
-        right = next(others, None)
-        if right is None or right.name != left.name:  # another order of columns or cards
-            again = elements(reference)
-            yield left, next(e for e in again if e.name == left.name)
+        b = next(others, None)
+        if b is None or b.name != a.name:  # another order of columns or cards
+            again = right()
+            yield a, next(e for e in again if e.name == a.name)
         else:
-            yield left, right
+            yield a, b
 
 
 def _values(left: Element, right: Element, tolerance: Tolerance | None) -> Iterator[Difference]:

@@ -50,14 +50,15 @@ def make_crate(folder: Path, license: str, author: str | None) -> Path:
     crate.metadata.extra_terms.update(_MORE_TERMS)
     crate.name = "Results of skyproof"
     crate.description = (
-        f"{len(run.files)} products of {len(run.jobs)} jobs; root digest sha256:{run.root}"
+        f"{len(run.files)} products of {len(provenance['jobs'])} jobs; "
+        f"root digest sha256:{run.root}"
     )
     crate.datePublished = manifest.date_of_run(folder)
     builder = _Builder(crate, run, provenance, author)
     crate.license = builder.entity(license, "CreativeWork", name=license)
     builder.profiles()
     builder.workflow(copies)
-    builder.jobs()
+    builder.actions()
     crate.metadata.write(folder)
     return folder / CRATE
 
@@ -82,9 +83,12 @@ class _Builder:
     ) -> None:
         self.crate, self.run, self.provenance = crate, run, provenance
         self.version = provenance.get("git") or "unknown"
-        self.stages = list(dict.fromkeys(job["stage"] for job in run.jobs))
+        self.jobs = provenance["jobs"]
+        self.stages = list(dict.fromkeys(step["stage"] for step in run.steps))
         self.author = self._author(author)
         self._files: dict[str, Any] = {}
+        written = {path: digest for job in self.jobs for path, digest in job["outputs"].items()}
+        self._records = {path: d for path, d in written.items() if path not in run.files}
 
     def entity(self, identifier: str, kind: str | list[str], **properties: Any) -> Any:
         """Add a contextual entity, without the properties that are None or empty."""
@@ -173,22 +177,21 @@ class _Builder:
             input=parameters,
         )
 
-    def jobs(self) -> None:
+    def actions(self) -> None:
         """Describe every job, and the run that they make up."""
         values = {stage: self._values(stage) for stage in self.stages}
         actions, controls = [], []
-        for number, (job, ran) in enumerate(
-            zip(self.run.jobs, self.provenance["jobs"], strict=True)
-        ):
+        for number, job in enumerate(self.jobs):
             stage = job["stage"]
             external = [self._external(given) for given in job["external"]]
-            own = [self._value(stage, k, v, number) for k, v in sorted(job["options"].items())]
+            set_for_it = {**job["options"], **job["grain"]}
+            own = [self._value(stage, k, v, number) for k, v in sorted(set_for_it.items())]
             action = self._action(
                 f"#job/{number}",
                 self.tools[stage],
-                ran,
-                name=f"{stage}: {job['outputs'][0]}",
-                description=ran["command"],
+                job,
+                name=f"{stage}: {min(job['outputs'])}",
+                description=job["command"],
                 object=[self.file(path) for path in job["inputs"]] + external + values[stage] + own,
                 result=[self.file(path) for path in job["outputs"]],
             )
@@ -207,12 +210,12 @@ class _Builder:
     def _whole_run(
         self, actions: list[Any], controls: list[Any], values: dict[str, list[Any]]
     ) -> None:
-        read = {path for job in self.run.jobs for path in job["inputs"]}
-        final = [p for job in self.run.jobs for p in job["outputs"] if p not in read]
-        outside = {e.id: e for job in self.run.jobs for e in map(self._external, job["external"])}
+        read = {path for job in self.jobs for path in job["inputs"]}
+        final = [p for job in self.jobs for p in job["outputs"] if p not in read]
+        outside = {e.id: e for job in self.jobs for e in map(self._external, job["external"])}
         times = {
-            "started": min(job["started"] for job in self.provenance["jobs"]),
-            "ended": max(job["ended"] for job in self.provenance["jobs"]),
+            "started": min(job["started"] for job in self.jobs),
+            "ended": max(job["ended"] for job in self.jobs),
         }
         described = [self.file(name) for name in (manifest.MANIFEST, manifest.SUMS)]
         run = self._action(
@@ -252,6 +255,8 @@ class _Builder:
         if path not in self._files:
             entry = self.run.files.get(path, {})
             known = {"contentSize": str(entry["size"]), "sha256": entry["sha256"]} if entry else {}
+            if path in self._records:
+                known = {"sha256": self._records[path]}
             properties = {"name": path, **known}
             self._files[path] = self.crate.add_file(dest_path=quote(path), properties=properties)
         return self._files[path]

@@ -78,8 +78,13 @@ def _of_csv(path: Path) -> Iterator[Element]:
 
 
 def _of_json(path: Path) -> Iterator[Element]:
-    for name, value in _leaves("", json.loads(path.read_text(encoding="utf-8"))):
-        yield make_value(name, value)
+    return leaves(json.loads(path.read_text(encoding="utf-8")))
+
+
+def leaves(value: Any) -> Iterator[Element]:
+    """Yield the leaves of plain nested values, each under its path."""
+    for name, leaf in _leaves("", value):
+        yield make_value(name, leaf)
 
 
 def _leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:

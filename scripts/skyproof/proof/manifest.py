@@ -1,8 +1,9 @@
 """The manifest: which files a run consists of, their checksums, and what decided them.
 
 `manifest-sha256.txt` is what `sha256sum -c` reads. `manifest.json` holds that file's digest, the
-code, options, locks and libraries of the run, its jobs in graph order, and a record a file. The
-digest of manifest.json is the *root*: publish or sign it, and every byte of the run is fixed.
+code, options, locks and libraries of the run, its steps in graph order (a step is all jobs that
+differ only in the block of work that they did), its trees, and an entry a file. The digest of
+manifest.json is the *root*: publish or sign it, and every byte of the run is fixed.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
+from posixpath import dirname
 from typing import Any
 
 from skyproof.core import files, products
@@ -21,7 +23,7 @@ from skyproof.core.content import suffix_of
 from skyproof.core.errors import SkyproofError
 from skyproof.proof.tally import Tolerance
 
-FORMAT = "skyproof-manifest-1"
+FORMAT = "skyproof-manifest-2"
 MANIFEST = "manifest.json"
 SUMS = "manifest-sha256.txt"
 PROVENANCE = "provenance.json"
@@ -54,16 +56,14 @@ def allowance(path: str) -> dict[str, float]:
     return dict(FIGURES) if suffix_of(path) == ".png" else dict(FLOATS)
 
 
-def tolerance_of(entry: Mapping[str, Any]) -> Tolerance:
-    """Return the tolerance that a manifest states for a file."""
-    return Tolerance(
-        float(entry.get("rtol", 0)), float(entry.get("atol", 0)), float(entry.get("mean_pixel", 0))
-    )
+def tolerance_of(path: str) -> Tolerance:
+    """Return the tolerance of a product of class tolerance as one value."""
+    return Tolerance(**{"rtol": 0.0, "atol": 0.0, **allowance(path)})
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """A manifest as read. `files` are by path, `jobs` in graph order."""
+    """A manifest as read. `files` are by path, `trees` by name, `steps` in graph order."""
 
     content: dict[str, Any]
     root: str
@@ -73,14 +73,45 @@ class Manifest:
         return {entry["path"]: entry for entry in self.content["files"]}
 
     @property
-    def jobs(self) -> list[dict[str, Any]]:
-        return self.content["jobs"]
+    def steps(self) -> list[dict[str, Any]]:
+        return self.content["steps"]
+
+    @property
+    def trees(self) -> dict[str, dict[str, Any]]:
+        return self.content["trees"]
 
     @cached_property
     def parents(self) -> list[set[int]]:
-        """For each job, the jobs whose products it read."""
-        maker = {path: n for n, job in enumerate(self.jobs) for path in job["outputs"]}
-        return [{maker[p] for p in job["inputs"] if p in maker} for job in self.jobs]
+        """For each step, the steps whose products it read."""
+        makers: dict[str, set[int]] = {}
+        for number, step in enumerate(self.steps):
+            for path in step["outputs"]:
+                makers.setdefault(path, set()).add(number)
+        return [
+            {maker for path in step["inputs"] for maker in makers.get(path, ())} - {number}
+            for number, step in enumerate(self.steps)
+        ]
+
+    def step_of(self, path: str) -> int | None:
+        """Return the step that made a file, a tree, or (the last one of) a record's folder."""
+        if path in self.files:
+            return self.files[path]["step"]
+        names = {path, *(n for n, t in self.trees.items() if t["folder"] == dirname(path))}
+        return max((n for n, s in enumerate(self.steps) if names & set(s["outputs"])), default=None)
+
+    @cached_property
+    def tolerant_steps(self) -> set[int]:
+        """The steps whose products are of class tolerance.
+
+        Those are the steps with native numerics or a GPU, and all that follows from them.
+        """
+        found: set[int] = set()
+        for number, step in enumerate(self.steps):
+            stage = self.content["stages"][step["stage"]]
+            portable = stage["numerics"] == "portable" and stage["device"] == "cpu"
+            if not portable or self.parents[number] & found:
+                found.add(number)
+        return found
 
     def surroundings(self) -> dict[str, Any]:
         """Return what a claim of equal bytes depends on, besides code, options and inputs."""
@@ -113,12 +144,14 @@ def _check_form(content: dict[str, Any]) -> None:
     str(content["manifest_sha256"]), dict(content["libraries"])
     for stage in content["stages"].values():
         str(stage["code"]), str(stage["numerics"]), str(stage["device"]), dict(stage["options"])
-    for job in content["jobs"]:
-        content["stages"][job["stage"]], list(job["inputs"]), list(job["outputs"])
+    for step in content["steps"]:
+        content["stages"][step["stage"]], list(step["inputs"]), list(step["outputs"])
+    for tree in content["trees"].values():
+        PurePosixPath(tree["folder"]), content["stages"][tree["stage"]], dict(tree["items"])
     for entry in content["files"]:
         PurePosixPath(entry["path"]), str(entry["sha256"]), int(entry["size"])
-        if content["jobs"][entry["job"]]["stage"] != entry["stage"]:
-            raise ValueError(f"{entry['path']} is not of its job's stage")
+        if content["steps"][entry["step"]]["stage"] != entry["stage"]:
+            raise ValueError(f"{entry['path']} is not of its step's stage")
         if entry["class"] not in ("bytes", "tolerance"):
             raise ValueError(f"{entry['path']} is of class {entry['class']}")
 
@@ -156,21 +189,6 @@ def date_of_run(folder: Path) -> str:
     return max(job["ended"] for job in read_provenance(folder)["jobs"])[:10]
 
 
-def tolerant_jobs(content: Mapping[str, Any]) -> set[int]:
-    """Return the jobs whose products are of class tolerance.
-
-    Those are the jobs with native numerics or a GPU, and all that follows from them.
-    """
-    manifest = Manifest(dict(content), "")
-    found: set[int] = set()
-    for number, job in enumerate(manifest.jobs):
-        stage = content["stages"][job["stage"]]
-        portable = stage["numerics"] == "portable" and stage["device"] == "cpu"
-        if not portable or manifest.parents[number] & found:
-            found.add(number)
-    return found
-
-
 def inconsistencies(manifest: Manifest, folder: Path) -> list[str]:
     """Return what in the manifest contradicts itself, its folder, or the rules of its making."""
     problems = [*_sums_problems(manifest, folder)]
@@ -183,10 +201,9 @@ def inconsistencies(manifest: Manifest, folder: Path) -> list[str]:
             problems.append(f"{path!r}: leads out of the folder")
         elif is_beside(path):
             problems.append(f"{path}: is part of the manifest itself")
-    tolerant = tolerant_jobs(manifest.content)
     for entry in manifest.content["files"]:
         stated = {k: v for k, v in entry.items() if k in ("rtol", "atol", "mean_pixel")}
-        due = allowance(entry["path"]) if entry["job"] in tolerant else {}
+        due = allowance(entry["path"]) if entry["step"] in manifest.tolerant_steps else {}
         if (entry["class"] == "tolerance") != bool(due) or stated != due:
             problems.append(
                 f"{entry['path']}: is stated as of class {entry['class']} {stated or ''}, which "

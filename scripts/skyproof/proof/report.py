@@ -104,8 +104,8 @@ class Report:
         return lines
 
     def _stage(self, path: str) -> str | None:
-        entry = self.manifest.files.get(path)
-        return entry["stage"] if entry else None
+        step = self.manifest.step_of(path)
+        return None if step is None else self.manifest.steps[step]["stage"]
 
     def _within(self) -> list[str]:
         lines = ["within tolerance:"]
@@ -148,37 +148,36 @@ def sort_out(
         (outcome for outcome in outcomes if outcome.code in (MISMATCH, CANNOT)),
         key=lambda outcome: _place(outcome.path, manifest, reference),
     )
-    by_job: dict[int, list[Outcome]] = {}
+    by_step: dict[int, list[Outcome]] = {}
     for outcome in bad:
-        by_job.setdefault(_place(outcome.path, manifest, reference)[0], []).append(outcome)
+        by_step.setdefault(_place(outcome.path, manifest, reference)[0], []).append(outcome)
     if reference is None:
         return bad, {}
     causes: list[Outcome] = []
     downstream: dict[str, list[Outcome]] = {}
-    origin: dict[int, str] = {}  # job -> path of the cause from which its products follow
-    for job in range(len(manifest.jobs) + 1):
-        parents = manifest.parents[job] if job < len(manifest.jobs) else set()
+    origin: dict[int, str] = {}  # step -> path of the cause from which its products follow
+    for step in range(len(manifest.steps) + 1):
+        parents = manifest.parents[step] if step < len(manifest.steps) else set()
         before = min((p for p in parents if p in origin), default=None)
-        found = by_job.get(job, [])
+        found = by_step.get(step, [])
         if before is not None:
-            origin[job] = origin[before]
-            downstream.setdefault(origin[job], []).extend(found)
+            origin[step] = origin[before]
+            downstream.setdefault(origin[step], []).extend(found)
         elif found:
-            origin[job] = found[0].path
+            origin[step] = found[0].path
             causes += found
     return causes, downstream
 
 
 def _place(path: str, manifest: Manifest, reference: Manifest | None) -> tuple[int, bool, str]:
-    """Return a sort key: the job in graph order; a record after the files that it lists."""
-    entry = manifest.files.get(path)
-    if entry is not None:
-        job = entry["job"]
-        return job, path in manifest.jobs[job]["outputs"], path
-    # A file of the reference only: where this run has the like of its job, else at the end.
-    stage = reference.files[path]["stage"] if reference else ""
-    jobs = [number for number, job in enumerate(manifest.jobs) if job["stage"] == stage]
-    return (jobs[0] if jobs else len(manifest.jobs)), True, path
+    """Return a sort key: the step in graph order; files before the trees and records of a step."""
+    step = manifest.step_of(path)
+    if step is not None:
+        return step, path not in manifest.files, path
+    # A file of the reference only: where this run has the like of its step, else at the end.
+    stage = reference.files[path]["stage"] if reference and path in reference.files else ""
+    steps = [number for number, step in enumerate(manifest.steps) if step["stage"] == stage]
+    return (steps[0] if steps else len(manifest.steps)), True, path
 
 
 def notes_on(manifest: Manifest, reference: Manifest) -> list[str]:
@@ -211,4 +210,4 @@ def _flat(manifest: Manifest) -> dict[str, Any]:
 
 
 def _external(manifest: Manifest) -> list[Any]:
-    return [given for job in manifest.jobs for given in job["external"]]
+    return [given for step in manifest.steps for given in step["external"]]

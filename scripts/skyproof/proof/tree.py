@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 
 from skyproof.core.files import TEMPORARY_PREFIX, sha256_of
+from skyproof.core.receipts import SUFFIX
 from skyproof.core.records import JOURNAL_FOLDER
 
 # Class "log": checkpoints, TensorBoard, traces, journals hold times and hosts, and no manifest.
@@ -27,11 +28,17 @@ def products(folder: Path) -> Iterator[tuple[str, bool]]:
             yield path, entry.is_file(follow_symlinks=False)
 
 
-def journals(folder: Path, suffix: str) -> Iterator[str]:
-    """Yield the relative paths of the files with a suffix in the journals below a folder."""
+def receipts(folder: Path) -> Iterator[str]:
+    """Yield the relative paths of the receipts below a folder."""
     for path, _ in _walk(folder, ""):
-        parts = PurePosixPath(path).parts
-        if len(parts) > 1 and parts[-2] == JOURNAL_FOLDER and path.endswith(suffix):
+        if path.endswith(SUFFIX) and PurePosixPath(path).parts[-2:-1] == (JOURNAL_FOLDER,):
+            yield path
+
+
+def journals(folder: Path) -> Iterator[str]:
+    """Yield the relative paths of the journals of items below a folder."""
+    for path, _ in _walk(folder, ""):
+        if path.endswith(".json") and PurePosixPath(path).parts[-3:-2] == (JOURNAL_FOLDER,):
             yield path
 
 

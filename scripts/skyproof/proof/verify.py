@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,13 +9,12 @@ from typing import Any
 
 from skyproof.core.content import content_digest
 from skyproof.core.files import sha256_of
-from skyproof.proof import check, sign, tree
-from skyproof.proof.compare import compare
+from skyproof.proof import check, sign, tree, trees
+from skyproof.proof.compare import compare, compare_elements
 from skyproof.proof.manifest import (
     MANIFEST,
     CannotVerify,
     Manifest,
-    allowance,
     inconsistencies,
     read,
     tolerance_of,
@@ -59,6 +57,16 @@ class Reference:
         if not copy.is_file() or sha256_of(copy) != self.manifest.files[path]["sha256"]:
             raise CannotVerify(f"{copy}: the reference is itself not what its manifest says")
         return copy
+
+    def said(self, name: str) -> dict[str, Any] | None:
+        """Return what the reference's records say of the items of a tree (CannotVerify)."""
+        if self.folder is None:
+            return None
+        held = self.manifest.trees[name]
+        found = trees.said(self.folder, held, held["stage"])
+        if found.keys() != held["items"].keys():
+            raise CannotVerify(f"{self.folder}: the reference's records lack items of {name}")
+        return found
 
 
 def verify(
@@ -123,6 +131,10 @@ def _against(
             outcomes[path] = Outcome(path, "is in the reference only", MISMATCH)
         elif path not in found.altered and found.hashes[path] != theirs[path]["sha256"]:
             outcomes[path] = _judge(folder, path, manifest, reference)
+    for name in manifest.trees.keys() & reference.manifest.trees.keys():
+        other = manifest.trees[name]["items"] != reference.manifest.trees[name]["items"]
+        if other and name not in found.altered:
+            outcomes[name] = _judge_tree(folder, name, manifest, reference)
     return outcomes
 
 
@@ -146,17 +158,32 @@ def _judge(folder: Path, path: str, manifest: Manifest, reference: Reference) ->
     return Outcome(path, "differs within tolerance", WITHIN, tuple(details))
 
 
-def _tolerance(path: str, manifest: Manifest, reference: Reference) -> Tolerance | None:
-    """Return what applies to a file: a tolerance, or none where equal bytes were promised.
+def _judge_tree(folder: Path, name: str, manifest: Manifest, reference: Reference) -> Outcome:
+    """Judge what the records say of items; their files are judged one by one."""
+    mine, theirs = trees.said(folder, manifest.trees[name], manifest.trees[name]["stage"]), None
+    with suppress(CannotVerify):
+        theirs = reference.said(name)
+    tolerance = _tolerance(name, manifest, reference)
+    problem = "has records that say something else of its items"
+    if theirs is None:
+        return Outcome(name, problem, MISMATCH if tolerance is None else CANNOT)
+    details = tuple(
+        compare_elements(lambda: trees.elements(mine), lambda: trees.elements(theirs), tolerance)
+    )
+    close = tolerance is not None and all(difference.close for difference in details)
+    return Outcome(name, problem, WITHIN if close else MISMATCH, details)
 
-    They are promised only for equal numerics and library versions.
+
+def _tolerance(path: str, manifest: Manifest, reference: Reference) -> Tolerance | None:
+    """Return what applies to a file or tree: a tolerance, or none where bytes were promised.
+
+    Equal bytes are promised only for equal numerics and library versions.
     """
-    entries: list[Mapping[str, Any]] = [reference.manifest.files[path], manifest.files[path]]
-    for entry in entries:
-        if entry["class"] == "tolerance":
-            return tolerance_of(entry)
+    for side in (reference.manifest, manifest):
+        if side.step_of(path) in side.tolerant_steps:
+            return tolerance_of(path)
     if manifest.surroundings() != reference.manifest.surroundings():
-        return tolerance_of(allowance(path))
+        return tolerance_of(path)
     return None
 
 

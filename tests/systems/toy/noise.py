@@ -21,5 +21,7 @@ def run(inputs, outputs, options, context):
                 products.write_npy(path, numbers)
         return {"first": float(numbers[0])}
 
-    items = [f"item{number}" for number in range(options.n_items)]
+    first = options.block * options.block_size
+    numbers = range(first, min(first + options.block_size, options.n_items))
+    items = [f"item{number}" for number in numbers]
     context.each(items, make, outputs.record, skip_bad=options.skip_bad)

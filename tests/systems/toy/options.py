@@ -1,6 +1,6 @@
 """Options of the toy stages."""
 
-from skyproof.core.options import File, Section, SeededOptions, inherited, option
+from skyproof.core.options import File, Section, SeededOptions, inherited, option, per_job
 
 
 class Noise(SeededOptions):
@@ -13,6 +13,8 @@ class Noise(SeededOptions):
     flavour: str = inherited("plain", "a word")
     bad: list[str] = option([], "items that are bad input")
     skip_bad: bool = option(False, "list bad items and succeed")
+    block_size: int = option(10**6, "items that one job makes", ge=1, grain=True)
+    block: int = per_job(0, "which block of items this job makes", ge=0, grain=True)
 
 
 class Total(SeededOptions):

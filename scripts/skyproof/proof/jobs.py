@@ -1,0 +1,179 @@
+"""The jobs of a run as their receipts tell them, and the steps that they make up."""
+
+from __future__ import annotations
+
+import heapq
+import json
+import os
+import posixpath
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from skyproof.core import receipts
+from skyproof.core.errors import InputError
+from skyproof.proof import tree, trees
+
+AGAIN = "run it again (snakemake --forcerun), or restore the file"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A receipt whose paths count from the folder of results."""
+
+    key: str  # the first output
+    receipt: dict[str, Any]
+    inputs: dict[str, dict[str, Any]]
+    external: list[dict[str, Any]]
+    outputs: dict[str, dict[str, Any]]
+
+    @property
+    def stage(self) -> str:
+        return self.receipt["stage"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """The jobs behind the final products, and what the records among their outputs list."""
+
+    folder: Path
+    jobs: list[Job]
+
+    @cached_property
+    def trees(self) -> dict[str, str]:
+        """For each record, the name of its tree."""
+        return {
+            path: trees.name_of(posixpath.dirname(path), job.stage)
+            for job in self.jobs
+            for path in job.outputs
+            if path.endswith(".json") and trees.read(self.folder / path) is not None
+        }
+
+    def named(self, paths: Iterable[str]) -> list[str]:
+        """Return paths as a manifest names them: a tree in place of each of its records."""
+        return sorted({self.trees.get(path, path) for path in paths})
+
+    @cached_property
+    def steps(self) -> list[list[Job]]:
+        """The jobs step by step, each step after those whose products it read.
+
+        Jobs that only filled a tree, and differ in nothing but the block, are one step.
+        """
+        steps: dict[str, list[Job]] = {}
+        for job in sorted(self.jobs, key=lambda job: job.key):
+            steps.setdefault(self._step_key(job), []).append(job)
+        makers: dict[str, set[str]] = {}
+        for key, jobs in steps.items():
+            for name in self.named(path for job in jobs for path in job.outputs):
+                makers.setdefault(name, set()).add(key)
+        parents = {
+            key: {
+                maker
+                for name in self.named(path for job in jobs for path in job.inputs)
+                for maker in makers.get(name, ())
+            }
+            - {key}
+            for key, jobs in steps.items()
+        }
+        return [steps[key] for key in _topological(parents)]
+
+    def _step_key(self, job: Job) -> str:
+        if not job.outputs.keys() <= self.trees.keys():
+            return job.key
+        return json.dumps([self.named(job.outputs), job.receipt["job_options"]], sort_keys=True)
+
+
+def find(folder: Path, wanted: Iterable[Path]) -> Run:
+    """Return the run behind the final products `wanted`; without any, all jobs.
+
+    Raises InputError for a folder without receipts, and a product whose job left none.
+    """
+    makers = _jobs_by_output(folder)
+    if not makers:
+        raise InputError(folder, "holds no receipt of a job", expected="results of skyproof stages")
+    names = [_below(folder, path) for path in wanted] or sorted(makers)
+    return Run(folder, _jobs_behind(folder, makers, names))
+
+
+def _jobs_by_output(folder: Path) -> dict[str, Job]:
+    """Map each output to the job that made it last."""
+    found: dict[str, Job] = {}
+    for path in tree.receipts(folder):
+        job = read_receipt(folder, path)
+        for output in job.outputs:
+            other = found.get(output)
+            if other is None or other.receipt["run"]["ended"] < job.receipt["run"]["ended"]:
+                found[output] = job
+    return found
+
+
+def read_receipt(folder: Path, path: str) -> Job:
+    """Read a receipt; its paths count from the folder of its first output."""
+    home = posixpath.dirname(posixpath.dirname(path))
+    try:
+        receipt = json.loads((folder / path).read_text(encoding="utf-8"))
+        if receipt["format"] != receipts.FORMAT:
+            raise ValueError(receipt["format"])
+        inputs, external = {}, []
+        for given in receipt["inputs"]:
+            place = posixpath.normpath(posixpath.join(home, given["path"]))
+            if place.startswith("../") or given.get("folder"):
+                external.append({**given, "path": posixpath.basename(place)})
+            else:
+                inputs[place] = given
+        outputs = {
+            posixpath.normpath(posixpath.join(home, made["path"])): made
+            for made in receipt["outputs"]
+        }
+        return Job(next(iter(outputs)), receipt, inputs, external, outputs)
+    except (ValueError, KeyError, TypeError, StopIteration):
+        raise InputError(folder / path, "is not a whole receipt of a job") from None
+
+
+def _below(folder: Path, path: Path) -> str:
+    relative = Path(os.path.relpath(path.absolute(), folder.absolute())).as_posix()
+    if relative.startswith("../"):
+        raise InputError(path, f"is not below {folder}")
+    return relative
+
+
+def _jobs_behind(folder: Path, makers: Mapping[str, Job], names: Iterable[str]) -> list[Job]:
+    """Return the jobs from which the named products follow (InputError where one is unknown)."""
+    jobs: dict[str, Job] = {}
+    waiting = list(names)
+    while waiting:
+        name = waiting.pop()
+        if name not in makers:
+            raise InputError(
+                folder / name, "has no receipt of the job that made it", expected=AGAIN
+            )
+        job = makers[name]
+        if job.key not in jobs:
+            jobs[job.key] = job
+            waiting += [path for path in job.inputs if path in makers]
+    return list(jobs.values())
+
+
+def _topological(parents: Mapping[str, set[str]]) -> Iterator[str]:
+    """Yield the keys in graph order; of those that are ready, the first by name."""
+    children: dict[str, list[str]] = {}
+    missing = {key: len(before) for key, before in parents.items()}
+    for key, before in parents.items():
+        for parent in before:
+            children.setdefault(parent, []).append(key)
+    ready = [key for key, count in missing.items() if not count]
+    heapq.heapify(ready)
+    done = 0
+    while ready:
+        key = heapq.heappop(ready)
+        yield key
+        done += 1
+        for child in children.get(key, []):
+            missing[child] -= 1
+            if not missing[child]:
+                heapq.heappush(ready, child)
+    if done < len(parents):
+        stuck = min(key for key, count in missing.items() if count)
+        raise InputError(stuck, "was made from itself, say the receipts")
