@@ -21,12 +21,18 @@ REFRESH = "SKYPROOF_REFRESH_GOLDEN"  # set by `make golden`
 
 
 def essence(folder: Path) -> dict[str, Any]:
-    """Return the checksums of a run's products and what they depend on besides our code."""
-    content = manifest.read(folder / "results").content
-    return {
-        "libraries": content["libraries"],
-        "products": {entry["path"]: entry["sha256"] for entry in content["files"]},
+    """Return the checksums of a run's products and what they depend on besides our code.
+
+    What records say of each item of a tree (counts, footprints) is a product like a file.
+    """
+    made = manifest.read(folder / "results")
+    files = {path: entry["sha256"] for path, entry in made.files.items()}
+    facts = {
+        f"{name} {item}": digest
+        for name, tree in made.trees.items()
+        for item, digest in tree["items"].items()
     }
+    return {"libraries": made.content["libraries"], "products": files | facts}
 
 
 def difference(found: dict[str, Any], golden: dict[str, Any]) -> str:
