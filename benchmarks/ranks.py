@@ -23,7 +23,7 @@ from skyproof.core.seeds import stream
 
 BATCH, MICRO_BATCH = 16, 8
 N_SHARDS, ROWS = 4, 160
-REPEATS = 3  # in turns, as the machine may be shared
+REPEATS = 5  # in turns, as the machine may be shared
 
 
 def run() -> dict[str, Any]:
