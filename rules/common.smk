@@ -43,7 +43,8 @@ def braces(pattern, names):
     A line that spells out thousands of files is longer than the kernel takes. (A function, as
     Snakemake would take the braces for a wildcard.)
     """
-    return lambda wildcards: pattern.format(block=f"{{{names[0]}..{names[-1]}}}")
+    word = f"{{{names[0]}..{names[-1]}}}"
+    return lambda wildcards: pattern.format(**{**dict(wildcards.items()), "block": word})
 
 
 def doubling(amount):

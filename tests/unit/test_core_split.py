@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from skyproof.core import split
@@ -52,3 +53,14 @@ def test_a_group_in_both_parts_is_refused() -> None:
     with pytest.raises(InputError, match=r"^here: brick b is in .*, and 1 more") as caught:
         split.refuse_leaks(["a", "b", "c"], ["c", "b"], file="here", what="brick")
     assert caught.value.exit_code == 3
+
+
+def test_dealt_hands_are_equal_to_about_one_group_whatever_the_order():
+    names = [f"group {i}" for i in range(60)]
+    load = 1 + np.random.default_rng(1).random(60)
+    hands = split.deal(names, load, 5, "test")
+    held = np.bincount(hands, load)
+    assert np.ptp(held) <= load.max()
+    backwards = split.deal(names[::-1], load[::-1], 5, "test")[::-1]
+    np.testing.assert_array_equal(backwards, hands)
+    assert (split.deal(names, load, 5, "another key") != hands).any()

@@ -15,7 +15,10 @@ from skyproof.workflow.code import reachable
 from tests.conftest import ROOT, clean_environment
 
 ALL = [f"{system}.{name}" for system in systems() for name in stages(system)]
-TRAINS = {"obiwan.train", "obiwan.infer"}
+TRAINS = {
+    *("obiwan.train", "obiwan.infer"),
+    *("sysnet.tune", "sysnet.train", "sysnet.infer", "sysnet.export"),
+}
 
 
 @pytest.mark.parametrize("stage", sorted(set(ALL) - TRAINS))
@@ -32,6 +35,9 @@ def test_stages_without_a_network_do_not_load_torch(stage):
         "workflow.code",
         "__main__",
         "obiwan.options",
+        "obiwan.plan",
+        "sysnet.options",
+        "sysnet.plan",
     ],
 )
 def test_the_frame_loads_nothing_heavy(module):

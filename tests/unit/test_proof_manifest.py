@@ -274,8 +274,13 @@ def test_jobs_of_a_stage_must_agree(results):
         collect.collect(results, [], 1)
 
 
-@pytest.mark.parametrize(("key", "value"), [("numerics", "native"), ("device", "cuda")])
-def test_native_numerics_and_a_gpu_make_class_tolerance_downstream_only(results, key, value):
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("numerics", "native"), ("device", "cuda"), ("notes", {"compiled": True})],
+)
+def test_native_numerics_a_gpu_or_a_compiler_make_class_tolerance_downstream_only(
+    results, key, value
+):
     change_receipt(key, value)(results)
     made = write_manifest(results)
     assert {path for path, e in made.files.items() if e["class"] == "tolerance"} == {
@@ -288,7 +293,7 @@ def test_native_numerics_and_a_gpu_make_class_tolerance_downstream_only(results,
         results / "toy/.journal/block.json.receipt.json",
         lambda receipt: receipt.update({key: value}),
     )
-    change_receipt(key, {"numerics": "portable", "device": "cpu"}[key])(results)
+    change_receipt(key, {"numerics": "portable", "device": "cpu", "notes": {}}[key])(results)
     assert {e["class"] for e in write_manifest(results).files.values()} == {"tolerance"}
 
 

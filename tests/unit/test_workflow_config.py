@@ -45,6 +45,31 @@ BAD = [
     ),
     ({"obiwan": {"split": {"bands": "g"}}}, "it is set once, as obiwan.bands"),
     ({"obiwan": {"cutouts": {"block": 1}}}, "the rule sets it for each job"),
+    (
+        {"sysnet": {"regions": {"a b": {}}}},
+        "sysnet.regions: 'a b' is no name of a region; expected letters, digits, '_' and '-'",
+    ),
+    ({"sysnet": {"regions": {"../x": {}}}}, "'../x' is no name of a region"),
+    ({"sysnet": {"regions": {"": {}}}}, "'' is no name of a region"),
+    ({"sysnet": {"regions": {"evaluate": {}}}}, "and none of evaluate"),
+    (
+        {"sysnet": {"regions": {"North": {}, "north": {}}}},
+        "names of regions must differ in more than capitals",
+    ),
+    (
+        {"sysnet": {"regions": {"ngc": {"source": "sky"}}}},
+        "sysnet.regions.ngc.source: input should be 'mock', 'maps' or 'table', got 'sky'",
+    ),
+    (
+        {"sysnet": {"regions": {"ngc": {"source": "table"}}}},
+        "sysnet.regions.ngc: table: is needed with source: table",
+    ),
+    (
+        {"sysnet": {"regions": {"ngc": {"source": "maps", "counts": "c.fits"}}}},
+        "sysnet.regions.ngc: templates: is needed with source: maps",
+    ),
+    ({"sysnet": {"regions": {"ngc": {"tables": []}}}}, "did you mean table?"),
+    ({"sysnet": {"mock": {"contamination": "none"}}}, "the rule sets it for each job"),
     ({"systems": ["obiwann"]}, "unknown system obiwann; did you mean obiwan?"),
     ({"numerics": "fast"}, "'portable' or 'native'"),
 ]

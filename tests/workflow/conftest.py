@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from skyproof.core.options import systems
 from tests.conftest import ROOT, launch
 
 # The whole chain in half a minute on two cores.
@@ -38,6 +39,21 @@ TINY = {
     }
 }
 
+# Two skies of some thousand pixels, ten networks each in groups of four.
+TINY_SYSNET = {
+    "sysnet": {
+        "regions": {"north": {"contamination": "linear"}, "south": {"contamination": "none"}},
+        "batch": 128,
+        "structure": [3, 8],
+        "group_size": 4,
+        "mock": {"nside": 16},
+        "split": {"nside_group": 4},
+        "train": {"n_chains": 2, "n_epochs": 3, "checkpoint_every": 1},
+        "baselines": {"n_trees": 5},
+        "evaluate": {"n_mocks": 20},
+    }
+}
+
 
 def snakemake(
     folder: Path,
@@ -47,9 +63,16 @@ def snakemake(
     timeout: float = 900,
     **environment: str,
 ) -> subprocess.CompletedProcess[str]:
-    """Run `snakemake WORDS` of a checkout in `folder` with a configuration of its own."""
+    """Run `snakemake WORDS` of a checkout in `folder` with a configuration of its own.
+
+    The systems that run are those that the configuration has a section of, unless it says so.
+    """
+    config = TINY if config is None else config
+    sections = [name for name in config if name in systems()]
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "mine.yaml").write_text(yaml.safe_dump(TINY if config is None else config))
+    (folder / "mine.yaml").write_text(
+        yaml.safe_dump(({"systems": sections} if sections else {}) | config, sort_keys=False)
+    )
     command = [sys.executable, "-m", "snakemake", "-s", checkout / "Snakefile"]
     command += ["--directory", folder, "--configfile", folder / "mine.yaml", *words]
     return launch(command, cwd=folder, timeout=timeout, **environment)
@@ -60,7 +83,7 @@ def planned(result: subprocess.CompletedProcess[str]) -> dict[str, int]:
     assert result.returncode == 0, result.stdout + result.stderr
     table = re.findall(r"^(\w+) +(\d+)$", result.stdout + result.stderr, flags=re.MULTILINE)
     # Targets, and what follows from any change of a product.
-    targets = ("total", "all", "obiwan", "toy", "manifest")
+    targets = ("total", "all", "obiwan", "sysnet", "sysnet_export", "toy", "manifest")
     return {rule: int(count) for rule, count in table if rule not in targets}
 
 
@@ -69,6 +92,15 @@ def tiny(tmp_path_factory) -> Path:
     """The folder of a finished tiny run, on one core; tests must not change it."""
     folder = tmp_path_factory.mktemp("tiny")
     result = snakemake(folder, "-c", "1")
+    assert result.returncode == 0, result.stdout + result.stderr
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_sysnet(tmp_path_factory) -> Path:
+    """The folder of a finished tiny run of SYSNet, on one core; tests must not change it."""
+    folder = tmp_path_factory.mktemp("tiny-sysnet")
+    result = snakemake(folder, "-c", "1", config=TINY_SYSNET)
     assert result.returncode == 0, result.stdout + result.stderr
     return folder
 

@@ -19,7 +19,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from skyproof.core import files
+from skyproof.core import files, pickles
 
 CHUNK_BYTES = 1 << 22
 CHUNK_ROWS = 1 << 16
@@ -197,8 +197,32 @@ def _fits_table(name: str, hdu: Any) -> Element:
 
 def _of_npz(path: Path) -> Iterator[Element]:
     with zipfile.ZipFile(path) as archive:
-        for name in sorted(archive.namelist()):
-            yield read_npy(name.removesuffix(".npy"), partial(archive.open, name))
+        for member in sorted(archive.namelist()):
+            name = member.removesuffix(".npy")
+            with archive.open(member) as stream:
+                wraps = _npy_header(stream)[2].hasobject
+            if wraps:
+                with archive.open(member) as stream:
+                    yield from _leaves(name, pickles.read_stream(stream, path, name))
+            else:
+                yield read_npy(name, partial(archive.open, member))
+
+
+def _leaves(name: str, value: Any) -> Iterator[Element]:
+    """Yield the arrays and values in nested containers; a list of numbers is one array."""
+    objects = isinstance(value, np.ndarray) and value.dtype.hasobject
+    if isinstance(value, dict):
+        for key in value:
+            yield from _leaves(f"{name}.{key}", value[key])
+    elif (isinstance(value, (list, tuple)) or objects) and not _numbers(value):
+        for number, item in enumerate(value):
+            yield from _leaves(f"{name}[{number}]", item)
+    else:
+        yield make_value(name, value)
+
+
+def _numbers(values: Any) -> bool:
+    return len(values) > 0 and all(isinstance(v, (int, float, np.number)) for v in values)
 
 
 def read_npy(name: str, opened: Callable[[], IO[bytes]]) -> Element:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, get_args, get_origin
 
 import pydantic
 from pydantic import BaseModel, ConfigDict
@@ -128,13 +128,26 @@ def _describe(model: type[BaseModel], problem: Any) -> str:
 
 
 def _owner(model: type[BaseModel], path: list[Any]) -> type[BaseModel] | None:
-    for part in path:
+    parts = iter(path)
+    for part in parts:
         field = model.model_fields.get(str(part))
         annotation = field.annotation if field else None
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+        inner = sections_by_name(annotation)
+        if inner is not None:
+            model = inner
+            next(parts, None)  # the user's own name of the section
+        elif isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            model = annotation
+        else:
             return None
-        model = annotation
     return model
+
+
+def sections_by_name(annotation: Any) -> type[BaseModel] | None:
+    """Return the model of the values of a `dict[str, Section]`, sections that a user names."""
+    arguments = get_args(annotation) if get_origin(annotation) is dict else ()
+    last = arguments[-1] if arguments else None
+    return last if isinstance(last, type) and issubclass(last, BaseModel) else None
 
 
 def to_words(options: StageOptions) -> list[str]:
@@ -143,11 +156,12 @@ def to_words(options: StageOptions) -> list[str]:
     for name, value in options.model_dump(mode="json").items():
         if value is None or home_of(type(options).model_fields[name]) == "job":
             continue
-        words += [f"--{name.replace('_', '-')}", _word(value)]
+        words += [f"--{name.replace('_', '-')}", as_word(value)]
     return words
 
 
-def _word(value: Any) -> str:
+def as_word(value: Any) -> str:
+    """Return a plain value as one word of a command line: text as it is, all else as JSON."""
     if isinstance(value, str):
         return value
     return json.dumps(value, separators=(",", ":"))

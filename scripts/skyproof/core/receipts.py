@@ -47,9 +47,12 @@ def write(
     made: Mapping[Path, Path],
     identities: Mapping[str, Sequence[str]],
     started: datetime,
+    notes: Mapping[str, Any],
     log: logging.Logger,
 ) -> None:
     """Write the receipt of a job; `made` maps the temporary outputs to their final names.
+
+    `notes` is what the stage says of how it computed.
 
     A refused write (full disk, no right) raises OSError, as for any output. Nothing else here may
     make a stage fail: without its receipt, a product is refused by the manifest instead.
@@ -57,6 +60,7 @@ def write(
     try:
         first = first_output(call)
         receipt = _receipt(call, made, identities, started, first.parent)
+        receipt["notes"] = dict(notes)
         with files.replacing(path_of(first)) as temporary:
             products.write_json(temporary, receipt)
     except Exception as error:

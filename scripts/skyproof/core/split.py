@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 
+import numpy as np
+
 from skyproof.core.errors import InputError
 
 
@@ -23,6 +25,22 @@ def test_groups(names: Iterable[str], fraction: float, seed: int) -> set[str]:
     if len(ordered) > 1:
         count = min(max(count, 1), len(ordered) - 1)
     return set(ordered[:count])
+
+
+def deal(
+    names: Sequence[object] | np.ndarray, load: np.ndarray, n_hands: int, key: str
+) -> np.ndarray:
+    """Return the hand [n] of each group: in order of hash, to the hand that has the least so far.
+
+    `load` is what a group weighs; hands differ by about one group's. Another `key` deals anew.
+    """
+    order = sorted(range(len(names)), key=lambda i: hash_rank(f"{key}|{names[i]}", 0))
+    hand = np.empty(len(names), np.int64)
+    held = np.zeros(n_hands)
+    for i in order:
+        hand[i] = np.argmin(held)
+        held[hand[i]] += load[i]
+    return hand
 
 
 def refuse_leaks(train: Sequence[str], test: Sequence[str], *, file: object, what: str) -> None:

@@ -51,6 +51,7 @@ class Context:
     recipe: str = ""
     log: logging.Logger = field(default_factory=lambda: logging.getLogger("skyproof"))
     finals: dict[Path, Path] = field(default_factory=dict)
+    notes: dict[str, Any] = field(default_factory=dict)
 
     def stream(self, *names: object) -> np.random.Generator:
         """Return the random stream of (seed, stage, names...): the same on any rank."""
@@ -61,6 +62,10 @@ class Context:
     def progress(self, total: int, label: str) -> Progress:
         """Return a progress bar (or log lines); silent on all ranks but the first."""
         return Progress(total, label, self.log, quiet=self.comm.rank != 0)
+
+    def note(self, name: str, value: Any) -> None:
+        """State (on rank 0) what the machine decided about the numbers; the manifest shows it."""
+        self.notes[name] = value
 
     def final(self, output: Path) -> Path:
         """Return the final name of a declared output, whose temporary name the stage was given."""
@@ -134,9 +139,12 @@ class Call:
 
 def execute(call: Call) -> int:
     """Run one call on this rank and return its exit code; errors are one line on stderr."""
+    # Libraries speak up when something is wrong (healpy tells of every transform otherwise).
     logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr
-    )
+        level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S",
+        stream=sys.stderr,
+    )  # fmt: skip
+    logging.getLogger("skyproof").setLevel(logging.INFO)
     try:
         comm = connect(call.ranks)
     except SkyproofError as error:
@@ -181,7 +189,8 @@ def _run(call: Call, comm: Comm) -> None:
         )
         comm.barrier()
         on_first_rank(comm, lambda: _check_outputs(call, finals))
-        on_first_rank(comm, lambda: receipts.write(call, finals, inputs, started, context.log))
+        notes, log = context.notes, context.log
+        on_first_rank(comm, lambda: receipts.write(call, finals, inputs, started, notes, log))
         on_first_rank(comm, lambda: _commit(finals))
     finally:
         if comm.rank == 0:

@@ -149,6 +149,15 @@ def _libraries(all_jobs: Sequence[Job]) -> dict[str, str]:
     return {name: ", ".join(sorted(found)) for name, found in versions.items()}
 
 
+def _notes(step: Sequence[Job]) -> dict[str, Any]:
+    """Return what the jobs of a step say of how they computed; "mixed" where they disagree."""
+    notes: dict[str, Any] = {}
+    for job in step:
+        for name, value in job.receipt.get("notes", {}).items():
+            notes[name] = value if notes.get(name, value) == value else "mixed"
+    return notes
+
+
 def _step(run: Run, step: Sequence[Job]) -> dict[str, Any]:
     external = {json.dumps(given, sort_keys=True): given for job in step for given in job.external}
     return {
@@ -157,6 +166,7 @@ def _step(run: Run, step: Sequence[Job]) -> dict[str, Any]:
         "inputs": run.named(path for job in step for path in job.inputs),
         "external": sorted(external.values(), key=lambda given: (given["name"], given["path"])),
         "outputs": run.named(path for job in step for path in job.outputs),
+        **({"notes": notes} if (notes := _notes(step)) else {}),
     }
 
 

@@ -103,12 +103,14 @@ class Manifest:
     def tolerant_steps(self) -> set[int]:
         """The steps whose products are of class tolerance.
 
-        Those are the steps with native numerics or a GPU, and all that follows from them.
+        Those are the steps with native numerics, a GPU, or computing that was compiled by the
+        compiler that was there, and all that follows from them.
         """
         found: set[int] = set()
         for number, step in enumerate(self.steps):
             stage = self.content["stages"][step["stage"]]
             portable = stage["numerics"] == "portable" and stage["device"] == "cpu"
+            portable = portable and not step.get("notes", {}).get("compiled")
             if not portable or self.parents[number] & found:
                 found.add(number)
         return found

@@ -25,10 +25,13 @@ from skyproof.core.options import (
     home_of,
     option,
     options_model,
+    sections_by_name,
     systems,
     unit_of,
     validate,
 )
+
+_ANY_NAME = "<name>"  # stands for the name that a user gives to a section
 
 
 @cache
@@ -123,6 +126,11 @@ def _walk(cls: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any, Fi
         yield path, field.get_default(call_default_factory=True), field
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             yield from _walk(field.annotation, path + ".")
+        inner = sections_by_name(field.annotation)
+        if inner is not None:
+            named = f"{path}.{_ANY_NAME}"
+            yield named, inner.model_construct(), pydantic.fields.FieldInfo()
+            yield from _walk(inner, named + ".")
 
 
 def _bounds(field: FieldInfo) -> str:
@@ -166,6 +174,9 @@ def as_yaml() -> str:
     for path, default, field in _visible():
         depth = path.count(".")
         indent, name = "  " * depth, path.split(".")[-1]
+        if _ANY_NAME in path:
+            lines.append(_as_comment(path, default, field))
+            continue
         if isinstance(default, BaseModel):
             lines += [
                 "",
@@ -177,6 +188,16 @@ def as_yaml() -> str:
             continue
         lines.append(f"{indent}{name}: {_yaml_value(field, default)}  # {_explained(field)}")
     return "\n".join(lines) + "\n"
+
+
+def _as_comment(path: str, default: Any, field: FieldInfo) -> str:
+    """Return what a named section may hold, as a comment: the file itself names none."""
+    outside, _, inside = path.partition(_ANY_NAME)
+    indent = "  " * outside.count(".")
+    if not inside:
+        return f"{indent}# {_ANY_NAME}:"
+    value = _yaml_value(field, default)
+    return f"{indent}#   {inside.lstrip('.')}: {value}  # {_explained(field)}"
 
 
 def _yaml_value(field: FieldInfo, value: Any) -> str:

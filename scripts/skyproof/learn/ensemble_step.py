@@ -1,0 +1,65 @@
+"""The step of an ensemble, compiled where that was asked for and a C++ compiler is at hand."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import cache, partial
+from typing import TYPE_CHECKING
+
+import torch
+
+from skyproof.learn.ensemble_network import (
+    Batch,
+    Gradient,
+    RowLoss,
+    Slope,
+    by_autograd,
+    gradient,
+)
+from skyproof.learn.ensemble_products import Multiply, multiply_on
+from skyproof.learn.ensemble_shape import Pack, Shape
+
+if TYPE_CHECKING:
+    from skyproof.learn.ensemble_members import Settings
+
+Step = Callable[[Pack, Batch], Gradient]
+
+
+def maker(settings: Settings, device: torch.device, log: logging.Logger) -> Step:
+    """Return the function that finds a step's gradient, compiled if `settings.compile`."""
+    if settings.compile and not can_compile():
+        log.warning("no C++ compiler was found: the training step is not compiled")
+    compiled = settings.compile and can_compile()
+    shape, loss, slope, mean = settings.shape, settings.loss, settings.slope, settings.mean
+    multiply = multiply_on(device, compiled=compiled)
+    if compiled:
+        return _compiled(shape, loss, slope, mean, multiply)
+    return partial(gradient, shape, slope or by_autograd(loss), mean, multiply)
+
+
+@cache
+def _compiled(
+    shape: Shape, loss: RowLoss, slope: Slope | None, mean: bool, multiply: Multiply
+) -> Step:
+    """Compile a step, once for all groups of the same networks.
+
+    A compiled step has other bits (operations are fused, by the compiler that is there). Compiling
+    takes about half a minute the first time; torch keeps the result in TORCHINDUCTOR_CACHE_DIR, or
+    else in torchinductor_<user> below the folder for temporary files, for the next process.
+    """
+    step = partial(gradient, shape, slope or by_autograd(loss), mean, multiply)
+    return torch.compile(step, dynamic=False)
+
+
+@cache
+def can_compile() -> bool:
+    """Say whether torch finds a C++ compiler, which it needs on a CPU."""
+    from torch._inductor.cpp_builder import get_cpp_compiler
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    try:
+        get_cpp_compiler()
+    except (InvalidCxxCompiler, OSError):
+        return False
+    return True

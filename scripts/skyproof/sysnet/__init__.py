@@ -1,0 +1,1 @@
+"""SYSNet: imaging systematics by ensembles of small networks on HEALPix tables."""

@@ -1,0 +1,204 @@
+"""Stage sysnet.baselines: what simpler models make of the same rows, folds and features.
+
+Each model is fitted on the training part of a fold and predicts its test part, exactly as the
+networks are. `predictions.fits` (HDU 1, rows as the table):
+
+- hpix, fold: the fold that tests the row; -1 where none does (n_folds 1), predictions are NaN there
+- constant: sum y / sum w, the Poisson maximum likelihood; constant_original: mean y (A3)
+- linear, quadratic: least squares of the density in the features, and in their products
+- forest: random forest
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from skyproof.core import products
+from skyproof.core.errors import InputError
+from skyproof.sysnet.folds import TEST, TRAINING, Folds, read_folds
+from skyproof.sysnet.selection import read_kept
+from skyproof.sysnet.table import Table, read_table
+
+if TYPE_CHECKING:
+    from skyproof.core.progress import Progress
+    from skyproof.core.stage import Context
+    from skyproof.sysnet.options import Baselines
+
+MODELS = ("constant", "constant_original", "linear", "quadratic", "forest")
+
+# A density is positive, a polynomial beyond its training rows need not be: predictions are held
+# within these multiples of the constant, far outside the clipping of the selection function.
+_LEAST, _GREATEST = 0.1, 10.0
+
+# Directions in feature space narrower than this (relative to the widest) carry no information
+# beyond rounding: the fit leaves them alone. Nearly collinear dust maps lie far above it.
+_NARROWEST = 1e-9
+
+Predictor = Callable[[np.ndarray], np.ndarray]
+
+
+def run(
+    inputs: SimpleNamespace, outputs: SimpleNamespace, options: Baselines, context: Context
+) -> None:
+    """Fit every model on every fold and write the out-of-fold predictions."""
+    if context.comm.rank:
+        return
+    table = read_table(inputs.table)
+    folds = read_folds(inputs.folds)
+    same_rows(inputs.folds, folds, table)
+    keep = read_kept(inputs.selection, folds.n_folds, len(table.names))
+
+    def forest(fold: int, part: Rows) -> Predictor:
+        return fit_forest(
+            part, trees=options.n_trees, min_leaf=options.min_leaf, threads=context.threads,
+            state=int(context.stream("forest", fold).integers(2**31)),
+        )  # fmt: skip
+
+    fits = {**POLYNOMIALS, "forest": forest}
+    predictions = out_of_fold(table, folds, keep, fits, context.progress(folds.n_folds, "folds"))
+    columns = {"hpix": table.hpix, "fold": folds.tested_by().astype("i2"), **predictions}
+    products.write_fits_table(outputs.predictions, columns, extname="BASELINES")
+
+
+def same_rows(path: Path, folds: Folds, table: Table) -> None:
+    """Refuse (InputError) folds of another table."""
+    if not np.array_equal(folds.hpix, table.hpix):
+        raise InputError(path, "has other pixels than the table", field="hpix")
+
+
+class Rows:
+    """Rows that a model is fitted on: features [n, F], fracgood [n], label [n].
+
+    Or labels [n, k] of k skies at once, for the polynomials: their fits share one factorisation.
+    """
+
+    def __init__(self, features: np.ndarray, label: np.ndarray, fracgood: np.ndarray) -> None:
+        self.features, self.label, self.fracgood = features, label, fracgood
+
+    @property
+    def density(self) -> np.ndarray:
+        """Label by fracgood: what the models predict; its variance goes as 1 / fracgood."""
+        return (self.label.T / self.fracgood).T
+
+    @property
+    def constant(self) -> np.ndarray:
+        """Mean density, sum y / sum w; of each sky."""
+        return self.label.sum(axis=0) / self.fracgood.sum()
+
+
+Fit = Callable[[int, Rows], Predictor]
+
+
+def out_of_fold(
+    table: Table,
+    folds: Folds,
+    keep: np.ndarray,
+    fits: Mapping[str, Fit],
+    progress: Progress | None = None,
+) -> dict[str, np.ndarray]:
+    """Return each model's prediction of the density [n] (or [n, k]), by the fold that tests a row.
+
+    `keep` [folds, F] says which columns are in use; `fits` maps a name to fit(fold, rows), which
+    returns a predictor.
+    """
+    predictions = {name: np.full(table.label.shape, np.nan) for name in fits}
+    for fold in range(folds.n_folds):
+        train, test = folds.rows(fold, TRAINING), folds.rows(fold, TEST)
+        features = table.features[:, keep[fold]]
+        part = Rows(features[train], table.label[train], table.fracgood[train])
+        for name, fit in fits.items():
+            density = fit(fold, part)(features[test])
+            bounds = _LEAST * part.constant, _GREATEST * part.constant
+            predictions[name][test] = np.clip(density, *bounds)
+        if progress is not None:
+            progress.advance()
+    return predictions
+
+
+def fit_constant(_: int, part: Rows) -> Predictor:
+    """Return the weighted maximum likelihood, sum y / sum w (A3, c_mle)."""
+    return lambda features: np.broadcast_to(part.constant, (len(features), *part.label.shape[1:]))
+
+
+def fit_constant_original(_: int, part: Rows) -> Predictor:
+    """Return the mean label, as the original's baseline (A3, c_orig); biased where w < 1."""
+    mean = part.label.mean(axis=0)
+    return lambda features: np.broadcast_to(mean, (len(features), *part.label.shape[1:]))
+
+
+def fit_linear(_: int, part: Rows) -> Predictor:
+    """Fit the density as a linear function of the features."""
+    return _fit_polynomial(part, _linear_terms)
+
+
+def fit_quadratic(_: int, part: Rows) -> Predictor:
+    """Fit the density as a quadratic function of the features, products included."""
+    return _fit_polynomial(part, _quadratic_terms)
+
+
+POLYNOMIALS: dict[str, Fit] = {
+    "constant": fit_constant,
+    "constant_original": fit_constant_original,
+    "linear": fit_linear,
+    "quadratic": fit_quadratic,
+}
+
+
+def _fit_polynomial(part: Rows, terms: Callable[[np.ndarray], np.ndarray]) -> Predictor:
+    """Minimise sum w (f - y/w)^2, the Poisson weighting of A2; terms are scaled to unit spread."""
+    raw = _Scaling.of(part.features)
+    scaled = _Scaling.of(terms(raw(part.features)))
+    root = np.sqrt(part.fracgood)
+    density, constant = part.density, part.constant
+    design = root[:, None] * _with_bias(scaled(terms(raw(part.features))))
+    solution = np.linalg.lstsq(design, (root * (density - constant).T).T, rcond=_NARROWEST)[0]
+    return lambda features: constant + _with_bias(scaled(terms(raw(features)))) @ solution
+
+
+class _Scaling:
+    """Shift and scale of columns to mean 0 and spread 1; a column without spread becomes 0."""
+
+    def __init__(self, mean: np.ndarray, spread: np.ndarray) -> None:
+        self.mean, self.spread = mean, spread
+
+    @classmethod
+    def of(cls, columns: np.ndarray) -> _Scaling:
+        spread = columns.std(axis=0)
+        return cls(columns.mean(axis=0), np.where(spread > 0, spread, np.inf))
+
+    def __call__(self, columns: np.ndarray) -> np.ndarray:
+        return (columns - self.mean) / self.spread
+
+
+def _linear_terms(features: np.ndarray) -> np.ndarray:
+    return features
+
+
+def _quadratic_terms(features: np.ndarray) -> np.ndarray:
+    first, second = np.triu_indices(features.shape[1])
+    return np.concatenate([features, features[:, first] * features[:, second]], axis=1)
+
+
+def _with_bias(terms: np.ndarray) -> np.ndarray:
+    return np.concatenate([np.ones((len(terms), 1)), terms], axis=1)
+
+
+def fit_forest(part: Rows, *, trees: int, min_leaf: int, threads: int, state: int) -> Predictor:
+    """Grow a random forest on the density, weighted by fracgood (regressis: 200 trees, leaf 20).
+
+    Each split looks at a third of the features, Breiman's choice for regression.
+    """
+    from sklearn.ensemble import RandomForestRegressor
+
+    forest = RandomForestRegressor(
+        n_estimators=trees, min_samples_leaf=min_leaf, max_features=1 / 3, n_jobs=threads,
+        random_state=state,
+    )  # fmt: skip
+    forest.fit(part.features, part.density, sample_weight=part.fracgood)
+    forest.n_jobs = 1  # several threads add up the trees in the order in which they end
+    return forest.predict

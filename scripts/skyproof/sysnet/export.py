@@ -1,0 +1,86 @@
+"""Stage sysnet.export: the networks in the original's files, for programs that read those.
+
+`model_<fold>_<seed>/` holds best.pth.tar, snapshot_<epoch>.pth.tar where snapshots were kept, and
+the figure loss_model_<fold>_<seed>.png; `models.tar.gz` holds all checkpoints in one file.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import tarfile
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+from matplotlib.figure import Figure
+
+from skyproof.core import products
+from skyproof.core.records import ItemFiles
+from skyproof.learn.plots import BLUE, ORANGE, style
+from skyproof.sysnet.checkpoints import BEST, best_checkpoint, folder_of, snapshot_checkpoint
+from skyproof.sysnet.members import Member, find_members, read_member
+
+if TYPE_CHECKING:
+    from skyproof.core.stage import Context
+    from skyproof.sysnet.options import Export
+
+ARCHIVE = "models.tar.gz"
+
+
+def run(
+    inputs: SimpleNamespace, outputs: SimpleNamespace, options: Export, context: Context
+) -> None:
+    """Write every member's folder, and the archive if it is wanted."""
+    places = {folder_of(place.fold, place.seed): place for place in find_members(inputs.members)}
+
+    def make(item: str, files: ItemFiles) -> dict[str, int]:
+        if item == ARCHIVE:
+            with files.write(ARCHIVE) as path:
+                path.write_bytes(archive(read_member(place.path) for place in places.values()))
+            return {"members": len(places)}
+        member = read_member(places[item].path)
+        for name, content in checkpoints(member):
+            with files.write(name) as path:
+                path.write_bytes(content)
+        with files.write(f"{item}/loss_{item}.png") as path, style():
+            products.write_figure(path, loss_figure(member))
+        return {"fold": member.fold, "chain": member.chain, "seed": member.seed}
+
+    items = [*places, ARCHIVE] if options.do_tar else list(places)
+    context.each(items, make, outputs.export)
+
+
+def checkpoints(member: Member) -> Iterator[tuple[str, bytes]]:
+    """Yield name, below the record's folder, and content of a member's checkpoints."""
+    folder = folder_of(member.fold, member.seed)
+    yield f"{folder}/{BEST}", best_checkpoint(member)
+    for epoch in member.snapshots:
+        yield f"{folder}/snapshot_{epoch}.pth.tar", snapshot_checkpoint(member, epoch)
+
+
+def archive(members: Iterator[Member]) -> bytes:
+    """Return a .tar.gz of all checkpoints, the same bytes on any day, by anyone."""
+    packed = io.BytesIO()
+    with (
+        gzip.GzipFile(filename="", fileobj=packed, mode="wb", mtime=0) as stream,
+        tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as tar,
+    ):
+        for member in members:
+            for name, content in checkpoints(member):
+                entry = tarfile.TarInfo(name)  # time 0, no owner
+                entry.size = len(content)
+                tar.addfile(entry, io.BytesIO(content))
+    return packed.getvalue()
+
+
+def loss_figure(member: Member) -> Figure:
+    """Draw the losses by epoch; a ring marks the weights that were kept."""
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot(member.train, color=BLUE, label="training")
+    axes.plot(member.valid, color=ORANGE, linestyle="--", label="validation")
+    axes.plot(member.best_epoch, member.best_loss, "o", color=ORANGE, fillstyle="none")
+    axes.set(xlabel="epoch", ylabel=member.loss.upper(), title=f"fold {member.fold}")
+    axes.legend()
+    return figure

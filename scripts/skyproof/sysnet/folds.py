@@ -1,0 +1,131 @@
+"""Folds: which rows a network is fitted on, stopped on, and tested on; and the check for leaks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from skyproof.core import products
+from skyproof.core.errors import InputError
+from skyproof.sysnet.table import check_columns
+
+TRAINING, VALIDATION, TEST = 0, 1, 2
+PART_NAMES = ("training", "validation", "test")
+SCHEMES = ("spatial", "rows85")
+
+
+@dataclass(frozen=True)
+class Folds:
+    """The part of every row in every fold. Rows are those of the table, in its order.
+
+    `group` is the superpixel (NESTED index at `nside_group`) that holds the row's pixel. `place`
+    orders the rows within their part, where that is not the order of the table.
+    """
+
+    hpix: np.ndarray  # int64 [n]
+    group: np.ndarray  # int64 [n]
+    part: np.ndarray  # uint8 [n, n_folds]: TRAINING, VALIDATION or TEST
+    scheme: str = "spatial"
+    nside_group: int = 8
+    place: np.ndarray | None = None  # int64 [n, n_folds]
+
+    @property
+    def n_folds(self) -> int:
+        return int(self.part.shape[1])
+
+    def rows(self, fold: int, part: int) -> np.ndarray:
+        """Return the rows of a part, int64: in the table's order, or in the original's."""
+        rows = np.flatnonzero(self.part[:, fold] == part)
+        if self.place is None:
+            return rows
+        return rows[np.argsort(self.place[rows, fold], kind="stable")]
+
+    def tested_by(self) -> np.ndarray:
+        """Return the fold that tests each row, int64 [n]; -1 where none does (a single fold)."""
+        tests = self.part == TEST
+        return np.where(tests.any(axis=1), tests.argmax(axis=1), -1)
+
+
+def read_folds(path: str | Path) -> Folds:
+    """Read folds, and refuse those that leak (InputError)."""
+    import fitsio
+
+    try:
+        with fitsio.FITS(str(path)) as file:
+            data, header = file[1].read(), file[1].read_header()
+    except (OSError, ValueError, IndexError) as error:
+        reason = (str(error).splitlines() or ["empty"])[0]
+        raise InputError(
+            path, f"cannot be read ({reason})", expected="FITS with a table in HDU 1"
+        ) from None
+    check_columns(path, data.dtype.names or (), ("hpix", "group", "part"))
+    n = len(data)
+    folds = Folds(
+        hpix=data["hpix"].astype("i8"),
+        group=data["group"].astype("i8"),
+        part=data["part"].astype("u1").reshape(n, -1),
+        scheme=str(header.get("SCHEME", "")).strip(),
+        nside_group=int(header.get("NSIDEGRP", 0)),
+        place=data["place"].astype("i8").reshape(n, -1) if "place" in data.dtype.names else None,
+    )
+    check_folds(path, folds)
+    return folds
+
+
+def write_folds(path: str | Path, folds: Folds) -> None:
+    """Write folds that have been checked; equal folds give equal bytes."""
+    columns = {
+        "hpix": folds.hpix.astype("i8"),
+        "group": folds.group.astype("i8"),
+        "part": folds.part.astype("u1"),
+    }
+    if folds.place is not None:
+        columns["place"] = folds.place.astype("i8")
+    header = {"SCHEME": folds.scheme, "NFOLDS": folds.n_folds, "NSIDEGRP": folds.nside_group}
+    products.write_fits_table(path, columns, extname="FOLDS", header=header)
+
+
+def check_folds(path: str | Path, folds: Folds) -> None:
+    """Refuse (InputError) folds with a leak, an empty part, or tests that do not tile the rows.
+
+    Every training calls it (through `read_folds`). In the spatial scheme a superpixel that stands
+    in two parts of a fold is a leak: its pixels share large-scale structure. The original's
+    random rows (`rows85`) leak by construction and are for comparison only.
+    """
+    if folds.scheme not in SCHEMES:
+        raise InputError(path, f"is {folds.scheme!r}", field="SCHEME", expected="spatial, rows85")
+    if folds.part.size == 0 or folds.part.max() > TEST:
+        raise InputError(path, "has unknown parts", field="part", expected="0, 1 or 2")
+    if len(np.unique(folds.hpix)) < len(folds.hpix):
+        raise InputError(path, "holds a pixel twice", field="hpix")
+    for fold in range(folds.n_folds):
+        for part, name in enumerate(PART_NAMES):
+            if not (folds.part[:, fold] == part).any():
+                raise InputError(path, f"the {name} part of fold {fold} is empty", field="part")
+    tested = (folds.part == TEST).sum(axis=1)
+    if folds.n_folds > 1 and (tested != 1).any():
+        row = int(np.argmax(tested != 1))
+        raise InputError(
+            path, f"is tested by {tested[row]} folds", record=row, field="part",
+            expected="every row tested once",
+        )  # fmt: skip
+    if folds.scheme == "spatial":
+        _refuse_straddling(path, folds)
+
+
+def _refuse_straddling(path: str | Path, folds: Folds) -> None:
+    groups, member = np.unique(folds.group, return_inverse=True)
+    for fold in range(folds.n_folds):
+        present = np.zeros((len(groups), len(PART_NAMES)), bool)
+        present[member, folds.part[:, fold]] = True
+        straddling = np.flatnonzero(present.sum(axis=1) > 1)
+        if len(straddling):
+            names = [name for name, here in zip(PART_NAMES, present[straddling[0]], strict=True)
+                     if here]  # fmt: skip
+            more = f", and {len(straddling) - 1} more" if len(straddling) > 1 else ""
+            raise InputError(
+                path, f"superpixel {groups[straddling[0]]} is in the {' and '.join(names)} parts "
+                f"of fold {fold}{more}", field="part", expected="every group in one part only",
+            )  # fmt: skip

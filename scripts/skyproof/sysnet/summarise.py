@@ -1,0 +1,81 @@
+"""Stage sysnet.summarise: one verdict and one table over all regions."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from skyproof.core import products
+from skyproof.core.errors import InputError
+from skyproof.sysnet.verdict import ranked
+
+if TYPE_CHECKING:
+    from skyproof.core.stage import Context
+    from skyproof.sysnet.options import Summarise
+
+_NAMES = {
+    "clean": "no template shows",
+    "corrected": "templates show, and no more after the weights",
+    "left": "templates show after the weights",
+}
+
+
+def run(
+    inputs: SimpleNamespace, outputs: SimpleNamespace, options: Summarise, context: Context
+) -> None:
+    """Write the page and the figures of all regions."""
+    if context.comm.rank:
+        return
+    regions: dict[str, dict[str, Any]] = {}
+    for path in inputs.metrics:
+        metrics = read_metrics(path)
+        if metrics["region"] in regions:
+            raise InputError(path, f"is of region {metrics['region']!r}, as another file is")
+        regions[metrics["region"]] = metrics
+    products.write_json(outputs.metrics, {"regions": regions})
+    Path(outputs.verdict).write_text(page(regions), encoding="utf-8")
+
+
+def read_metrics(path: Path) -> dict[str, Any]:
+    """Return metrics.json of a region."""
+    try:
+        metrics = json.loads(Path(path).read_text())
+        metrics["region"], metrics["verdict"], metrics["nulltest"]["after"]["p_value"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(path, f"cannot be read ({error!r})", expected="metrics.json") from None
+    return dict(metrics)
+
+
+def page(regions: dict[str, dict[str, Any]]) -> str:
+    """Return verdict.md: a sentence over all regions, and a row for each."""
+    parts = [f"{name}: {_NAMES[metrics['verdict']]}" for name, metrics in regions.items()]
+    lines = [
+        "# Imaging systematics in the galaxy density",
+        "",
+        f"**{'; '.join(parts)}.**",
+        "",
+        "| region | pixels | null test p before | after | gain over a constant | over linear | "
+        "over quadratic | weights of the mix |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, metrics in regions.items():
+        test, gains = metrics["nulltest"], metrics["gains"]
+        shares = ", ".join(f"{k} {v:.2f}" for k, v in metrics["stack"]["mean_weights"].items())
+        cells = [
+            f"[{name}](../{name}/evaluate/verdict.md)",
+            f"{metrics['n_pixels']}",
+            ranked(test, "before"),
+            ranked(test, "after"),
+            *(_gain(gains[model]["pnll"]) for model in ("constant", "linear", "quadratic")),
+            shares,
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    lines += ["", *(f"- {name}: {metrics['statement']}." for name, metrics in regions.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _gain(found: dict[str, float | None]) -> str:
+    error = found["error"]
+    return f"{found['value']:.5f}" + (f" ± {error:.5f}" if error is not None else "")

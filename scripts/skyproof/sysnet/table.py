@@ -1,0 +1,211 @@
+"""The SYSNet table: what is known of each HEALPix pixel of a region, and the checks of it.
+
+A FITS binary table (HDU 1), as the original's (label, hpix, features, fracgood), with what that
+one leaves open in the header: resolution, pixel ordering, frame, and the names of the features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from skyproof.core import products
+from skyproof.core.errors import InputError
+
+FRAMES = {"C": "celestial", "G": "Galactic", "E": "ecliptic"}
+LABELS = ("counts", "density")
+
+_COLUMNS = ("label", "hpix", "features", "fracgood")
+_NAME_LENGTH = 60  # a FITS card holds 68 characters
+
+
+@dataclass(frozen=True)
+class Table:
+    """Pixels of a region, in ascending order of `hpix`; F imaging templates a pixel.
+
+    A model predicts the density f(features); the expected label is f * fracgood. `labels` says
+    whether labels are counts of galaxies or a density (mean about 1).
+    """
+
+    hpix: np.ndarray  # int64 [n], HEALPix index
+    label: np.ndarray  # float64 [n]
+    fracgood: np.ndarray  # float64 [n], observed fraction of the pixel, > 0
+    features: np.ndarray  # float64 [n, F]
+    names: tuple[str, ...]  # of the F features
+    nside: int
+    ordering: str = "RING"
+    frame: str = "C"
+    labels: str = "counts"
+
+    def __len__(self) -> int:
+        return len(self.hpix)
+
+
+def read_table(path: str | Path) -> Table:
+    """Read and check a table; whatever a model could stumble over is refused (InputError)."""
+    data, header = _read_fits(path)
+    n_features = data["features"].shape[1]
+    table = Table(
+        hpix=data["hpix"].astype("i8"),
+        label=data["label"].astype("f8"),
+        fracgood=data["fracgood"].astype("f8"),
+        features=data["features"].astype("f8"),
+        names=tuple(str(_card(path, header, f"FEAT{i}")) for i in range(n_features)),
+        nside=int(_card(path, header, "NSIDE")),
+        ordering=str(_card(path, header, "ORDERING")),
+        frame=str(_card(path, header, "COORDSYS")),
+        labels=str(_card(path, header, "LABELTYP")),
+    )
+    check_table(path, table)
+    return table
+
+
+def write_table(path: str | Path, table: Table) -> None:
+    """Write a table that has been checked; equal tables give equal bytes."""
+    columns = {
+        "label": table.label.astype("f8"),
+        "hpix": table.hpix.astype("i8"),
+        "features": table.features.astype("f8"),
+        "fracgood": table.fracgood.astype("f8"),
+    }
+    header = {
+        "NSIDE": table.nside,
+        "ORDERING": table.ordering,
+        "COORDSYS": table.frame,
+        "LABELTYP": table.labels,
+        **{f"FEAT{i}": name for i, name in enumerate(table.names)},
+    }
+    products.write_fits_table(path, columns, extname="SYSNET", header=header)
+
+
+def check_table(path: str | Path, table: Table) -> None:
+    """Refuse (InputError) what no model should be given; `path` is the file to name."""
+    _check_header(path, table)
+    if len(table) == 0:
+        raise InputError(path, "has no rows")
+    _check_pixels(path, table.hpix, table.nside)
+    _check_values(path, table.hpix, "label", table.label, least=0)
+    _check_values(path, table.hpix, "fracgood", table.fracgood, above=0)
+    for name, values in zip(table.names, table.features.T, strict=True):
+        _check_values(path, table.hpix, name, values)
+        if len(table) > 1 and np.ptp(values) == 0:
+            raise InputError(
+                path, f"is {values[0]:g} in every row", field=name,
+                expected="a feature that varies; leave this one out",
+            )  # fmt: skip
+    if not table.label.any():
+        raise InputError(path, "is 0 in every row", field="label", expected="some galaxies")
+
+
+def _read_fits(path: str | Path) -> tuple[np.ndarray, Any]:
+    import fitsio
+
+    try:
+        with fitsio.FITS(str(path)) as file:
+            data, header = file[1].read(), file[1].read_header()
+    except (OSError, ValueError, IndexError) as error:
+        raise InputError(
+            path, f"cannot be read ({_first_line(error)})", expected="FITS with a table in HDU 1"
+        ) from None
+    check_columns(path, data.dtype.names or (), _COLUMNS)
+    if data["features"].ndim == 1:
+        data = data.astype([(n, "f8", (1,)) if n == "features" else (n, data.dtype[n])
+                            for n in data.dtype.names])  # fmt: skip
+    return data, header
+
+
+def check_columns(path: str | Path, found: Sequence[str], needed: Sequence[str]) -> None:
+    """Refuse (InputError) a table that lacks a column."""
+    for name in needed:
+        if name not in found:
+            raise InputError(
+                path, "is missing", field=name, expected=f"columns {', '.join(needed)}"
+            )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _card(path: str | Path, header: Any, name: str) -> Any:
+    if name not in header:
+        raise InputError(
+            path, "is missing in the header", field=name,
+            expected="a table written by mock or tabulate",
+        )  # fmt: skip
+    value = header[name]
+    return value.strip() if isinstance(value, str) else value
+
+
+def _check_header(path: str | Path, table: Table) -> None:
+    if not is_resolution(table.nside):
+        raise InputError(path, f"is {table.nside}", field="NSIDE", expected="a power of 2 to 8192")
+    if table.ordering != "RING":
+        raise InputError(
+            path, f"is {table.ordering!r}", field="ORDERING", expected="RING (tabulate converts)"
+        )
+    if table.frame not in FRAMES:
+        raise InputError(path, f"is {table.frame!r}", field="COORDSYS", expected="C, G or E")
+    if table.labels not in LABELS:
+        raise InputError(path, f"is {table.labels!r}", field="LABELTYP", expected="counts, density")
+    if not table.names:
+        raise InputError(path, "has no columns", field="features", expected="one or more")
+    for i, name in enumerate(table.names):
+        if not (0 < len(name) <= _NAME_LENGTH and name.isascii() and name.isprintable()):
+            raise InputError(
+                path, f"is {name!r}", field=f"FEAT{i}",
+                expected=f"1 to {_NAME_LENGTH} printable ASCII letters",
+            )  # fmt: skip
+        if name in table.names[:i]:
+            raise InputError(path, f"{name!r} is the name of two features", field=f"FEAT{i}")
+
+
+def is_resolution(nside: int) -> bool:
+    """Say whether HEALPix has this nside, in both orderings."""
+    return 1 <= nside <= 8192 and nside & (nside - 1) == 0
+
+
+def _check_pixels(path: str | Path, hpix: np.ndarray, nside: int) -> None:
+    outside = (hpix < 0) | (hpix >= 12 * nside**2)
+    if outside.any():
+        row = int(np.argmax(outside))
+        raise InputError(
+            path, f"is {hpix[row]} ({int(outside.sum())} such rows)", record=row, field="hpix",
+            expected=f"0 to {12 * nside**2 - 1}, as NSIDE is {nside}",
+        )  # fmt: skip
+    steps = np.diff(hpix)
+    if (steps == 0).any() or len(np.unique(hpix)) < len(hpix):
+        values, counts = np.unique(hpix, return_counts=True)
+        pixel = values[counts > 1][0]
+        row = int(np.flatnonzero(hpix == pixel)[1])
+        raise InputError(path, f"{pixel} stands there twice", record=row, field="hpix")
+    if (steps < 0).any():
+        row = int(np.argmax(steps < 0)) + 1
+        raise InputError(
+            path, "is less than in the row before", record=row, field="hpix",
+            expected="ascending order",
+        )  # fmt: skip
+
+
+def _check_values(
+    path: str | Path,
+    hpix: np.ndarray,
+    name: str,
+    values: np.ndarray,
+    *,
+    least: float = -np.inf,
+    above: float = -np.inf,
+) -> None:
+    good = np.isfinite(values) & (values >= least) & (values > above)
+    if good.all():
+        return
+    row = int(np.argmin(good))
+    wanted = f"> {above:g}" if above > -np.inf else f">= {least:g}" if least > -np.inf else "finite"
+    raise InputError(
+        path, f"is {values[row]:g} in pixel {hpix[row]} ({int((~good).sum())} such rows)",
+        record=row, field=name, expected=wanted,
+    )  # fmt: skip

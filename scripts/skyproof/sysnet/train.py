@@ -1,0 +1,214 @@
+"""Stage sysnet.train: folds x chains of networks, trained as batched ensembles.
+
+Member k = fold x n_chains + chain belongs to group k // group_size. A job trains a block of groups,
+its ranks share them; each member is a file of its own (`members.py`), and the record names fold,
+chain and seed of a group's members. Checkpoints of unfinished groups lie in `ckpts/`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from skyproof.core.errors import InputError, SkyproofError, UsageError
+from skyproof.learn import device, ensemble
+from skyproof.learn.checkpoint import Checkpoints
+from skyproof.learn.ensemble_step import can_compile
+from skyproof.sysnet.members import Member, Place, find_members, read_member, write_member
+from skyproof.sysnet.network import ensemble_names, original_names
+from skyproof.sysnet.training import (
+    FoldRows,
+    chain_seeds,
+    groups,
+    read_rows,
+    read_tuning,
+    settings,
+)
+
+if TYPE_CHECKING:
+    from skyproof.core.records import ItemFiles
+    from skyproof.core.stage import Context
+    from skyproof.sysnet.options import Train
+    from skyproof.sysnet.table import Table
+
+_RECIPE_DIGITS = 16
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all groups of a job are made from."""
+
+    table: Table
+    folds: list[FoldRows]
+    seeds: list[int]
+    learning_rate: float
+    structure: tuple[int, int]
+    l1_alpha: float
+    start: Mapping[tuple[int, int], Place]  # by fold and chain
+    options: Train
+    settings: ensemble.Settings
+
+
+def run(
+    inputs: SimpleNamespace, outputs: SimpleNamespace, options: Train, context: Context
+) -> None:
+    """Train the groups of a block, shared among the ranks, and write their members."""
+    where = device.prepare(context.device, context.threads, options.numerics)
+    job = prepare(inputs, options)
+    numbers = groups(len(job.folds) * options.n_chains, options.group_size)
+    first = options.block * options.block_size
+    mine = {
+        f"group-{first + i:05d}": group
+        for i, group in enumerate(numbers[first : first + options.block_size])
+    }
+    if not mine:
+        raise UsageError(f"block {options.block} holds none of the {len(numbers)} groups")
+    compiled = options.compile and can_compile()
+    context.note("compiled", compiled)
+    folder = context.final(outputs.members).parent / "ckpts" / context.recipe[:_RECIPE_DIGITS]
+
+    def work(name: str, files: ItemFiles) -> Mapping[str, Any]:
+        places = [divmod(number, options.n_chains) for number in mine[name]]
+        checkpoints = Checkpoints(folder / name, f"{context.recipe} {compiled}", context.log)
+        trained = ensemble.fit(
+            [member_of(job, *place) for place in places],
+            job.settings,
+            stream=context.stream,
+            device=where,
+            log=context.log,
+            checkpoints=checkpoints,
+        )
+        for (fold, chain), result in zip(places, trained, strict=True):
+            member = as_member(job, fold, chain, result)
+            with files.write(member.name) as path:
+                write_member(path, member)
+        named = [[fold, chain, job.seeds[chain]] for fold, chain in places]
+        return {"members": named, "compiled": compiled}
+
+    context.each(list(mine), work, outputs.members)
+
+
+def prepare(inputs: SimpleNamespace, options: Train) -> Job:
+    """Read the inputs; refuse what cannot be trained (InputError, UsageError)."""
+    table, folds = read_rows(inputs, options)
+    learning_rate, structure, l1_alpha = read_tuning(inputs.tuning)
+    start = {(p.fold, p.chain): p for p in find_members(inputs.start)} if inputs.start else {}
+    return Job(
+        table,
+        folds,
+        chain_seeds(options.n_chains),
+        learning_rate,
+        structure,
+        l1_alpha,
+        start,
+        options,
+        settings(
+            options,
+            structure,
+            len(table.names),
+            options.n_epochs,
+            snapshots=options.snapshots,
+            checkpoint_every=options.checkpoint_every,
+        ),
+    )
+
+
+def member_of(job: Job, fold: int, chain: int) -> ensemble.Member:
+    """Return the network of a fold and chain, with the training that it goes on from."""
+    start = None
+    if job.start:
+        place = job.start.get((fold, chain))
+        if place is None:
+            raise InputError(
+                next(iter(job.start.values())).path.parent, f"has no chain {chain} of fold {fold}",
+                expected="a member to go on from for every fold and chain",
+            )  # fmt: skip
+        start = as_trained(job, place)
+    return job.folds[fold].member(
+        job.seeds[chain],
+        job.learning_rate,
+        weight_decay=job.options.weight_decay,
+        l1=max(job.l1_alpha, 0.0),
+        start=start,
+    )
+
+
+def as_trained(job: Job, place: Place) -> ensemble.Trained:
+    """Read a member to go on from (InputError: one of another structure, features, optimiser)."""
+    member = read_member(place.path)
+    options, shape = job.options, job.settings.shape
+    wanted = (options.model, job.structure, job.table.names, options.optimiser)
+    given = (member.model, member.structure, member.features, member.training["optimiser"])
+    for name, here, there in zip(
+        ("model", "structure", "features", "optimiser"), wanted, given, strict=True
+    ):
+        if here != there:
+            raise InputError(
+                place.path, f"is a checkpoint of another {name}, {there}", expected=f"{here}"
+            )
+    moments: dict[str, dict[str, Any]] = {}
+    for name, tensor in member.optimiser.items():
+        kind, _, of = name.partition(".")
+        moments.setdefault(kind, {})[of] = tensor
+    return ensemble.Trained(
+        state=ensemble_names(member.model, shape, member.state),
+        moments={kind: ensemble_names(member.model, shape, own) for kind, own in moments.items()},
+        n_steps=member.n_steps,
+        best_epoch=member.best_epoch,
+        train=member.train,
+        valid=member.valid,
+        rate=member.rate,
+        snapshots={
+            epoch: ensemble_names(member.model, shape, state)
+            for epoch, state in member.snapshots.items()
+        },
+    )
+
+
+def as_member(job: Job, fold: int, chain: int, result: ensemble.Trained) -> Member:
+    """Return what is written of a trained network."""
+    options, rows, seed = job.options, job.folds[fold], job.seeds[chain]
+    if result.best_epoch < 0:
+        raise SkyproofError(
+            f"fold {fold}, seed {seed}: the loss is {result.valid[0]} from the first epoch on; "
+            "a smaller learning_rate may help"
+        )
+    return Member(
+        fold=fold,
+        chain=chain,
+        seed=seed,
+        model=options.model,
+        structure=job.structure,
+        loss=options.loss,
+        weighting=options.weighting,
+        normalisation=options.normalisation,
+        features=tuple(job.table.names),
+        shift=rows.shift,
+        scale=rows.scale,
+        keep=rows.keep,
+        label=rows.label,
+        state=original_names(options.model, result.state),
+        train=result.train,
+        valid=result.valid,
+        rate=result.rate,
+        best_epoch=result.best_epoch,
+        snapshots={
+            epoch: original_names(options.model, state) for epoch, state in result.snapshots.items()
+        },
+        optimiser={
+            f"{kind}.{name}": tensor
+            for kind, own in result.moments.items()
+            for name, tensor in original_names(options.model, own).items()
+        },
+        n_steps=result.n_steps,
+        training={
+            "optimiser": options.optimiser,
+            "scheduler": options.scheduler,
+            "learning_rate": job.learning_rate,
+            "eta_min": options.eta_min,
+            "weight_decay": options.weight_decay,
+            "steps_per_epoch": -(-len(rows.train) // options.batch),
+        },
+    )

@@ -1,0 +1,212 @@
+"""The verdict on a region: one rule, and the sentences that say it.
+
+Templates *show* in the density where the null test's p-value over all of them, or that of the worst
+one times their number (Bonferroni), is below 0.01.
+
+1. They do not show, before and after the weights: `clean`.
+2. They show before and not after: `corrected`.
+3. They show after: `left`.
+
+And, over a constant, the gain of the weights in out-of-fold loss with its error over superpixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+LEVEL = 0.01
+
+Metrics = Mapping[str, Any]
+
+_WORDS = {
+    "clean": "no template shows in the density beyond chance",
+    "corrected": "the templates show in the density, and no more after the weights",
+    "left": "templates show in the density after the weights",
+}
+
+
+def judge(metrics: Metrics) -> str:
+    """Return the verdict's name, by the rule above."""
+    if shows(metrics["nulltest"]["after"]):
+        return "left"
+    return "corrected" if shows(metrics["nulltest"]["before"]) else "clean"
+
+
+def shows(found: Metrics) -> bool:
+    """Say whether the templates show in the density more than chance would have it."""
+    return min(found["p_value"], found["worst_p_value"]) < LEVEL
+
+
+def statement(metrics: Metrics) -> str:
+    """Return the verdict in one sentence with its figures."""
+    test = metrics["nulltest"]
+    text = (
+        f"{_WORDS[metrics['verdict']]}: null test p {ranked(test, 'before')} before, "
+        f"{ranked(test, 'after')} after{_worst(test['after'])}; "
+        f"out-of-fold loss {_gain(metrics, 'constant')} below a "
+        f"constant's, {_gain(metrics, 'linear')} below a linear fit's"
+    )
+    if metrics["recovery"]:
+        found = metrics["recovery"]["weights"]
+        if found["correlation"] is not None:
+            text += (
+                f"; correlation with the planted contamination {found['correlation']:.3f}, "
+                f"error {found['error']:.3f} of {found['planted']:.3f} planted"
+            )
+        else:
+            text += f"; nothing was planted, the weights are off by {found['error']:.3f} rms"
+    return text
+
+
+def page(metrics: Metrics, nulltest: Metrics) -> str:
+    """Return the page `verdict.md`: the statement, what it rests on, and its cautions."""
+    text = statement(metrics)
+    lines = [
+        f"# Imaging systematics: {metrics['region'] or 'region'}",
+        "",
+        f"**{text[0].upper()}{text[1:]}.**",
+        "",
+        f"{metrics['n_pixels']} pixels at nside {metrics['nside']} in {metrics['n_superpixels']} "
+        f"superpixels, {metrics['n_features']} templates, {metrics['n_chains']} networks a fold.",
+        "",
+        *(f"- {line}" for line in _findings(metrics, nulltest)),
+        "",
+        *_loss_table(metrics),
+    ]
+    if metrics["recovery"]:
+        lines += ["", *_truth_table(metrics)]
+    cautions = _cautions(metrics, nulltest)
+    if cautions:
+        lines += ["", "Caution:", "", *(f"- {line}" for line in cautions)]
+    lines += [
+        "",
+        "Loss: Poisson likelihood without its constant, mean over pixels, each predicted by models "
+        "that have not seen it nor its superpixel; errors resample superpixels. Null test: chi² "
+        f"over {nulltest['n_bins']} bins of density against {nulltest['n_mocks']} mock skies "
+        "that cluster as the corrected data do.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _findings(metrics: Metrics, nulltest: Metrics) -> list[str]:
+    stack, selection = metrics["stack"], metrics["selection"]
+    shares = ", ".join(f"{name} {value:.2f}" for name, value in stack["mean_weights"].items())
+    lines = [
+        f"Selection function: {stack['use']} of {shares} (mean over folds); S - 1 times "
+        f"{stack['factor']:.2f}, as its spread is {stack['spread']:.3f} and skies without "
+        f"contamination give {stack['chance']:.3f}.",
+        f"Its spread is then {selection['spread']:.3f}, from {selection['least']:.2f} to "
+        f"{selection['greatest']:.2f}; that between networks {selection['of_networks']:.3f}.",
+    ]
+    worst = sorted(nulltest["templates"].items(), key=lambda e: -e[1]["before"]["chi_square"])[:3]
+    listed = "; ".join(
+        f"{name} χ² {entry['before']['chi_square']:.0f} → {entry['after']['chi_square']:.0f} "
+        f"(of {entry['after']['n_bins']} bins, p {_p(entry['before'])} → {_p(entry['after'])})"
+        for name, entry in worst
+    )
+    lines.append(f"Templates that show most: {listed}.")
+    power = metrics["power"]
+    if metrics["recovery"]:
+        lines.append(
+            f"Power at l < 30 over that with the true weights: {_times(power['before_low'])} "
+            f"before, {_times(power['kept_low'])} after; at l ≥ 30 {_times(power['kept_high'])} "
+            "after."
+        )
+    else:
+        lines.append(
+            f"Power after over before: {_times(power['after_over_before_low'])} at l < 30, "
+            f"{_times(power['after_over_before_high'])} at l ≥ 30."
+        )
+    return lines
+
+
+def _times(value: float | None) -> str:
+    return "(no power)" if value is None else f"{value:.2f}"
+
+
+def _loss_table(metrics: Metrics) -> list[str]:
+    lines = ["| model | out-of-fold loss | gain of the weights over it | of the network |",
+             "|---|---|---|---|"]  # fmt: skip
+    for name, losses in metrics["losses"].items():
+        gains = metrics["gains"].get(name)
+        network = metrics["network_gains"].get(name)
+        lines.append(
+            f"| {name} | {losses['pnll']:.5f} | {_with_error(gains)} | {_with_error(network)} |"
+        )
+    return lines
+
+
+def _truth_table(metrics: Metrics) -> list[str]:
+    lines = ["| weights by | correlation with truth | rms error | power kept, l < 30 | l ≥ 30 |",
+             "|---|---|---|---|---|"]  # fmt: skip
+    power = {"weights": metrics["power"], **metrics["power"]["models"]}
+    for name, found in metrics["recovery"].items():
+        correlation = found["correlation"]
+        lines.append(
+            f"| {name} | {'-' if correlation is None else f'{correlation:.3f}'} | "
+            f"{found['error']:.3f} | {_times(power[name]['kept_low'])} | "
+            f"{_times(power[name]['kept_high'])} |"
+        )
+    return lines
+
+
+def _cautions(metrics: Metrics, nulltest: Metrics) -> list[str]:
+    cautions = []
+    stack, outliers = metrics["stack"], metrics["outliers"]
+    clipped = stack["clipped_low"] + stack["clipped_high"]
+    if clipped:
+        cautions.append(f"{clipped} pixels stood beyond {stack['clip']} and were held there")
+    if outliers["n"]:
+        first = outliers["listed"][0]
+        cautions.append(
+            f"{_count(outliers['n'], 'label')} far beyond chance, up to {first['label']:.3g} where "
+            f"{first['expected']:.3g} was expected (pixel {first['hpix']}): "
+            f"{outliers['loss_share']:.1%} of the squared loss; without, a linear fit's selection "
+            f"function changes by {outliers['shift']:.4f} rms"
+        )
+    if metrics["n_superpixels"] < 20:
+        cautions.append(
+            f"errors rest on {metrics['n_superpixels']} superpixels: too few to show an odd one"
+        )
+    if metrics["gains"]["constant"]["pnll"]["better"] < 0.95:
+        cautions.append("the weights are no clear gain over none: leave them out, or trust a null")
+    if nulltest["after"]["p_value"] > 1 - LEVEL:
+        cautions.append(
+            "after the weights the density follows the templates less than chance would have it: "
+            "some of the galaxies' own structure is taken away"
+        )
+    return cautions
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what} lies" if n == 1 else f"{n} {what}s lie"
+
+
+def _worst(found: Metrics) -> str:
+    if found["worst_p_value"] >= LEVEL:
+        return ""
+    return f" ({found['worst']} alone {found['worst_p_value']:.2g})"
+
+
+def ranked(test: Metrics, when: str) -> str:
+    """Return '0.34', or '≤ 0.005' where no mock sky of the null test shows as much."""
+    value = test[when]["p_value"]
+    least = value * (test["n_mocks"] + 1) < 1.5
+    return f"{'≤ ' if least else ''}{value:.2g}"
+
+
+def _p(found: Metrics) -> str:
+    return f"{found['p_value']:.2g}"
+
+
+def _gain(metrics: Metrics, model: str) -> str:
+    return _with_error(metrics["gains"][model])
+
+
+def _with_error(gains: Metrics | None) -> str:
+    if gains is None:
+        return ""
+    found = gains["pnll"]
+    error = found["error"]
+    return f"{found['value']:.5f}" + (f" ± {error:.5f}" if error is not None else "")

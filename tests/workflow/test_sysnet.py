@@ -1,0 +1,248 @@
+"""The SYSNet workflow as a user runs it."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import fitsio
+import numpy as np
+import pytest
+
+from skyproof.proof import manifest, tree
+from skyproof.sysnet.folds import TEST, read_folds
+from skyproof.sysnet.table import read_table
+from skyproof.sysnet.trained import TrainedModel
+from tests.conftest import ROOT, clean_environment, skyproof
+from tests.workflow.conftest import TINY_SYSNET, planned, snakemake
+
+pytestmark = pytest.mark.workflow
+
+REGIONS = ("north", "south")
+STAGES = (
+    *("mock", "split", "select", "tune", "train", "infer", "baselines", "stack", "evaluate"),
+    "summarise",
+)
+
+
+def products(folder: Path, region: str) -> dict[str, bytes]:
+    """Return what a run made for a region, less the records of its blocks: their cut is free."""
+    results = folder / "results/sysnet" / region
+    names = sorted(path for path, _ in tree.products(results))
+    return {
+        name: (results / name).read_bytes() for name in names if not name.startswith("train/block-")
+    }
+
+
+def differing(one: Path, two: Path, region: str) -> list[str]:
+    """Return the products of a region that two runs made differently, or one alone."""
+    a, b = products(one, region), products(two, region)
+    assert a
+    return [name for name in sorted(a.keys() | b.keys()) if a.get(name) != b.get(name)]
+
+
+def only(region: str, **train: object) -> dict:
+    """Return the tiny configuration of one region, with other options of the training."""
+    config = copy.deepcopy(TINY_SYSNET)
+    config["sysnet"]["regions"] = {region: config["sysnet"]["regions"][region]}
+    config["sysnet"]["train"] |= train
+    return config
+
+
+@pytest.mark.parametrize("region", REGIONS)
+def test_the_run_leaves_what_it_promises(tiny_sysnet, region):
+    made = set(products(tiny_sysnet, region))
+    for name in ("nn-weights.fits", "metrics.npz", "history.csv", "train.log"):
+        assert f"infer/{name}" in made
+    assert {"stack/selection.fits", "stack/weights.fits", "stack/stack.json"} <= made
+    for name in ("maps", "templates", "power", "curves", "scan"):
+        assert f"evaluate/{name}.png" in made
+    assert {"evaluate/verdict.md", "evaluate/metrics.json", "evaluate/nulltest.json"} <= made
+    assert sum(name.startswith("train/members/fold") for name in made) == 10
+
+
+def test_both_regions_are_in_one_verdict(tiny_sysnet):
+    summary = tiny_sysnet / "results/sysnet/evaluate"
+    verdict = (summary / "verdict.md").read_text()
+    metrics = json.dumps(json.loads((summary / "metrics.json").read_text()))
+    for region in REGIONS:
+        assert region in verdict
+        assert region in metrics
+    result = skyproof("summary", tiny_sysnet / "results")
+    assert result.stdout.splitlines()[0].startswith("sysnet: ")
+
+
+@pytest.mark.parametrize("region", REGIONS)
+def test_every_pixel_is_predicted_once_by_networks_that_did_not_see_it(tiny_sysnet, region):
+    results = tiny_sysnet / "results/sysnet" / region
+    weights = fitsio.read(results / "infer/nn-weights.fits")
+    table, folds = read_table(results / "mock/table.fits"), read_folds(results / "split/folds.fits")
+    rows = np.concatenate([folds.rows(fold, TEST) for fold in range(folds.n_folds)])
+    np.testing.assert_array_equal(weights["hpix"], table.hpix[rows])
+    np.testing.assert_array_equal(np.sort(weights["hpix"]), table.hpix)
+    assert weights["weight"].shape == (len(table), 2)
+    assert (weights["weight"] > 0).all()
+
+
+def test_the_manifest_lists_every_product(tiny_sysnet):
+    results = tiny_sysnet / "results"
+    made = manifest.read(results)
+    present = {path for path, _ in tree.products(results) if not manifest.is_beside(path)}
+    assert set(made.files) == present
+    assert {entry["stage"] for entry in made.files.values()} == {f"sysnet.{s}" for s in STAGES}
+    assert {entry["class"] for entry in made.files.values()} == {"bytes"}
+    result = skyproof("verify", results, "--strict")
+    assert result.returncode == 0, result.stdout
+
+
+def test_no_product_holds_the_place_of_the_run(tiny_sysnet):
+    for region in REGIONS:
+        for name, content in products(tiny_sysnet, region).items():
+            assert str(tiny_sysnet).encode() not in content, name
+            assert str(ROOT).encode() not in content, name
+
+
+def test_s23_a_region_alone_on_three_ranks_in_larger_blocks_is_the_same(tiny_sysnet, tmp_path):
+    """s11, s23: neither its companion, nor ranks, nor the cut into jobs changes a byte."""
+    words = ["-c", "3", "--set-threads", "sysnet_mock=3", "sysnet_train=3", "sysnet_infer=3"]
+    result = snakemake(tmp_path, *words, config=only("north", block_size=3))
+    assert result.returncode == 0, result.stdout + result.stderr
+    blocks = list((tmp_path / "results/sysnet/north/train").glob("block-*.json"))
+    assert len(blocks) == 1
+    assert differing(tiny_sysnet, tmp_path, "north") == []
+
+
+def test_s12_a_run_killed_in_training_and_started_again_is_the_same(tiny_sysnet, tmp_path):
+    """Snakemake and all its jobs get SIGKILL at the first checkpoint; nothing can clean up.
+
+    The region runs alone here, in blocks of two groups: with the test before, s23 for both regions.
+    """
+    train = tmp_path / "results/sysnet/south/train"
+    config = only("south", block_size=2)
+    planned(snakemake(tmp_path, "-n", config=config))  # writes the configuration
+    command = [
+        *(sys.executable, "-m", "snakemake", "-s", str(ROOT / "Snakefile"), "-c", "1"),
+        *("--directory", str(tmp_path), "--configfile", str(tmp_path / "mine.yaml")),
+    ]
+    run = subprocess.Popen(
+        command, cwd=tmp_path, env=clean_environment(), start_new_session=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 200
+        while not list(train.rglob("ckpts/**/*.safetensors")):
+            assert run.poll() is None, "the run ended before its first checkpoint"
+            assert time.monotonic() < deadline, "no checkpoint"
+            time.sleep(0.01)
+    finally:
+        os.killpg(run.pid, signal.SIGKILL)
+        run.wait(timeout=60)
+    kill_leftovers(tmp_path)
+    assert not (train / "block-00000.json").exists()
+    assert snakemake(tmp_path, "--unlock", config=config).returncode == 0
+    result = snakemake(tmp_path, "-c", "2", "--rerun-incomplete", config=config)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert differing(tiny_sysnet, tmp_path, "south") == []
+
+
+def kill_leftovers(folder: Path) -> None:
+    """End the jobs of a killed run: processes that work in its folder."""
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            inside = os.readlink(process / "cwd").startswith(str(folder))
+        except OSError:
+            continue
+        if inside:
+            os.kill(int(process.name), signal.SIGKILL)
+
+
+def test_the_originals_checkpoints_predict_what_the_run_did(tiny_sysnet, tmp_path):
+    """Target sysnet_export: best.pth.tar of every fold, in three lines of Python."""
+    folder = shutil.copytree(tiny_sysnet, tmp_path / "run", symlinks=True)
+    result = snakemake(folder, "-c", "2", "sysnet_export", config=TINY_SYSNET)
+    assert result.returncode == 0, result.stdout + result.stderr
+    results = folder / "results/sysnet/south"
+    weights = fitsio.read(results / "infer/nn-weights.fits")
+    table, folds = results / "mock/table.fits", read_folds(results / "split/folds.fits")
+    start = 0
+    for fold in range(5):
+        (path,) = (results / "export").glob(f"model_{fold}_2664486226/best.pth.tar")
+        hpix, density = TrainedModel("dnnp", path, (3, 8)).forward(table)
+        rows = folds.rows(fold, TEST)
+        found = weights[start : start + len(rows)]
+        np.testing.assert_array_equal(found["hpix"], hpix[rows])
+        np.testing.assert_allclose(found["weight"][:, 0], density[rows], rtol=1e-5)
+        start += len(rows)
+
+
+def test_report(tiny_sysnet, tmp_path):
+    folder = shutil.copytree(tiny_sysnet, tmp_path / "run", symlinks=True)
+    result = snakemake(folder, "--report", "report.zip", config=TINY_SYSNET)
+    assert result.returncode == 0, result.stdout + result.stderr
+    with zipfile.ZipFile(folder / "report.zip") as archive:
+        names = archive.namelist()
+        page = archive.read(next(name for name in names if name.endswith(".html"))).decode()
+    assert sum(name.endswith(".png") for name in names) >= 2 * 5
+    assert "SYSNet" in page
+
+
+WRONG = [
+    ({"regions": {"a b": {}}}, "sysnet.regions: 'a b' is no name of a region"),
+    ({"regions": {"ngc": {"source": "sky"}}}, "sysnet.regions.ngc.source"),
+    (
+        {"regions": {"ngc": {"source": "table"}}},
+        "sysnet.regions.ngc: table: is needed with source: table",
+    ),
+    (
+        {"regions": {"ngc": {"source": "table", "table": ["no.fits"]}}},
+        "sysnet.regions.ngc.table: no.fits does not exist",
+    ),
+]
+
+
+@pytest.mark.parametrize(("values", "expected"), WRONG)
+def test_a_wrong_region_stops_before_anything_runs(tmp_path, values, expected):
+    result = snakemake(tmp_path, "-n", config={"sysnet": values})
+    assert result.returncode == 1
+    assert expected in result.stdout + result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "results").exists()
+
+
+def test_both_systems_are_in_the_default_run(tmp_path):
+    jobs = planned(snakemake(tmp_path, "-n", config={"seed": 1}))
+    assert jobs["obiwan_evaluate"] == 1
+    assert jobs["sysnet_evaluate"] == 2
+    assert "sysnet_export_region" not in jobs
+
+
+@pytest.mark.real
+def test_the_real_table_runs_from_end_to_end(real_data, tmp_path):
+    """DECaLS LRGs, 41,653 pixels: five folds of separate sky, five chains."""
+    table = real_data / "sysnet/decals_lrg_table_nside256_ring.fits"
+    config = {
+        "sysnet": {
+            "regions": {"decals": {"source": "table", "table": [str(table)]}},
+            "train": {"n_chains": 5, "n_epochs": 2},
+            "baselines": {"n_trees": 10},
+            "evaluate": {"n_mocks": 20},
+        }
+    }
+    result = snakemake(tmp_path, "-c", "2", config=config)
+    assert result.returncode == 0, result.stdout + result.stderr
+    results = tmp_path / "results/sysnet/decals"
+    weights = fitsio.read(results / "infer/nn-weights.fits")
+    assert weights["weight"].shape == (41653, 5)
+    assert np.isfinite(weights["weight"]).all()
+    np.testing.assert_array_equal(np.sort(weights["hpix"]), np.sort(fitsio.read(table)["hpix"]))
+    log = (results / "infer/train.log").read_text()
+    assert log.startswith("# of data: 41653\npartition_0 with (4, 20, 8, 1)\n")
+    assert (results / "evaluate/verdict.md").stat().st_size > 0
