@@ -98,9 +98,10 @@ def tiny(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_sysnet(tmp_path_factory) -> Path:
-    """The folder of a finished tiny run of SYSNet, on one core; tests must not change it."""
+    """The folder of a finished tiny run of SYSNet, on one rank; tests must not change it."""
     folder = tmp_path_factory.mktemp("tiny-sysnet")
-    result = snakemake(folder, "-c", "1", config=TINY_SYSNET)
+    one_rank = [f"sysnet_{rule}=1" for rule in ("mock", "train", "infer")]
+    result = snakemake(folder, "-c", "2", "--set-threads", *one_rank, config=TINY_SYSNET)
     assert result.returncode == 0, result.stdout + result.stderr
     return folder
 

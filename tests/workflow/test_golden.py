@@ -1,4 +1,4 @@
-"""The tiny run against the checksums in tests/golden: numbers change on purpose only."""
+"""The tiny runs against the checksums in tests/golden: numbers change on purpose only."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.conftest import ROOT
 
 pytestmark = pytest.mark.workflow
 
-GOLDEN = ROOT / "tests/golden/tiny.json"
+GOLDEN = ROOT / "tests/golden"
 REFRESH = "SKYPROOF_REFRESH_GOLDEN"  # set by `make golden`
 
 
@@ -50,11 +50,12 @@ def changes(found: dict[str, str], golden: dict[str, str]) -> Iterator[str]:
             yield f"{name}: {before[:16]} became {now[:16]}"
 
 
-def test_the_tiny_run_makes_the_golden_products(tiny):
-    found = essence(tiny)
+@pytest.mark.parametrize("name", ["tiny", "tiny_sysnet"])
+def test_the_tiny_run_makes_the_golden_products(name, request):
+    found, golden = essence(request.getfixturevalue(name)), GOLDEN / f"{name}.json"
     if os.environ.get(REFRESH):
-        products.write_json(GOLDEN, found)
-    assert difference(found, json.loads(GOLDEN.read_text())) == "", "on purpose? make golden"
+        products.write_json(golden, found)
+    assert difference(found, json.loads(golden.read_text())) == "", "on purpose? make golden"
 
 
 def test_a_difference_is_named():
