@@ -70,7 +70,7 @@ def infer(tree: Tree, out: Path, ranks: int = 1, **environment: str):
     )
 
 
-def infer_here(tree: Tree, out: Path) -> None:
+def infer_here(tree: Tree, out: Path, **options: object) -> None:
     """Run the stage in this process, as seconds go by until another has loaded torch."""
     out.mkdir()
     outputs = SimpleNamespace(
@@ -78,7 +78,7 @@ def infer_here(tree: Tree, out: Path) -> None:
         history=out / "history.csv", lines=out / "train.log",
     )  # fmt: skip
     inputs = SimpleNamespace(table=tree.table, folds=tree.folds, members=[tree.members])
-    stage.run(inputs, outputs, Infer(), Context("sysnet.infer"))
+    stage.run(inputs, outputs, Infer(**options), Context("sysnet.infer"))
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +139,18 @@ def test_s07_weights_have_the_originals_layout(done):
             )
             expected = predict(member.model, member.state, x, 4096, CPU)
             np.testing.assert_allclose(weights["weight"][where, chain], expected, rtol=1e-6)
+
+
+def test_rows_may_be_sorted_by_pixel(done, tmp_path):
+    for sort in (False, True):
+        infer_here(done[1], tmp_path / str(sort), sort=sort)
+    by_fold, by_pixel = (
+        fitsio.read(tmp_path / f"{sort}/nn-weights.fits") for sort in (False, True)
+    )
+    assert (np.diff(by_fold["hpix"]) < 0).any()
+    order = np.argsort(by_fold["hpix"])
+    np.testing.assert_array_equal(by_pixel["hpix"], by_fold["hpix"][order])
+    np.testing.assert_array_equal(by_pixel["weight"], by_fold["weight"][order])
 
 
 def test_s08_metrics_have_the_originals_layout(done):

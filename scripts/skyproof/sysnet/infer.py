@@ -1,7 +1,7 @@
 """Stage sysnet.infer: every fold predicted by the networks that have not seen it.
 
 `nn-weights.fits` has `hpix` and `weight` [columns], the predicted density, with the rows of the
-first fold's test part, then the second's, and so on; a column is a chain, or, where snapshots were
+first fold's test part, then the second's, and so on (`sort`: by hpix); a column is a chain, or, where snapshots were
 kept, chain 0's snapshots by epoch, then chain 1's, ... `metrics.npz` and `train.log` are the
 original's (`original.py`, `lines.py`); `history.csv` has a row a fold, chain and epoch.
 """
@@ -60,7 +60,7 @@ def run(
     progress.close()
     parts = context.comm.gather(made)
     if parts is not None:
-        write(parts, table, folds, outputs, context)
+        write(parts, table, folds, outputs, context, sort=options.sort)
 
 
 def check_folds(inputs: SimpleNamespace, table: Table, folds: Folds, places: list[Place]) -> None:
@@ -116,6 +116,8 @@ def write(
     folds: Folds,
     outputs: SimpleNamespace,
     context: Context,
+    *,
+    sort: bool,
 ) -> None:
     """Write predictions, losses and log lines of all members, by fold and chain."""
     outcomes = sorted(
@@ -125,7 +127,8 @@ def write(
     by_fold = [[o for o in outcomes if o.member.fold == fold] for fold in range(folds.n_folds)]
     rows = np.concatenate([folds.rows(fold, TEST) for fold in range(folds.n_folds)])
     density = np.concatenate([np.hstack([o.density for o in chains]) for chains in by_fold])
-    write_weights(outputs.weights, table.hpix[rows], density)
+    order = np.argsort(rows) if sort else slice(None)  # the table's rows are by hpix
+    write_weights(outputs.weights, table.hpix[rows][order], density[order])
     seeds = [outcome.member.seed for outcome in by_fold[0]]
     write_metrics(outputs.metrics, [_metrics(chains) for chains in by_fold], seeds)
     products.write_csv(outputs.history, _history(outcomes))

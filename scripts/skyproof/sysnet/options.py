@@ -186,6 +186,7 @@ class Infer(StageOptions):
     }
 
     batch: int = option(4096, "rows of a forward pass; the last one is padded", unit="rows", ge=1)
+    sort: bool = option(False, "rows of nn-weights.fits by hpix, instead of fold after fold")
 
 
 class Export(StageOptions):
