@@ -1,9 +1,10 @@
 """Stage sysnet.infer: every fold predicted by the networks that have not seen it.
 
 `nn-weights.fits` has `hpix` and `weight` [columns], the predicted density, with the rows of the
-first fold's test part, then the second's, and so on (`sort`: by hpix); a column is a chain, or, where snapshots were
-kept, chain 0's snapshots by epoch, then chain 1's, ... `metrics.npz` and `train.log` are the
-original's (`original.py`, `lines.py`); `history.csv` has a row a fold, chain and epoch.
+first fold's test part, then the second's, and so on (`sort`: by hpix). A column is a chain, or,
+where snapshots were kept, chain 0's snapshots by epoch, then chain 1's, ... `metrics.npz` and
+`train.log` are the original's (`original.py`, `lines.py`); `history.csv` has a row a fold, chain
+and epoch.
 """
 
 from __future__ import annotations
