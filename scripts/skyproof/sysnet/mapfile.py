@@ -16,7 +16,7 @@ import numpy as np
 
 from skyproof.core.errors import InputError
 from skyproof.core.pickles import read_npy
-from skyproof.sysnet.table import is_resolution
+from skyproof.sysnet.table import check_distinct, is_resolution
 
 if TYPE_CHECKING:
     from skyproof.sysnet.regions import MapForm
@@ -61,7 +61,7 @@ def read_map(path: Path, form: MapForm) -> Map:
     if pixels is None:
         full[: len(values)] = values
     else:
-        _check_pixels(path, pixels, nside)
+        check_distinct(path, pixels, nside, "pixel")
         full[pixels] = values
     bad = ~np.isfinite(full) | np.isclose(full, _UNSEEN, rtol=1e-4, atol=0)
     full[bad] = np.nan
@@ -220,16 +220,3 @@ def _resolution(path: Path, said: Any, given: int, pixels: np.ndarray | None, n:
             path, f"has {n} values", expected=f"{12 * nside**2}, as nside is {nside}"
         )  # fmt: skip
     return nside
-
-
-def _check_pixels(path: Path, pixels: np.ndarray, nside: int) -> None:
-    outside = (pixels < 0) | (pixels >= 12 * nside**2)
-    if outside.any():
-        row = int(np.argmax(outside))
-        raise InputError(
-            path, f"is {pixels[row]}", record=row, field="pixel",
-            expected=f"0 to {12 * nside**2 - 1}, as nside is {nside}",
-        )  # fmt: skip
-    unique, counts = np.unique(pixels, return_counts=True)
-    if len(unique) < len(pixels):
-        raise InputError(path, f"{unique[counts > 1][0]} stands there twice", field="pixel")

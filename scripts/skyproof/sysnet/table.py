@@ -169,20 +169,26 @@ def is_resolution(nside: int) -> bool:
     return 1 <= nside <= 8192 and nside & (nside - 1) == 0
 
 
-def _check_pixels(path: str | Path, hpix: np.ndarray, nside: int) -> None:
-    outside = (hpix < 0) | (hpix >= 12 * nside**2)
+def check_distinct(path: str | Path, pixels: np.ndarray, nside: int, field: str) -> None:
+    """Refuse (InputError) pixels [n] that nside has not, or that stand there twice."""
+    outside = (pixels < 0) | (pixels >= 12 * nside**2)
     if outside.any():
-        row = int(np.argmax(outside))
+        row, n = int(np.argmax(outside)), int(outside.sum())
         raise InputError(
-            path, f"is {hpix[row]} ({int(outside.sum())} such rows)", record=row, field="hpix",
-            expected=f"0 to {12 * nside**2 - 1}, as NSIDE is {nside}",
+            path, f"is {pixels[row]}" + (f" ({n} such rows)" if n > 1 else ""),
+            record=row, field=field,
+            expected=f"0 to {12 * nside**2 - 1}, as nside is {nside}",
         )  # fmt: skip
-    steps = np.diff(hpix)
-    if (steps == 0).any() or len(np.unique(hpix)) < len(hpix):
-        values, counts = np.unique(hpix, return_counts=True)
+    values, counts = np.unique(pixels, return_counts=True)
+    if len(values) < len(pixels):
         pixel = values[counts > 1][0]
-        row = int(np.flatnonzero(hpix == pixel)[1])
-        raise InputError(path, f"{pixel} stands there twice", record=row, field="hpix")
+        row = int(np.flatnonzero(pixels == pixel)[1])
+        raise InputError(path, f"{pixel} stands there twice", record=row, field=field)
+
+
+def _check_pixels(path: str | Path, hpix: np.ndarray, nside: int) -> None:
+    check_distinct(path, hpix, nside, "hpix")
+    steps = np.diff(hpix)
     if (steps < 0).any():
         row = int(np.argmax(steps < 0)) + 1
         raise InputError(
