@@ -42,12 +42,12 @@ def test_what_acts_is_kept_and_nothing_else():
 
 
 @pytest.mark.parametrize("tolerance", [0.0, 1.0])
-def test_all_features_may_be_kept(tolerance: float):
+def test_s17_all_features_may_be_kept(tolerance: float):
     assert kept(acting_table(5), tolerance) == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("tolerance", [0.0, 1.0, 10.0])
-def test_the_list_is_never_empty(tolerance: float):
+def test_s17_the_list_is_never_empty(tolerance: float):
     assert len(kept(sky_table(nside=16), tolerance)) >= 1
 
 
@@ -126,7 +126,7 @@ def test_wrong_axes_are_refused_by_name(axes: list[int], message: str):
         chosen_columns(axes, ("a", "b"))
 
 
-def test_the_stage_writes_what_training_reads(tmp_path: Path):
+def test_s19_the_stage_writes_what_training_reads(tmp_path: Path):
     table = acting_table(2)
     write_table(tmp_path / "t.fits", table)
     write_folds(tmp_path / "f.fits", make_folds("t.fits", table, Split()))

@@ -71,7 +71,7 @@ def test_membership_does_not_depend_on_the_resolution_of_the_pixels():
     assert (fine.part != other.part).any()
 
 
-def test_original_sizes():
+def test_s03_original_sizes():
     part, _ = random_rows("t.fits", 187_257, 5)
     sizes = [int((part[:, fold] == TEST).sum()) for fold in range(5)]
     assert sizes == [37452, 37452, 37451, 37451, 37451]
