@@ -74,6 +74,11 @@ def definitions(checkout: Path = CHECKOUT, names: list[str] | None = None) -> li
     return [Definition(name, checkout) for name in names or known]
 
 
+def definition(name: str, checkout: Path = CHECKOUT) -> Definition:
+    """Return the definition of one environment (UsageError)."""
+    return definitions(checkout, [name])[0]
+
+
 def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a part of a definition (EnvironmentProblem where it is missing)."""
     try:
