@@ -85,12 +85,13 @@ def build(definition: Definition, cache: Path, image: Path) -> None:
 
 
 def _run_build(recipe: dict[str, Any], folder: Path, definition: Definition, made: Path) -> None:
+    # --force lets the definition's label of the date stand in place of today's.
     # The definition names base.tar without a path, so that no path of this machine is in the image.
     here = Path.cwd()
     os.chdir(folder)
     try:
         apptainer(
-            "build", "--fakeroot", "--bind", f"{folder / 'materials'}:/mnt:ro",
+            "build", "--force", "--fakeroot", "--bind", f"{folder / 'materials'}:/mnt:ro",
             "--mksquashfs-args", recipe["squashfs"], made, definition.path,
             image=definition.image,
             env={"SOURCE_DATE_EPOCH": str(recipe["epoch"]), "APPTAINER_TMPDIR": str(folder / "tmp"),
@@ -120,7 +121,9 @@ def entry_of(definition: Definition, image: Path) -> dict[str, Any]:
     packages = json.loads(re.search(r"^\{.*\}$", said, re.MULTILINE)[0])  # type: ignore[index]
     return {
         "definition": definition.digest(),
-        "locks": {lock: sha256_of(definition.checkout / "envs" / lock) for lock in definition.locks},
+        "locks": {
+            lock: sha256_of(definition.checkout / "envs" / lock) for lock in definition.locks
+        },
         "file_system": sif.file_system_digest(image),
         "packages": packages,
     }

@@ -82,5 +82,7 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
         now = new["packages"][kind]
         for name in sorted(before.keys() | now.keys()):
             if before.get(name) != now.get(name):
-                lines.append(f"{name} {before.get(name, 'absent')} became {now.get(name, 'absent')}")
+                lines.append(
+                    f"{name} {before.get(name, 'absent')} became {now.get(name, 'absent')}"
+                )
     return lines

@@ -115,4 +115,3 @@ def _plain(entry: tarfile.TarInfo) -> tarfile.TarInfo:
     entry.mtime = 0
     entry.mode = 0o644
     return entry
-
