@@ -43,7 +43,7 @@ def of(checkout: Path) -> dict[str, str]:
 
 
 def as_root_of_a_machine_like(script: str) -> subprocess.CompletedProcess[str]:
-    """Run a shell script in mount and other namespaces of its own, or skip where that is refused."""
+    """Run a shell script in a mount namespace of its own; skip for who may not."""
     if os.geteuid() != 0 or shutil.which("unshare") is None:
         pytest.skip("needs root, to make a machine with the fault")
     return subprocess.run(

@@ -1,4 +1,4 @@
-"""Images that were built just now: reproducible, equal to a local run, with faults that are named."""
+"""Images built just now: reproducible, equal to a local run, with faults that are named."""
 
 from __future__ import annotations
 
@@ -162,7 +162,8 @@ def test_no_space_for_the_cache(images, tmp_path):
 
 def test_signatures(images, tmp_path):
     """ed25519: signed and by whom it should be; the file system's digest stays."""
-    make = "openssl genpkey -algorithm ed25519 -out {0}.pem && openssl pkey -in {0}.pem -pubout -out {0}.pub"
+    make = "openssl genpkey -algorithm ed25519 -out {0}.pem"
+    make += " && openssl pkey -in {0}.pem -pubout -out {0}.pub"
     for name in ("mine", "other"):
         made = launch(["bash", "-c", make.format(tmp_path / name)])
         assert made.returncode == 0, made.stderr
@@ -188,7 +189,8 @@ def test_packed_for_a_site_without_network(images, tmp_path):
     packed = skyproof(*words, **of(images))
     assert packed.returncode == 0, packed.stderr
     there = tmp_path / "there"
-    script = f"cd {tmp_path} && sha256sum -c images.tar.sha256 && mkdir there && tar xf images.tar -C there"
+    script = f"cd {tmp_path} && sha256sum -c images.tar.sha256"
+    script += " && mkdir there && tar xf images.tar -C there"
     assert launch(["bash", "-c", script]).returncode == 0
     result = skyproof(
         "images", "verify", "analyse", **(of(images) | {"SKYPROOF_IMAGES": str(there)})

@@ -69,7 +69,7 @@ def test_one_flipped_bit_is_found(copy, place, bit):
     data = bytearray(train.image.read_bytes())
     data[len(data) - 1000 + place] ^= 1 << bit
     train.image.write_bytes(data)
-    with pytest.raises(EnvironmentProblem, match="damaged or another image.*make images"):
+    with pytest.raises(EnvironmentProblem, match=r"damaged or another image.*make images"):
         check.check(train)
     check.check(definition("analyse", copy))
 
@@ -97,7 +97,7 @@ def test_an_image_of_another_definition_than_recorded(copy):
     entries = read_record(copy)
     entries["train"]["definition"] = "0" * 64
     write_record(copy, entries)
-    with pytest.raises(EnvironmentProblem, match="not those of containers/images.yaml"):
+    with pytest.raises(EnvironmentProblem, match=r"not those of containers/images\.yaml"):
         check.check(definition("train", copy))
 
 

@@ -1,1 +1,1 @@
-"""Container images of the rules: their making, their record, and the checks before they are used."""
+"""Container images of the rules: their making, their record, the checks before their use."""

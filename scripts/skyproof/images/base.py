@@ -65,7 +65,7 @@ def _bootstrap(recipe: dict[str, Any], system: Path) -> None:
 
 
 def _mirror() -> list[str]:
-    """Return the Debian mirror of SKYPROOF_MIRROR, else of this machine's apt, else mmdebstrap's."""
+    """Return the mirror of SKYPROOF_MIRROR, else of this machine's apt, else mmdebstrap's."""
     if chosen := os.environ.get("SKYPROOF_MIRROR"):
         return [chosen]
     if shutil.which("apt-get") is None:

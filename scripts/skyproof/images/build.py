@@ -1,4 +1,4 @@
-"""Making an image: wheels once over the network, then a build without it, the same bytes each time."""
+"""Making an image: wheels once over the network, then a build without it, always the same."""
 
 from __future__ import annotations
 
@@ -57,14 +57,14 @@ def _fetch(lock: Path, folder: Path) -> None:
     if result.returncode != 0:
         said = [line for line in result.stderr.splitlines() if line.startswith("ERROR")]
         raise EnvironmentProblem(
-            f"the wheels of {lock} were not fetched: {last_words(said)}; put them into {folder}, or "
-            "name an index that has them (PIP_EXTRA_INDEX_URL; PyTorch's own for its CPU build)"
+            f"the wheels of {lock} were not fetched: {last_words(said)}; put them into {folder}, "
+            "or name an index that has them (PIP_EXTRA_INDEX_URL; PyTorch's own for its CPU build)"
         )
     stamp.write_text(sha256_of(lock))
 
 
 def build(definition: Definition, cache: Path, image: Path) -> None:
-    """Build an image, test it, and move it into place (EnvironmentProblem; then nothing is left)."""
+    """Build an image, test it, and move it into place (EnvironmentProblem, and nothing is left)."""
     check_room(cache)
     recipe = base_recipe(definition.checkout)
     base, wheels = base_archive(recipe, cache), fetch_wheels([definition], cache)

@@ -1,7 +1,7 @@
 """Apptainer through spython, where it hides failures turned into one line with what mends them.
 
-spython's own `build` returns None for a failed build, and its `run` stumbles over a failed run; only
-its lowest call reports exit code and output, so everything goes through that.
+spython's own `build` returns None for a failed build, and its `run` stumbles over a failed run;
+only its lowest call reports exit code and output, so everything goes through that.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def apptainer(
 
 
 def explain(output: str, image: Path | None = None) -> str:
-    """Return one line for a failed command: what it was about, what Apptainer said, what mends it."""
+    """Return one line for a failed command: what it was about, what was said, what mends it."""
     about = f"{image}: " if image else ""
     for pattern, mend in _MENDS:
         if re.search(pattern, output, re.IGNORECASE | re.DOTALL):

@@ -1,8 +1,9 @@
 """The Singularity Image Format, as far as identity needs it: architecture, file system, clock.
 
 A file begins with a header of 128 bytes (a launch line of 32, magic, version, architecture,
-identifier, two times, five numbers) that says where descriptors of 585 bytes lie; each describes one
-object: definition, labels, a partition with the file system, a signature. All numbers are little-endian.
+identifier, two times, six numbers) that says where descriptors of 585 bytes lie; each describes
+one object: definition, labels, a partition with the file system, a signature. All numbers are
+little-endian.
 """
 
 from __future__ import annotations
