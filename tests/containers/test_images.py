@@ -132,9 +132,11 @@ FAULTS = {
         "no user namespaces",
     ),
     "/dev/fuse closed": (
-        "mknod {folder}/fuse c 10 229 && chmod 600 {folder}/fuse &&"
-        " mount --bind {folder}/fuse /dev/fuse && HOME=/ setpriv --reuid 65534 --regid 65534"
-        " --clear-groups apptainer exec --no-home {image} true",
+        # The bind mount leads around folders that only root may enter.
+        "mount --bind $(dirname {image}) /mnt && mknod {folder}/fuse c 10 229 &&"
+        " chmod 600 {folder}/fuse && mount --bind {folder}/fuse /dev/fuse &&"
+        " HOME=/ setpriv --reuid 65534 --regid 65534 --clear-groups"
+        " apptainer exec --no-home /mnt/$(basename {image}) true",
         "/dev/fuse is closed to you",
     ),
 }
