@@ -28,11 +28,17 @@ if IN_IMAGES:
 
 try:
     CONFIG = load(config)
-    # Once a run, before its first job; jobs themselves are processes of Snakemake too.
-    if IN_IMAGES and workflow.is_main_process and not workflow.dryrun:
-        check_all(definitions())
 except SkyproofError as error:
     raise WorkflowError(str(error))
+
+
+onstart:
+    # Once a run, before its first job; not where it is only planned.
+    if IN_IMAGES:
+        try:
+            check_all(definitions())
+        except SkyproofError as error:
+            raise WorkflowError(str(error))
 
 
 def options(stage):

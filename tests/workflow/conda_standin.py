@@ -1,4 +1,4 @@
-"""Stands in for the program conda, with py-rattler below it: solves for real, in a channel of a test.
+"""Stands in for the program conda, with py-rattler below it, in a channel that a test made.
 
 Only what Snakemake calls is there. A channel's name is looked up in the folder that
 SKYPROOF_TEST_CHANNELS names, so the environment files are used as they are.

@@ -1,8 +1,8 @@
 """Plumbing only: `--sdm conda` end to end, with a stand-in for conda and a channel made here.
 
 The channel holds empty packages of the locks' names and versions, and a python that is the
-test's own. So environment files are read, solved and activated as Snakemake does it; that conda-forge
-has such packages, or that they give the same bytes, is not shown.
+test's own. So environment files are read, solved and activated as Snakemake does it; that
+conda-forge has such packages, or that they give the same bytes, is not shown.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def write_package(folder: Path, name: str, version: str, files: dict[str, str]) 
 
 @pytest.fixture
 def conda(tmp_path, monkeypatch) -> Path:
-    """A `conda` first on PATH and its channel; returns the file to which each python adds its prefix."""
+    """A `conda` first on PATH and its channel; gives the log to which python adds its prefix."""
     log = tmp_path / "log"
     python = f'#!/bin/sh\necho "$CONDA_PREFIX" >>{shlex.quote(str(log))}\n'
     python += f'exec {shlex.quote(sys.executable)} "$@"\n'
