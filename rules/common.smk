@@ -1,5 +1,6 @@
 """Helpers of all systems - the checked configuration, options, code digests, resources."""
 
+import os
 import sys
 from shlex import join, quote
 
@@ -20,6 +21,22 @@ try:
     CONFIG = load(config)
 except SkyproofError as error:
     raise WorkflowError(str(error))
+
+
+def site(word, otherwise):
+    """A word of the site, which a profile sets for all rules (default-resources), or `otherwise`."""
+    words = workflow.resource_settings.default_resources or {}
+    return words[word].raw if word in words else otherwise
+
+
+# How a site starts MPI ranks, and on how many nodes; on one machine, mpiexec.
+LAUNCHER = site("launcher", "mpiexec")
+NODES = site("mpi_nodes", 1)
+# The SLURM executor looks for a relative path in the folder of the run, not of the checkout.
+if site("partitions", ""):
+    os.environ.setdefault(
+        "SNAKEMAKE_SLURM_PARTITIONS", f"{workflow.basedir}/{site('partitions', '')}"
+    )
 
 
 def options(stage):
@@ -51,9 +68,20 @@ def doubling(amount):
     return lambda wildcards, attempt: int(amount * 2 ** (attempt - 1))
 
 
+# What Snakemake itself takes in a batch job: two processes inside one another.
+SNAKEMAKE_MB = 300
+
+
 def one_rank_each(wildcards, threads):
-    """MPI stages turn the cores that they get into ranks of one thread."""
-    return threads
+    """MPI stages turn the cores that they get into ranks of one thread; a site may say how many."""
+    return site("mpi_ranks", threads)
+
+
+def per_rank(amount):
+    """Memory of a node for so much a rank, doubled at each further attempt."""
+    return lambda wildcards, threads, attempt: int(
+        SNAKEMAKE_MB + amount * -(-one_rank_each(wildcards, threads) // NODES) * 2 ** (attempt - 1)
+    )
 
 
 def training_cores(most):
@@ -64,9 +92,20 @@ def training_cores(most):
 
 def training_ranks(wildcards, threads):
     """In portable numerics a training turns its cores into ranks, else into threads of one rank."""
-    return 1 if CONFIG.numerics == "native" else threads
+    return 1 if CONFIG.numerics == "native" else site("training_ranks", threads)
 
 
 def training_threads(wildcards, threads):
     """The threads of a rank: see `training_ranks`."""
     return threads if CONFIG.numerics == "native" else 1
+
+
+def training_launcher(wildcards, threads):
+    """What starts the ranks of a training; nothing for one, which the SLURM executor refuses."""
+    ranks = training_ranks(wildcards, threads)
+    return f"{LAUNCHER} -n {ranks}" if ranks > 1 else ""
+
+
+def training_nodes(wildcards, threads):
+    """The nodes that share the ranks of a training."""
+    return min(NODES, training_ranks(wildcards, threads))

@@ -34,10 +34,11 @@ rule obiwan_simulate:
         "../envs/generate.yaml"
     threads: 2
     resources:
-        mpi="mpiexec",
+        mpi=LAUNCHER,
         tasks=one_rank_each,
+        nodes=NODES,
         cpus_per_task=1,
-        mem_mb=doubling(OBIWAN.simulate_mb),
+        mem_mb=per_rank(OBIWAN.simulate_mb),
         runtime=doubling(OBIWAN.minutes),
     params:
         options=options("obiwan.simulate"),
@@ -62,10 +63,11 @@ rule obiwan_ingest:
         "../envs/generate.yaml"
     threads: 2
     resources:
-        mpi="mpiexec",
+        mpi=LAUNCHER,
         tasks=one_rank_each,
+        nodes=NODES,
         cpus_per_task=1,
-        mem_mb=doubling(OBIWAN.brick_mb * 6 + 1000),
+        mem_mb=per_rank(OBIWAN.brick_mb * 3 + 500),
         runtime=doubling(OBIWAN.minutes * 10),
     params:
         images=CONFIG.obiwan.exposures.images,
@@ -93,10 +95,11 @@ rule obiwan_cutouts:
         "../envs/generate.yaml"
     threads: 2
     resources:
-        mpi="mpiexec",
+        mpi=LAUNCHER,
         tasks=one_rank_each,
+        nodes=NODES,
         cpus_per_task=1,
-        mem_mb=doubling(OBIWAN.cutouts_mb),
+        mem_mb=per_rank(OBIWAN.cutouts_mb),
         runtime=doubling(OBIWAN.minutes),
     params:
         trees=OBIWAN.trees,
@@ -148,10 +151,11 @@ rule obiwan_split:
         "../envs/generate.yaml"
     threads: 2
     resources:
-        mpi="mpiexec",
+        mpi=LAUNCHER,
         tasks=one_rank_each,
+        nodes=NODES,
         cpus_per_task=1,
-        mem_mb=doubling(OBIWAN.split_mb),
+        mem_mb=per_rank(OBIWAN.split_mb),
         runtime=doubling(OBIWAN.minutes),
     params:
         options=options("obiwan.split"),
@@ -178,8 +182,9 @@ rule obiwan_train:
         "../envs/train.yaml"
     threads: training_cores(OBIWAN.micro_batches)
     resources:
-        mpi="mpiexec",
+        mpi=training_launcher,
         tasks=training_ranks,
+        nodes=training_nodes,
         cpus_per_task=training_threads,
         device="cpu",
         mem_mb=doubling(4000),
@@ -189,7 +194,7 @@ rule obiwan_train:
         options=options("obiwan.train"),
         code=code("obiwan.train"),
     shell:
-        "{resources.mpi} -n {resources.tasks} python -m skyproof obiwan.train"
+        "{resources.mpi} python -m skyproof obiwan.train"
         " --in split={params.split} --out model={output.model} history={output.history}"
         " --ranks {resources.tasks} --threads {resources.cpus_per_task} --device {resources.device} {params.options} > {log} 2>&1"
 
@@ -209,11 +214,12 @@ rule obiwan_infer:
         "../envs/train.yaml"
     threads: 2
     resources:
-        mpi="mpiexec",
+        mpi=LAUNCHER,
         tasks=one_rank_each,
+        nodes=NODES,
         cpus_per_task=1,
         device="cpu",
-        mem_mb=doubling(4000),
+        mem_mb=per_rank(2000),
         runtime=doubling(OBIWAN.train_minutes / 4),
     params:
         split=braces(OBIWAN_SPLIT, OBIWAN_BLOCKS),
