@@ -220,7 +220,7 @@ rule obiwan_infer:
         cpus_per_task=1,
         device="cpu",
         mem_mb=per_rank(2000),
-        runtime=doubling(OBIWAN.train_minutes / 4),
+        runtime=doubling(5 + OBIWAN.train_minutes / 4),
     params:
         split=braces(OBIWAN_SPLIT, OBIWAN_BLOCKS),
         options=options("obiwan.infer"),
