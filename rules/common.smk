@@ -1,9 +1,10 @@
-"""Helpers of all systems - the checked configuration, options, code digests, resources."""
+"""Helpers of all systems - the checked configuration, options, code digests, images, resources."""
 
 import sys
 from shlex import join, quote
 
 from snakemake.exceptions import WorkflowError
+from snakemake.settings.types import DeploymentMethod
 
 # The package comes from the checkout, here and in every job, environment or image. (A prefix of
 # one's own takes the place of Snakemake's, hence its strict mode is said again.)
@@ -13,13 +14,31 @@ shell.prefix(f"set -euo pipefail; export PYTHONPATH={quote(SCRIPTS)}; ")
 
 from skyproof.core.errors import SkyproofError
 from skyproof.core.options import to_words
+from skyproof.images.check import check_all
+from skyproof.images.definition import definition, definitions
 from skyproof.workflow.code import code_digest
 from skyproof.workflow.config import load, stage_options
+
+IN_IMAGES = DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method
+if IN_IMAGES:
+    # Snakemake binds the run's folder; the checkout may lie elsewhere.
+    bind = f"--bind {quote(str(workflow.basedir))}"
+    if bind not in workflow.deployment_settings.apptainer_args:
+        workflow.deployment_settings.apptainer_args += f" {bind}"
 
 try:
     CONFIG = load(config)
 except SkyproofError as error:
     raise WorkflowError(str(error))
+
+
+onstart:
+    # Once a run, before its first job; not where it is only planned.
+    if IN_IMAGES:
+        try:
+            check_all(definitions())
+        except SkyproofError as error:
+            raise WorkflowError(str(error))
 
 
 def options(stage):
@@ -30,6 +49,31 @@ def options(stage):
 def code(stage):
     """A parameter that changes with any line of ours that the stage imports."""
     return code_digest(stage)
+
+
+def image(environment):
+    """The image of an environment, where rules run in images.
+
+    Its name changes with its definition and locks, which runs the rule again.
+    """
+    return str(definition(environment).image) if IN_IMAGES else None
+
+
+def inside(environment):
+    """The words that enter an image on each rank, as MPI's launcher has to stay outside.
+
+    (A function of resources, as what follows from them re-runs nothing. `container:` would put the
+    whole line inside; hence such rules have `image` among their parameters.)
+    """
+
+    def words(wildcards, resources):
+        if not IN_IMAGES:
+            return ""
+        gpu = "--nv " if resources.get("device") == "cuda" else ""
+        arguments = workflow.deployment_settings.apptainer_args
+        return f'apptainer exec {gpu}--home "$PWD" {arguments} {image(environment)}'
+
+    return words
 
 
 def blocks(items, block_size):

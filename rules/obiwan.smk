@@ -40,10 +40,12 @@ rule obiwan_simulate:
         mem_mb=doubling(OBIWAN.simulate_mb),
         runtime=doubling(OBIWAN.minutes),
     params:
+        image=image("generate"),
+        inside=inside("generate"),
         options=options("obiwan.simulate"),
         code=code("obiwan.simulate"),
     shell:
-        "{resources.mpi} -n {resources.tasks} python -m skyproof obiwan.simulate"
+        "{resources.mpi} -n {resources.tasks} {params.inside} python -m skyproof obiwan.simulate"
         " --out bricks={output.bricks} --ranks {resources.tasks}"
         " --block {wildcards.block} {params.options} > {log} 2>&1"
 
@@ -68,12 +70,14 @@ rule obiwan_ingest:
         mem_mb=doubling(OBIWAN.brick_mb * 6 + 1000),
         runtime=doubling(OBIWAN.minutes * 10),
     params:
+        image=image("generate"),
+        inside=inside("generate"),
         images=CONFIG.obiwan.exposures.images,
         calib=CONFIG.obiwan.exposures.calib,
         options=options("obiwan.ingest"),
         code=code("obiwan.ingest"),
     shell:
-        "{resources.mpi} -n {resources.tasks} python -m skyproof obiwan.ingest"
+        "{resources.mpi} -n {resources.tasks} {params.inside} python -m skyproof obiwan.ingest"
         " --in ccds={input.ccds:q} images={params.images:q} calib={params.calib:q}"
         " --out bricks={output.bricks} --ranks {resources.tasks}"
         " {params.options} > {log} 2>&1"
@@ -99,11 +103,13 @@ rule obiwan_cutouts:
         mem_mb=doubling(OBIWAN.cutouts_mb),
         runtime=doubling(OBIWAN.minutes),
     params:
+        image=image("generate"),
+        inside=inside("generate"),
         trees=OBIWAN.trees,
         options=options("obiwan.cutouts"),
         code=code("obiwan.cutouts"),
     shell:
-        "{resources.mpi} -n {resources.tasks} python -m skyproof obiwan.cutouts"
+        "{resources.mpi} -n {resources.tasks} {params.inside} python -m skyproof obiwan.cutouts"
         " --in bricks={input.bricks:q} {params.trees}"
         " --out cutouts={output.cutouts} --ranks {resources.tasks}"
         " --block {wildcards.block} {params.options} > {log} 2>&1"
@@ -121,6 +127,8 @@ rule obiwan_assign:
         "logs/benchmarks/obiwan/assign.tsv"
     conda:
         "../envs/generate.yaml"
+    container:
+        image("generate")
     resources:
         mem_mb=doubling(500 + OBIWAN.n_bricks / 100),
         runtime=doubling(5),
@@ -154,10 +162,12 @@ rule obiwan_split:
         mem_mb=doubling(OBIWAN.split_mb),
         runtime=doubling(OBIWAN.minutes),
     params:
+        image=image("generate"),
+        inside=inside("generate"),
         options=options("obiwan.split"),
         code=code("obiwan.split"),
     shell:
-        "{resources.mpi} -n {resources.tasks} python -m skyproof obiwan.split"
+        "{resources.mpi} -n {resources.tasks} {params.inside} python -m skyproof obiwan.split"
         " --in cutouts={input.cutouts} membership={input.membership}"
         " --out split={output.split} --ranks {resources.tasks}"
         " {params.options} > {log} 2>&1"
@@ -185,11 +195,13 @@ rule obiwan_train:
         mem_mb=doubling(4000),
         runtime=doubling(OBIWAN.train_minutes),
     params:
+        image=image("train"),
+        inside=inside("train"),
         split=braces(OBIWAN_SPLIT, OBIWAN_BLOCKS),
         options=options("obiwan.train"),
         code=code("obiwan.train"),
     shell:
-        "{resources.mpi} -n {resources.tasks} python -m skyproof obiwan.train"
+        "{resources.mpi} -n {resources.tasks} {params.inside} python -m skyproof obiwan.train"
         " --in split={params.split} --out model={output.model} history={output.history}"
         " --ranks {resources.tasks} --threads {resources.cpus_per_task} --device {resources.device} {params.options} > {log} 2>&1"
 
@@ -216,11 +228,13 @@ rule obiwan_infer:
         mem_mb=doubling(4000),
         runtime=doubling(OBIWAN.train_minutes / 4),
     params:
+        image=image("train"),
+        inside=inside("train"),
         split=braces(OBIWAN_SPLIT, OBIWAN_BLOCKS),
         options=options("obiwan.infer"),
         code=code("obiwan.infer"),
     shell:
-        "{resources.mpi} -n {resources.tasks} python -m skyproof obiwan.infer"
+        "{resources.mpi} -n {resources.tasks} {params.inside} python -m skyproof obiwan.infer"
         " --in model={input.model} split={params.split} --out scores={output.scores}"
         " --ranks {resources.tasks} --device {resources.device} {params.options} > {log} 2>&1"
 
@@ -274,6 +288,8 @@ rule obiwan_evaluate:
         "logs/benchmarks/obiwan/evaluate.tsv"
     conda:
         "../envs/analyse.yaml"
+    container:
+        image("analyse")
     resources:
         mem_mb=doubling(2000),
         runtime=doubling(20),

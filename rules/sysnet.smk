@@ -53,11 +53,13 @@ rule sysnet_mock:
         mem_mb=doubling(1200 + 6 * SYSNET.table_mb),
         runtime=doubling(SYSNET.table_minutes),
     params:
+        image=image("generate"),
+        inside=inside("generate"),
         job=SYSNET.job("sysnet.mock"),
         options=options("sysnet.mock"),
         code=code("sysnet.mock"),
     shell:
-        "{resources.mpi} -n {resources.tasks} python -m skyproof sysnet.mock"
+        "{resources.mpi} -n {resources.tasks} {params.inside} python -m skyproof sysnet.mock"
         " --out table={output.table} truth={output.truth} --ranks {resources.tasks}"
         " {params.job} {params.options} > {log} 2>&1"
 
@@ -74,6 +76,8 @@ rule sysnet_tabulate:
         "logs/benchmarks/sysnet/{region}/tabulate.tsv"
     conda:
         "../envs/analyse.yaml"
+    container:
+        image("analyse")
     resources:
         mem_mb=doubling(600 + 6 * SYSNET.table_mb),
         runtime=doubling(SYSNET.table_minutes),
@@ -99,6 +103,8 @@ rule sysnet_split:
         "logs/benchmarks/sysnet/{region}/split.tsv"
     conda:
         "../envs/analyse.yaml"
+    container:
+        image("analyse")
     resources:
         mem_mb=doubling(600 + 4 * SYSNET.table_mb),
         runtime=doubling(SYSNET.table_minutes),
@@ -123,6 +129,8 @@ rule sysnet_select:
         "logs/benchmarks/sysnet/{region}/select.tsv"
     conda:
         "../envs/generate.yaml"
+    container:
+        image("generate")
     resources:
         mem_mb=doubling(600 + 4 * SYSNET.table_mb),
         runtime=doubling(SYSNET.table_minutes),
@@ -148,6 +156,8 @@ rule sysnet_tune:
         "logs/benchmarks/sysnet/{region}/tune.tsv"
     conda:
         "../envs/train.yaml"
+    container:
+        image("train")
     threads: training_cores(1)
     resources:
         launch="env",
@@ -188,11 +198,13 @@ rule sysnet_train:
         mem_mb=doubling(SYSNET.train_mb),
         runtime=doubling(SYSNET.train_minutes),
     params:
+        image=image("train"),
+        inside=inside("train"),
         files=lambda wildcards, input: sysnet_words(input),
         options=options("sysnet.train"),
         code=code("sysnet.train"),
     shell:
-        "{resources.mpi} -n {resources.tasks} python -m skyproof sysnet.train"
+        "{resources.mpi} -n {resources.tasks} {params.inside} python -m skyproof sysnet.train"
         " --in {params.files} --out members={output.members}"
         " --ranks {resources.tasks} --device {resources.device}"
         " --block {wildcards.block} {params.options} > {log} 2>&1"
@@ -224,11 +236,13 @@ rule sysnet_infer:
         mem_mb=doubling(SYSNET.infer_mb),
         runtime=doubling(SYSNET.train_minutes / 4),
     params:
+        image=image("train"),
+        inside=inside("train"),
         members=braces(SYSNET_MEMBERS, SYSNET_BLOCKS),
         options=options("sysnet.infer"),
         code=code("sysnet.infer"),
     shell:
-        "{resources.mpi} -n {resources.tasks} python -m skyproof sysnet.infer"
+        "{resources.mpi} -n {resources.tasks} {params.inside} python -m skyproof sysnet.infer"
         " --in table={input.table} folds={input.folds} members={params.members}"
         " --out weights={output.weights} metrics={output.metrics} history={output.history}"
         " lines={output.lines}"
@@ -247,6 +261,8 @@ rule sysnet_export_region:
         "logs/benchmarks/sysnet/{region}/export.tsv"
     conda:
         "../envs/train.yaml"
+    container:
+        image("train")
     resources:
         mem_mb=doubling(1000),
         runtime=doubling(30),
@@ -273,6 +289,8 @@ rule sysnet_baselines:
         "logs/benchmarks/sysnet/{region}/baselines.tsv"
     conda:
         "../envs/analyse.yaml"
+    container:
+        image("analyse")
     resources:
         mem_mb=doubling(1000 + 10 * SYSNET.table_mb),
         runtime=doubling(2 * SYSNET.table_minutes),
@@ -303,6 +321,8 @@ rule sysnet_stack:
         "logs/benchmarks/sysnet/{region}/stack.tsv"
     conda:
         "../envs/analyse.yaml"
+    container:
+        image("analyse")
     resources:
         mem_mb=doubling(1000 + 6 * SYSNET.table_mb),
         runtime=doubling(SYSNET.table_minutes),
@@ -391,6 +411,8 @@ rule sysnet_evaluate:
         "logs/benchmarks/sysnet/{region}/evaluate.tsv"
     conda:
         "../envs/analyse.yaml"
+    container:
+        image("analyse")
     resources:
         mem_mb=doubling(2000 + 10 * SYSNET.table_mb),
         runtime=doubling(10 * SYSNET.table_minutes),
@@ -426,6 +448,8 @@ rule sysnet_summarise:
         "logs/benchmarks/sysnet/summarise.tsv"
     conda:
         "../envs/analyse.yaml"
+    container:
+        image("analyse")
     resources:
         mem_mb=doubling(600),
         runtime=doubling(5),

@@ -22,6 +22,8 @@ rule manifest:
         "logs/benchmarks/manifest.tsv"
     conda:
         "../envs/analyse.yaml"
+    container:
+        image("analyse")
     threads: 2
     resources:
         mem_mb=doubling(2000),
@@ -38,6 +40,8 @@ rule verify:
         "logs/verify.log",
     conda:
         "../envs/analyse.yaml"
+    container:
+        image("analyse")
     resources:
         mem_mb=doubling(2000),
         runtime=doubling(60),

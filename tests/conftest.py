@@ -33,6 +33,7 @@ def skyproof(
     ranks: int = 1,
     cwd: Path | None = None,
     toy: bool = False,
+    timeout: float = LAUNCH_TIMEOUT_S,
     **environment: str,
 ) -> subprocess.CompletedProcess[str]:
     """Run `python -m skyproof WORDS`; with `ranks` > 1 under mpiexec, which also adds --ranks."""
@@ -43,7 +44,7 @@ def skyproof(
     if ranks > 1:
         mpiexec = str(Path(sys.executable).parent / "mpiexec")
         command = [mpiexec, "-n", str(ranks), *command, "--ranks", str(ranks)]
-    return launch(command, cwd=cwd, **environment)
+    return launch(command, cwd=cwd, timeout=timeout, **environment)
 
 
 def launch(

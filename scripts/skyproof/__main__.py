@@ -23,6 +23,7 @@ TOOLS = {
     "root": "print the digest that fixes every byte of a run; sign it (--sign)",
     "bag": "pack a run for publication (BagIt)",
     "crate": "describe a run for publication (Workflow Run RO-Crate)",
+    "images": "make, check, sign or pack the container images of the rules",
 }
 
 
@@ -189,6 +190,10 @@ def _tool(name: str, words: list[str]) -> int:
     own = {"config": _config, "summary": _summary}
     if name in own:
         return own[name](parser, words)
+    if name == "images":
+        from skyproof.images.commands import images
+
+        return images(parser, words)
     from skyproof.proof.commands import COMMANDS
 
     return COMMANDS[name](parser, words)

@@ -110,8 +110,8 @@ def tiny_sysnet(tmp_path_factory) -> Path:
 def checkout(tmp_path) -> Path:
     """A copy of the checkout that a test may edit."""
     copy = tmp_path / "checkout"
-    ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
-    for name in ("scripts", "rules", "envs", "profiles"):
+    ignore = shutil.ignore_patterns("__pycache__", "*.egg-info", "*.sif")
+    for name in ("scripts", "rules", "envs", "profiles", "containers"):
         shutil.copytree(ROOT / name, copy / name, ignore=ignore)
     for name in ("Snakefile", "config.yaml"):
         shutil.copy(ROOT / name, copy / name)

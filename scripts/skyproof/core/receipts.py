@@ -130,6 +130,7 @@ def _run(call: Call, started: datetime) -> dict[str, Any]:
         "host": socket.gethostname(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "processor": _processor(),
+        "python": platform.python_version(),
         "gpu": _gpu() if call.device == "cuda" else None,
         "command": shlex.join(["python", "-m", "skyproof", *sys.argv[1:]]),
         "environment": {name: os.environ[name] for name in _JOB_VARIABLES if name in os.environ},

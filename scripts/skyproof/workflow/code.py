@@ -55,9 +55,10 @@ def library_versions(stage: str) -> dict[str, str]:
     """Return the versions of Python and of the packages that 'system.stage' may import.
 
     Found in the source, not among the loaded modules: a block that was resumed imports less. What
-    an environment does not hold is left out.
+    an environment does not hold is left out. Of Python, the two numbers that decide what runs: its
+    patch releases (an image's is Debian's) change no byte, and stand in the receipt.
     """
-    found = {"python": platform.python_version()}
+    found = {"python": ".".join(platform.python_version_tuple()[:2])}
     for module in reachable(f"{PACKAGE}.{stage}"):
         for name in _imported(module):
             top = name.split(".")[0]

@@ -1,0 +1,74 @@
+"""Apptainer through spython, where it hides failures turned into one line with what mends them.
+
+spython's own `build` returns None for a failed build, and its `run` stumbles over a failed run;
+only its lowest call reports exit code and output, so everything goes through that.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from skyproof.core.errors import EnvironmentProblem
+
+# What Apptainer says when the machine does not let it, and what mends it.
+_MENDS = (
+    (r"no space left on device", "the disk is full: free some, or set APPTAINER_TMPDIR and TMPDIR "
+     "to a folder on a larger one"),
+    (r"/dev/fuse.*permission denied|fuse: failed to open", "/dev/fuse is closed to you: ask for "
+     "`chmod 666 /dev/fuse`, or add --unsquash to the arguments of Apptainer (slower)"),
+    (r"user namespace|CLONE_NEWUSER|max_user_namespaces|setgroups.*not permitted",
+     "this machine gives you no user namespaces: ask for `sysctl user.max_user_namespaces=15000` "
+     "(and, on Debian, kernel.unprivileged_userns_clone=1)"),
+    (r"subuid|subgid|no mapping entry", "a build needs a range of sub-identifiers: "
+     "`usermod --add-subuids 100000-165535 --add-subgids 100000-165535 NAME`"),
+    (r"capability set", "root lacks a capability here: "
+     "`apptainer config global --set \"root default capabilities\" no`"),
+    (r"does not match host|incompatible.*arch|exec format error|architecture",
+     "the image is for another processor: build it on this machine with `make images`"),
+    (r"invalid superblock|magic number|not a SIF|not recognized|corrupt|squashfs.*(fail|error)",
+     "the image is damaged: delete it and run `make images`"),
+)  # fmt: skip
+
+
+def apptainer(
+    *words: str | Path, env: Mapping[str, str] | None = None, image: Path | None = None
+) -> str:
+    """Run `apptainer WORDS` and return what it printed (EnvironmentProblem where it failed).
+
+    `image` names in an error what the command was about.
+    """
+    from spython.utils import run_command
+
+    if shutil.which("apptainer") is None:
+        raise EnvironmentProblem(
+            "apptainer is not on PATH; install it (apptainer.org, version 1.3 or later), or run "
+            "without --sdm apptainer"
+        )
+    result = run_command(
+        ["apptainer", *map(str, words)], quiet=True, environ={**os.environ, **(env or {})}
+    )
+    output = "\n".join(result["message"])
+    if result["return_code"] != 0:
+        raise EnvironmentProblem(explain(output, image))
+    return output
+
+
+def explain(output: str, image: Path | None = None) -> str:
+    """Return one line for a failed command: what it was about, what was said, what mends it."""
+    about = f"{image}: " if image else ""
+    for pattern, mend in _MENDS:
+        if re.search(pattern, output, re.IGNORECASE | re.DOTALL):
+            return f"{about}{mend}"
+    return f"{about}apptainer failed: {last_words(output.splitlines())}"
+
+
+def last_words(lines: Sequence[str]) -> str:
+    """Return the lines that say most: the first three of errors, else the last one."""
+    plain = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip() for line in lines]
+    plain = [line for line in plain if line]
+    loud = [line for line in plain if re.match(r"(FATAL|ERROR|error|cause|\w*Error)", line)]
+    return "; ".join(loud[:3] or plain[-1:]) or "it said nothing"

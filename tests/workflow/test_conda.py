@@ -1,0 +1,121 @@
+"""Plumbing only: `--sdm conda` end to end, with a stand-in for conda and a channel made here.
+
+The channel holds empty packages of the locks' names and versions, and a python that is the
+test's own. So environment files are read, solved and activated as Snakemake does it; that
+conda-forge has such packages, or that they give the same bytes, is not shown.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import shlex
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+import yaml
+
+from skyproof.proof import manifest
+from tests.conftest import ROOT
+from tests.workflow.conftest import snakemake
+
+pytestmark = [pytest.mark.workflow, pytest.mark.slow]
+
+FAMILIES = ("analyse", "generate", "train")
+
+
+def locked_versions() -> dict[str, str]:
+    found = {"python": ".".join(map(str, sys.version_info[:3]))}
+    for name in ("all", "torch"):
+        for line in (ROOT / f"envs/{name}.lock.txt").read_text().splitlines():
+            package, pinned, rest = line.partition("==")
+            if pinned and line[0] not in " #":
+                found[package] = rest.split()[0]
+    return found | {"pytorch": found["torch"]}
+
+
+def write_package(folder: Path, name: str, version: str, files: dict[str, str]) -> dict:
+    """Write a package of these files (path: content) and return its line for the index."""
+    about = {
+        "name": name, "version": version, "build": "0", "build_number": 0, "depends": [],
+        "subdir": folder.name, "arch": "x86_64", "platform": "linux",
+    }  # fmt: skip
+    paths = [
+        {
+            "_path": path, "path_type": "hardlink", "size_in_bytes": len(text),
+            "sha256": hashlib.sha256(text.encode()).hexdigest(),
+        }
+        for path, text in files.items()
+    ]  # fmt: skip
+    content = files | {
+        "info/index.json": json.dumps(about),
+        "info/paths.json": json.dumps({"paths": paths, "paths_version": 1}),
+        "info/files": "".join(f"{path}\n" for path in files),
+    }
+    archive = folder / f"{name}-{version}-0.tar.bz2"
+    with tarfile.open(archive, "w:bz2") as tar:
+        for path, text in content.items():
+            entry = tarfile.TarInfo(path)
+            entry.size, entry.mode = len(text), 0o755
+            tar.addfile(entry, io.BytesIO(text.encode()))
+    data = archive.read_bytes()
+    return about | {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
+
+
+@pytest.fixture
+def conda(tmp_path, monkeypatch) -> Path:
+    """A `conda` first on PATH and its channel; gives the log to which python adds its prefix."""
+    log = tmp_path / "log"
+    python = f'#!/bin/sh\necho "$CONDA_PREFIX" >>{shlex.quote(str(log))}\n'
+    python += f'exec {shlex.quote(sys.executable)} "$@"\n'
+    channel = tmp_path / "channels/conda-forge"
+    index: dict[str, dict] = {}
+    for subdir in ("linux-64", "noarch"):
+        (channel / subdir).mkdir(parents=True)
+    names = {
+        line.split()[0]
+        for family in FAMILIES
+        for line in yaml.safe_load((ROOT / f"envs/{family}.yaml").read_text())["dependencies"]
+    }
+    for name in names:
+        files = {"bin/python": python} if name == "python" else {f"share/{name}": name}
+        version = locked_versions()[name]
+        about = write_package(channel / "linux-64", name, version, files)
+        index[f"{name}-{version}-0.tar.bz2"] = about
+    for subdir, packages in (("linux-64", index), ("noarch", {})):
+        repodata = {"info": {"subdir": subdir}, "packages": packages, "packages.conda": {}}
+        (channel / subdir / "repodata.json").write_text(json.dumps(repodata))
+    home = tmp_path / "conda"
+    (home / "bin").mkdir(parents=True)
+    (home / "bin/activate").write_text('export CONDA_PREFIX="$1" PATH="$1/bin:$PATH"\n')
+    standin = [sys.executable, str(ROOT / "tests/workflow/conda_standin.py"), str(home)]
+    (home / "bin/conda").write_text(f'#!/bin/sh\nexec {shlex.join(standin)} "$@"\n')
+    (home / "bin/conda").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{home / 'bin'}:{Path('/usr/bin')}:/bin")
+    monkeypatch.setenv("SKYPROOF_TEST_CHANNELS", str(tmp_path / "channels"))
+    return log
+
+
+def test_the_tiny_run(conda, tiny, tmp_path):
+    result = snakemake(tmp_path / "run", "-c", "2", "--sdm", "conda")
+    assert result.returncode == 0, result.stdout + result.stderr
+    roots = [manifest.read(folder / "results").root for folder in (tmp_path / "run", tiny)]
+    assert roots[0] == roots[1]
+    prefixes = {Path(line) for line in conda.read_text().split()}
+    held = {frozenset(path.name for path in (prefix / "share").iterdir()) for prefix in prefixes}
+    assert len(held) == len(FAMILIES)
+    for family in FAMILIES:
+        lines = yaml.safe_load((ROOT / f"envs/{family}.yaml").read_text())["dependencies"]
+        assert frozenset(line.split()[0] for line in lines) - {"python"} in held, family
+
+
+def test_bounds_that_nothing_meets(conda, checkout, tmp_path):
+    path = checkout / "envs/analyse.yaml"
+    path.write_text(path.read_text().replace("numpy >=2.3,<3", "numpy >=99,<100"))
+    result = snakemake(tmp_path / "run", "-c", "1", "--sdm", "conda", checkout=checkout)
+    assert result.returncode == 1
+    assert "numpy >=99,<100" in result.stdout + result.stderr
+    assert not (tmp_path / "run/results").exists()
