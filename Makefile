@@ -11,7 +11,7 @@ REPORT := results/report.zip
 SHOWN := $(wildcard results rules Snakefile config.yaml)
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 	@echo "Settings: TORCH=cuda (CUDA build of torch), PYTHON=python3.12 (another interpreter)"
 
 run: venv  ## run the default config.yaml and make its report
@@ -52,6 +52,12 @@ images: venv  ## build the container images; RECORD=1 accepts what came out
 images-verify: venv  ## are they those of containers/images.yaml, and do they start here?
 	@python -m skyproof images verify $(if $(PUBLIC_KEY),--public-key $(PUBLIC_KEY))
 
+cluster:  ## start a small SLURM on this machine, as root; FOLDER=.cluster
+	@scripts/cluster start $(FOLDER)
+
+cluster-stop:  ## end it
+	@scripts/cluster stop $(FOLDER)
+
 clean:  ## remove .venv and caches; results and logs stay
 	rm -rf .venv .venv.lock .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
@@ -62,4 +68,4 @@ venv:
 tools:
 	@scripts/make_venv .venv $(TOOLS)
 
-.PHONY: help run test golden bench lint format locks images images-verify clean venv tools
+.PHONY: help run test golden bench lint format locks images images-verify cluster cluster-stop clean venv tools

@@ -1,5 +1,6 @@
 """Helpers of all systems - the checked configuration, options, code digests, images, resources."""
 
+import os
 import sys
 from shlex import join, quote
 
@@ -14,8 +15,7 @@ shell.prefix(f"set -euo pipefail; export PYTHONPATH={quote(SCRIPTS)}; ")
 
 from skyproof.core.errors import SkyproofError
 from skyproof.core.options import to_words
-from skyproof.images.check import check_all
-from skyproof.images.definition import definition, definitions
+from skyproof.images.definition import definition
 from skyproof.workflow.code import code_digest
 from skyproof.workflow.config import load, stage_options
 
@@ -32,13 +32,20 @@ except SkyproofError as error:
     raise WorkflowError(str(error))
 
 
-onstart:
-    # Once a run, before its first job; not where it is only planned.
-    if IN_IMAGES:
-        try:
-            check_all(definitions())
-        except SkyproofError as error:
-            raise WorkflowError(str(error))
+def site(word, otherwise):
+    """A word of the site, which a profile sets for all rules (default-resources), or `otherwise`."""
+    words = workflow.resource_settings.default_resources or {}
+    return words[word].raw if word in words else otherwise
+
+
+# How a site starts MPI ranks, and on how many nodes; on one machine, mpiexec.
+LAUNCHER = site("launcher", "mpiexec")
+NODES = site("mpi_nodes", 1)
+# The SLURM executor looks for a relative path in the folder of the run, not of the checkout.
+if site("partitions", ""):
+    os.environ.setdefault(
+        "SNAKEMAKE_SLURM_PARTITIONS", f"{workflow.basedir}/{site('partitions', '')}"
+    )
 
 
 def options(stage):
@@ -96,9 +103,40 @@ def doubling(amount):
     return lambda wildcards, attempt: int(amount * 2 ** (attempt - 1))
 
 
+# What Snakemake itself takes in a batch job: two processes inside one another.
+SNAKEMAKE_MB = 300
+
+
 def one_rank_each(wildcards, threads):
-    """MPI stages turn the cores that they get into ranks of one thread."""
-    return threads
+    """MPI stages turn the cores that they get into ranks of one thread; a site may say how many."""
+    return site("mpi_ranks", threads)
+
+
+def ranks_up_to(most):
+    """As many ranks of one thread as there are, but not more than have something to do."""
+    return lambda wildcards, threads: min(one_rank_each(wildcards, threads), most)
+
+
+def per_rank(amount, ranks=one_rank_each):
+    """Memory of a node for so much a rank, doubled at each further attempt."""
+    return lambda wildcards, threads, attempt: int(
+        SNAKEMAKE_MB + amount * -(-ranks(wildcards, threads) // NODES) * 2 ** (attempt - 1)
+    )
+
+
+def launcher(ranks):
+    """What starts the ranks, their number included; nothing for one, which SLURM's executor refuses."""
+
+    def words(wildcards, threads):
+        number = ranks(wildcards, threads)
+        return f"{LAUNCHER} -n {number}" if number > 1 else ""
+
+    return words
+
+
+def nodes_of(ranks):
+    """The nodes that share the ranks."""
+    return lambda wildcards, threads: min(NODES, ranks(wildcards, threads))
 
 
 def training_cores(most):
@@ -109,7 +147,7 @@ def training_cores(most):
 
 def training_ranks(wildcards, threads):
     """In portable numerics a training turns its cores into ranks, else into threads of one rank."""
-    return 1 if CONFIG.numerics == "native" else threads
+    return 1 if CONFIG.numerics == "native" else site("training_ranks", threads)
 
 
 def training_threads(wildcards, threads):

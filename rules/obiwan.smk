@@ -34,10 +34,11 @@ rule obiwan_simulate:
         "../envs/generate.yaml"
     threads: 2
     resources:
-        mpi="mpiexec",
+        mpi=LAUNCHER,
         tasks=one_rank_each,
+        nodes=NODES,
         cpus_per_task=1,
-        mem_mb=doubling(OBIWAN.simulate_mb),
+        mem_mb=per_rank(OBIWAN.simulate_mb),
         runtime=doubling(OBIWAN.minutes),
     params:
         image=image("generate"),
@@ -64,10 +65,11 @@ rule obiwan_ingest:
         "../envs/generate.yaml"
     threads: 2
     resources:
-        mpi="mpiexec",
+        mpi=LAUNCHER,
         tasks=one_rank_each,
+        nodes=NODES,
         cpus_per_task=1,
-        mem_mb=doubling(OBIWAN.brick_mb * 6 + 1000),
+        mem_mb=per_rank(OBIWAN.brick_mb * 3 + 500),
         runtime=doubling(OBIWAN.minutes * 10),
     params:
         image=image("generate"),
@@ -97,10 +99,11 @@ rule obiwan_cutouts:
         "../envs/generate.yaml"
     threads: 2
     resources:
-        mpi="mpiexec",
+        mpi=LAUNCHER,
         tasks=one_rank_each,
+        nodes=NODES,
         cpus_per_task=1,
-        mem_mb=doubling(OBIWAN.cutouts_mb),
+        mem_mb=per_rank(OBIWAN.cutouts_mb),
         runtime=doubling(OBIWAN.minutes),
     params:
         image=image("generate"),
@@ -156,10 +159,11 @@ rule obiwan_split:
         "../envs/generate.yaml"
     threads: 2
     resources:
-        mpi="mpiexec",
+        mpi=LAUNCHER,
         tasks=one_rank_each,
+        nodes=NODES,
         cpus_per_task=1,
-        mem_mb=doubling(OBIWAN.split_mb),
+        mem_mb=per_rank(OBIWAN.split_mb),
         runtime=doubling(OBIWAN.minutes),
     params:
         image=image("generate"),
@@ -188,8 +192,9 @@ rule obiwan_train:
         "../envs/train.yaml"
     threads: training_cores(OBIWAN.micro_batches)
     resources:
-        mpi="mpiexec",
+        mpi=launcher(training_ranks),
         tasks=training_ranks,
+        nodes=nodes_of(training_ranks),
         cpus_per_task=training_threads,
         device="cpu",
         mem_mb=doubling(4000),
@@ -201,7 +206,7 @@ rule obiwan_train:
         options=options("obiwan.train"),
         code=code("obiwan.train"),
     shell:
-        "{resources.mpi} -n {resources.tasks} {params.inside} python -m skyproof obiwan.train"
+        "{resources.mpi} {params.inside} python -m skyproof obiwan.train"
         " --in split={params.split} --out model={output.model} history={output.history}"
         " --ranks {resources.tasks} --threads {resources.cpus_per_task} --device {resources.device} {params.options} > {log} 2>&1"
 
@@ -221,12 +226,13 @@ rule obiwan_infer:
         "../envs/train.yaml"
     threads: 2
     resources:
-        mpi="mpiexec",
+        mpi=LAUNCHER,
         tasks=one_rank_each,
+        nodes=NODES,
         cpus_per_task=1,
         device="cpu",
-        mem_mb=doubling(4000),
-        runtime=doubling(OBIWAN.train_minutes / 4),
+        mem_mb=per_rank(2000),
+        runtime=doubling(5 + OBIWAN.train_minutes / 4),
     params:
         image=image("train"),
         inside=inside("train"),

@@ -9,6 +9,7 @@ from skyproof.sysnet.plan import words as sysnet_words
 
 SYSNET = SysnetPlan(CONFIG.sysnet)
 SYSNET_BLOCKS = blocks(SYSNET.n_groups, CONFIG.sysnet.train.block_size)
+SYSNET_RANKS = ranks_up_to(SYSNET.train_ranks)
 SYSNET_FOLDS = "results/sysnet/{region}/split/folds.fits"
 SYSNET_SELECTION = "results/sysnet/{region}/select/selection.json"
 SYSNET_TUNING = "results/sysnet/{region}/tune/tuning.json"
@@ -47,10 +48,11 @@ rule sysnet_mock:
         "../envs/generate.yaml"
     threads: 2
     resources:
-        mpi="mpiexec",
+        mpi=LAUNCHER,
         tasks=one_rank_each,
+        nodes=NODES,
         cpus_per_task=1,
-        mem_mb=doubling(1200 + 6 * SYSNET.table_mb),
+        mem_mb=per_rank(600 + 3 * SYSNET.table_mb),
         runtime=doubling(SYSNET.table_minutes),
     params:
         image=image("generate"),
@@ -191,11 +193,12 @@ rule sysnet_train:
         "../envs/train.yaml"
     threads: SYSNET.train_ranks
     resources:
-        mpi="mpiexec",
-        tasks=one_rank_each,
+        mpi=launcher(SYSNET_RANKS),
+        tasks=SYSNET_RANKS,
+        nodes=nodes_of(SYSNET_RANKS),
         cpus_per_task=1,
         device="cpu",
-        mem_mb=doubling(SYSNET.train_mb),
+        mem_mb=per_rank(SYSNET.train_mb, SYSNET_RANKS),
         runtime=doubling(SYSNET.train_minutes),
     params:
         image=image("train"),
@@ -204,7 +207,7 @@ rule sysnet_train:
         options=options("sysnet.train"),
         code=code("sysnet.train"),
     shell:
-        "{resources.mpi} -n {resources.tasks} {params.inside} python -m skyproof sysnet.train"
+        "{resources.mpi} {params.inside} python -m skyproof sysnet.train"
         " --in {params.files} --out members={output.members}"
         " --ranks {resources.tasks} --device {resources.device}"
         " --block {wildcards.block} {params.options} > {log} 2>&1"
@@ -229,11 +232,12 @@ rule sysnet_infer:
         "../envs/train.yaml"
     threads: 2
     resources:
-        mpi="mpiexec",
+        mpi=LAUNCHER,
         tasks=one_rank_each,
+        nodes=NODES,
         cpus_per_task=1,
         device="cpu",
-        mem_mb=doubling(SYSNET.infer_mb),
+        mem_mb=per_rank(SYSNET.infer_mb),
         runtime=doubling(SYSNET.train_minutes / 4),
     params:
         image=image("train"),

@@ -64,14 +64,20 @@ class MPIComm:
     def barrier(self) -> None:
         self._world.barrier()
 
+    # Between nodes a message may move only while its sender is inside MPI. Each of these ends with
+    # a barrier: else a rank that waits outside of MPI (in gloo) for one inside it waits for ever.
     def bcast(self, value: T) -> T:
-        return self._world.bcast(value, root=0)
+        return self._settled(self._world.bcast(value, root=0))
 
     def gather(self, value: T) -> list[T] | None:
-        return self._world.gather(value, root=0)
+        return self._settled(self._world.gather(value, root=0))
 
     def allgather(self, value: T) -> list[T]:
-        return self._world.allgather(value)
+        return self._settled(self._world.allgather(value))
+
+    def _settled(self, result: T) -> T:
+        self._world.barrier()
+        return result
 
 
 def connect(ranks: int) -> Comm:

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from skyproof.core import files, receipts, records, seeds
+from skyproof.core import files, receipts, records, refusal, seeds
 from skyproof.core.comm import Comm, SerialComm, connect, on_first_rank, share
 from skyproof.core.errors import (
     EnvironmentProblem,
@@ -164,6 +164,8 @@ def _run(call: Call, comm: Comm) -> None:
     started = datetime.now(UTC)
     on_first_rank(comm, lambda: _check_inputs(call))
     inputs = on_first_rank(comm, lambda: _identities(call))
+    first, key = receipts.first_output(call), recipe(call, inputs)
+    on_first_rank(comm, lambda: refusal.repeat(first, key))
     temporary = on_first_rank(comm, lambda: _prepare_outputs(call))
     finals = {
         temp: final for name, temps in temporary.items()
@@ -175,7 +177,7 @@ def _run(call: Call, comm: Comm) -> None:
         comm=comm,
         threads=threads_of(call.options.numerics, call.threads),
         device=call.device,
-        recipe=recipe(call, inputs),
+        recipe=key,
         finals=finals,
     )
     declared = type(call.options)
@@ -192,6 +194,9 @@ def _run(call: Call, comm: Comm) -> None:
         notes, log = context.notes, context.log
         on_first_rank(comm, lambda: receipts.write(call, finals, inputs, started, notes, log))
         on_first_rank(comm, lambda: _commit(finals))
+    except InputError as error:
+        refusal.leave(first, key, error)
+        raise
     finally:
         if comm.rank == 0:
             for path in finals:

@@ -73,16 +73,19 @@ class Plan:
 
     @property
     def simulate_mb(self) -> float:
-        return 2 * (_PYTHON_MB + 4 * self.brick_mb)
+        """Memory of a rank."""
+        return _PYTHON_MB + 4 * self.brick_mb
 
     @property
     def cutouts_mb(self) -> float:
-        return 2 * (_PYTHON_MB + 4 * self.brick_mb)
+        """Memory of a rank."""
+        return _PYTHON_MB + 4 * self.brick_mb
 
     @property
     def split_mb(self) -> float:
+        """Memory of a rank."""
         per_stamp = 64 * 64 * 4 * 2 * len(self.config.bands) / 1e6
-        return 2 * (_PYTHON_MB + 4 * per_stamp * self.stamps / max(self.n_bricks, 1))
+        return _PYTHON_MB + 4 * per_stamp * self.stamps / max(self.n_bricks, 1)
 
     @property
     def minutes(self) -> float:

@@ -111,10 +111,10 @@ class Plan:
 
     @property
     def train_mb(self) -> float:
-        """The table, and some ten copies of the activations of a group's step."""
+        """Memory of a rank: the table, and some ten copies of the activations of a group's step."""
         layers, units = self.config.structure
         activations = self.config.group_size * self.config.batch * layers * units * 4 * 10 / 1e6
-        return self.train_ranks * (_PYTHON_MB + 4 * self.table_mb + activations)
+        return _PYTHON_MB + 4 * self.table_mb + activations
 
     @property
     def train_minutes(self) -> float:
@@ -130,9 +130,9 @@ class Plan:
 
     @property
     def infer_mb(self) -> float:
-        """A rank's table, and on the first one the predictions of all members."""
+        """Memory of a rank: its table, and all predictions (on the first rank)."""
         predictions = self.rows * self.config.train.n_chains * 8 / 1e6
-        return 2 * (_PYTHON_MB + 3 * self.table_mb) + 3 * predictions
+        return _PYTHON_MB + 3 * self.table_mb + 3 * predictions
 
 
 def sources(region: Region) -> dict[str, list[str]]:
