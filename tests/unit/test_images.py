@@ -188,7 +188,7 @@ def test_what_apptainer_says_becomes_one_line_with_the_mend(said, mend):
 def test_no_room_for_a_build(tmp_path, monkeypatch):
     monkeypatch.setattr(build, "NEEDED_BYTES", 1 << 60)
     with pytest.raises(EnvironmentProblem, match=r"are free and an image's build takes.*--cache"):
-        build.check_room(tmp_path)
+        build.room(tmp_path)
 
 
 def test_apptainer_is_not_there(copy, tmp_path, monkeypatch):

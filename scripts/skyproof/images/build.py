@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shutil
@@ -9,6 +10,8 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,13 +66,37 @@ def _fetch(lock: Path, folder: Path) -> None:
     stamp.write_text(sha256_of(lock))
 
 
-def build(definition: Definition, cache: Path, image: Path) -> None:
+def build_missing(chosen: Sequence[Definition], cache: Path) -> None:
+    """Build the images that are not there, as many side by side as cores and disk allow.
+
+    Raises EnvironmentProblem. Of two builds in one cache the second waits and finds them done.
+    """
+    if all(each.image.exists() for each in chosen):
+        return
+    cache.mkdir(parents=True, exist_ok=True)
+    with open(cache / ".lock", "w", encoding="ascii") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for leftover in cache.glob("build-*"):  # of a build that was killed
+            shutil.rmtree(leftover, ignore_errors=True)
+        missing = [each for each in chosen if not each.image.exists()]
+        if not missing:
+            return
+        at_once = min(len(missing), _cores(), room(cache))
+        base = base_archive(base_recipe(missing[0].checkout), cache)
+        wheels = fetch_wheels(missing, cache)
+        with ProcessPoolExecutor(at_once) as pool:
+            list(pool.map(partial(build, base=base, wheels=wheels, cache=cache), missing))
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+def build(definition: Definition, base: Path, wheels: Path, cache: Path) -> None:
     """Build an image, test it, and move it into place (EnvironmentProblem, and nothing is left)."""
-    check_room(cache)
     recipe = base_recipe(definition.checkout)
-    base, wheels = base_archive(recipe, cache), fetch_wheels([definition], cache)
     with tempfile.TemporaryDirectory(prefix="build-", dir=cache) as name, \
-         files.replacing(image) as temporary:  # fmt: skip
+         files.replacing(definition.image) as temporary:  # fmt: skip
         folder = Path(name)
         materials = folder / "materials"
         (materials / "wheels").mkdir(parents=True)
@@ -101,15 +128,15 @@ def _run_build(recipe: dict[str, Any], folder: Path, definition: Definition, mad
         os.chdir(here)
 
 
-def check_room(folder: Path) -> None:
-    """Refuse to begin a build that the disk would end (EnvironmentProblem)."""
-    folder.mkdir(parents=True, exist_ok=True)
+def room(folder: Path) -> int:
+    """Return for how many builds the disk has room (EnvironmentProblem where for none)."""
     free = shutil.disk_usage(folder).free
     if free < NEEDED_BYTES:
         raise EnvironmentProblem(
             f"{folder}: {free / 1e9:.1f} GB are free and an image's build takes "
             f"{NEEDED_BYTES / 1e9:.1f}; free some, or name a larger disk with --cache"
         )
+    return free // NEEDED_BYTES
 
 
 def entry_of(definition: Definition, image: Path) -> dict[str, Any]:
