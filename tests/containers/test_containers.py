@@ -78,12 +78,20 @@ def test_a_changed_definition_runs_its_rules_again_and_what_follows(finished, im
 
 
 def test_only_gpu_rules_see_the_gpu(images, tmp_path):
-    words = ("-n", "-p", "--set-resources", "obiwan_train:device=cuda", "sysnet_train:device=cuda")
-    lines = [line for line in run(tmp_path, images, *words).stdout.splitlines() if "exec" in line]
-    assert len(lines) >= 4
-    assert {line.split("skyproof ")[1].split()[0] for line in lines if "--nv" in line} == {
-        "obiwan.train", "sysnet.train"
-    }  # fmt: skip
+    """As planned: `--nv` and the image for GPUs. Such an image was never built."""
+    rules = ("obiwan_train", "sysnet_tune", "sysnet_train")
+    words = ("--set-resources", *(f"{rule}:device=cuda" for rule in rules))
+    lines = run(tmp_path, images, "-n", "-p", *words).stdout.splitlines()
+    lines = [line for line in lines if "apptainer exec" in line]
+    stages = {line: line.split("skyproof ")[1].split()[0] for line in lines}
+    on_gpus = {stages[line] for line in lines if "--nv" in line}
+    assert on_gpus == {"obiwan.train", "sysnet.tune", "sysnet.train"} < set(stages.values())
+    for line in lines:
+        assert ("/train-cuda-" in line) == ("--nv" in line), line
+    result = run(tmp_path, images, "-c", "1", *words)
+    assert result.returncode == 1
+    assert "is missing; run `TORCH=cuda make images`" in result.stdout + result.stderr
+    assert not (tmp_path / "results").exists()
 
 
 def test_a_damaged_image_stops_the_run_before_its_first_job(images, tmp_path):

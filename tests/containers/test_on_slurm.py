@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 def test_the_run_has_the_root_of_the_local_one(images, cluster, tiny, tmp_path, monkeypatch):  # noqa: F811
     folder = tmp_path / "run"
     monkeypatch.setenv("SKYPROOF_IMAGES", of(images)["SKYPROOF_IMAGES"])
-    words = ("-s", str(images / "Snakefile"), "--sdm", "apptainer")
+    words = ("-s", str(images / "Snakefile"), "--sdm", "apptainer", "--config", "systems=[obiwan]")
     code, output = cluster.finish(folder, *words, timeout=1200)
     assert code == 0, output
     assert manifest.read(folder / "results").root == manifest.read(tiny / "results").root

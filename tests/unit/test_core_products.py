@@ -63,7 +63,7 @@ def test_bytes_do_not_depend_on_time_place_or_process(tmp_path):
 
 
 def test_npz_is_what_numpy_reads_without_headers_that_a_release_of_python_changed(tmp_path):
-    """Python 3.11.4 asks for version 4.5 where a member's size is not known before it is written."""
+    """Python 3.11.4 asks for version 4.5 where a size is not known before the writing."""
     arrays = {"a": np.arange(3.0), "o": np.array([{"k": 1.5}], object)}
     products.write_npz(tmp_path / "a.npz", arrays)
     with np.load(tmp_path / "a.npz", allow_pickle=True) as found:
