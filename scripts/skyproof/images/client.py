@@ -14,6 +14,11 @@ from pathlib import Path
 
 from skyproof.core.errors import EnvironmentProblem
 
+RANGE = (
+    "a normal user needs a range of sub-identifiers for this: "
+    "`usermod --add-subuids 100000-165535 --add-subgids 100000-165535 NAME`"
+)
+
 # What Apptainer says when the machine does not let it, and what mends it.
 _MENDS = (
     (r"no space left on device", "the disk is full: free some, or set APPTAINER_TMPDIR and TMPDIR "
@@ -23,8 +28,7 @@ _MENDS = (
     (r"user namespace|CLONE_NEWUSER|max_user_namespaces|setgroups.*not permitted",
      "this machine gives you no user namespaces: ask for `sysctl user.max_user_namespaces=15000` "
      "(and, on Debian, kernel.unprivileged_userns_clone=1)"),
-    (r"subuid|subgid|no mapping entry", "a build needs a range of sub-identifiers: "
-     "`usermod --add-subuids 100000-165535 --add-subgids 100000-165535 NAME`"),
+    (r"subuid|subgid|no mapping entry", RANGE),
     (r"capability set", "root lacks a capability here: "
      "`apptainer config global --set \"root default capabilities\" no`"),
     (r"does not match host|incompatible.*arch|exec format error|architecture",
