@@ -21,8 +21,8 @@ RANGE = (
 
 # What Apptainer says when the machine does not let it, and what mends it.
 _MENDS = (
-    (r"no space left on device", "the disk is full: free some, or set APPTAINER_TMPDIR and TMPDIR "
-     "to a folder on a larger one"),
+    (r"no space left on device", "the disk is full: free some, or name a folder on a larger one "
+     "(for a build --cache, for a run APPTAINER_TMPDIR and TMPDIR)"),
     (r"/dev/fuse.*permission denied|fuse: failed to open", "/dev/fuse is closed to you: ask for "
      "`chmod 666 /dev/fuse`, or add --unsquash to the arguments of Apptainer (slower)"),
     (r"user namespace|CLONE_NEWUSER|max_user_namespaces|setgroups.*not permitted",
