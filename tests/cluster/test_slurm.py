@@ -25,7 +25,7 @@ def test_whole_run_makes_the_bytes_of_the_local_run(cluster, local, tmp_path):
         (("--slurm-status-command", "sacct"), "keeps no accounts"),
         (("--slurm-array-jobs", "all"), "good outputs are deleted"),
         (("--slurm-logdir", "logs/slurm"), "leave it out"),
-        (("--slurm-init-seconds-before-status-checks", "200"), "use 100 or less"),
+        (("--slurm-init-seconds-before-status-checks", "700"), "use 600 or less"),
     ],
 )
 def test_settings_that_lose_jobs_are_refused(cluster, untrained, words, expected):
