@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from skyproof.core.options import systems
-from tests.conftest import ROOT, launch
+from tests.conftest import ROOT, launch, made_once
 
 # The whole chain in half a minute on two cores.
 TINY = {
@@ -104,20 +104,23 @@ def small_disk(folder: Path, size: int) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory) -> Path:
     """The folder of a finished tiny run, on one core; tests must not change it."""
-    folder = tmp_path_factory.mktemp("tiny")
-    result = snakemake(folder, "-c", "1")
-    assert result.returncode == 0, result.stdout + result.stderr
-    return folder
+    return made_once(tmp_path_factory, "tiny", lambda folder: run(folder, "-c", "1"))
 
 
 @pytest.fixture(scope="session")
 def tiny_sysnet(tmp_path_factory) -> Path:
     """The folder of a finished tiny run of SYSNet, on one rank; tests must not change it."""
-    folder = tmp_path_factory.mktemp("tiny-sysnet")
     one_rank = [f"sysnet_{rule}=1" for rule in ("mock", "train", "infer")]
-    result = snakemake(folder, "-c", "2", "--set-threads", *one_rank, config=TINY_SYSNET)
+    words = ("-c", "2", "--set-threads", *one_rank)
+    return made_once(
+        tmp_path_factory, "tiny-sysnet", lambda folder: run(folder, *words, config=TINY_SYSNET)
+    )
+
+
+def run(folder: Path, *words: str, config: dict | None = None) -> None:
+    """Run `snakemake WORDS` in a folder and expect that it ends well."""
+    result = snakemake(folder, *words, config=config)
     assert result.returncode == 0, result.stdout + result.stderr
-    return folder
 
 
 @pytest.fixture
