@@ -17,8 +17,9 @@ from typing import TypeVar
 import pytest
 import yaml
 
-from tests.conftest import ROOT, clean_environment, launch, skyproof
-from tests.workflow.conftest import TINY, snakemake
+from tests.conftest import ROOT, clean_environment, launch, made_once, skyproof
+from tests.workflow.conftest import TINY
+from tests.workflow.conftest import run as finished
 
 _QUICK = ("--slurm-init-seconds-before-status-checks", "3", "--latency-wait", "10")
 
@@ -142,10 +143,7 @@ def cluster() -> Iterator[Cluster]:
 @pytest.fixture(scope="session")
 def local(tmp_path_factory) -> Path:
     """The tiny run on this machine alone."""
-    folder = tmp_path_factory.mktemp("local")
-    result = snakemake(folder, "-c", "1")
-    assert result.returncode == 0, result.stdout + result.stderr
-    return folder
+    return made_once(tmp_path_factory, "tiny", lambda folder: finished(folder, "-c", "1"))
 
 
 @pytest.fixture
