@@ -10,7 +10,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
@@ -18,6 +20,37 @@ from tests.conftest import ROOT, clean_environment, launch, skyproof
 from tests.workflow.conftest import TINY, configured, snakemake
 
 _QUICK = ("--slurm-init-seconds-before-status-checks", "3", "--latency-wait", "10")
+
+T = TypeVar("T")
+
+
+def wait_for(look: Callable[[], T], what: str, timeout: float = 180, pause: float = 0.02) -> T:
+    """Return the first true value that `look` gives; fail, naming `what`, if there is none."""
+    end = time.monotonic() + timeout
+    while time.monotonic() < end:
+        if found := look():
+            return found
+        time.sleep(pause)
+    pytest.fail(f"no {what} within {timeout:.0f} s")
+
+
+def root_of(run: Path) -> str:
+    """Return the root of a run's manifest."""
+    result = skyproof("root", run / "results")
+    assert result.returncode == 0, result.stderr
+    return result.stdout.strip()
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job of a run, ended or not; times as ISO text, "N/A" where there is none yet."""
+
+    id: str
+    state: str
+    memory: str
+    start: str
+    end: str
+    purpose: str  # rule and wildcards
 
 
 class Cluster:
@@ -43,23 +76,25 @@ class Cluster:
         self, run: Path, *words: str, config: dict = TINY, profile: str = "slurm"
     ) -> subprocess.Popen[str]:
         """Start `snakemake --profile slurm` from the checkout for a folder of its own."""
-        command = [sys.executable, "-m", "snakemake", "--profile", profile, "--directory", str(run)]
+        command = [sys.executable, "-m", "tests.cluster.quick", "--profile", profile]
+        command += ["--directory", str(run)]
         command += ["--configfile", str(configured(run, config)), *_QUICK, *words]
         return subprocess.Popen(
             command,
             cwd=ROOT,
             env=self._all(),
+            pipesize=1 << 20,  # nobody reads while a test waits for a state
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
 
-    def finish(self, run: Path, *words: str, timeout: float = 300) -> tuple[int, str]:
-        """Run it to its end; return exit code and output. Kill it after `timeout`."""
-        return self.end(self.start(run, *words), timeout=timeout)
+    def finish(self, run: Path, *words: str, timeout: float = 600) -> tuple[int, str]:
+        """Run it to its end; return exit code and output. Cancel what is left after `timeout`."""
+        return self.end(self.start(run, *words), timeout)
 
-    def end(self, master: subprocess.Popen[str], timeout: float = 300) -> tuple[int, str]:
-        """Wait for the end of a run that was started; return exit code and output."""
+    def end(self, master: subprocess.Popen[str], timeout: float = 600) -> tuple[int, str]:
+        """Wait for the end of a run; return exit code and output."""
         try:
             output, _ = master.communicate(timeout=timeout)
         except subprocess.TimeoutExpired:
@@ -68,30 +103,43 @@ class Cluster:
             pytest.fail(f"not finished after {timeout} s:\n{output[-5000:]}")
         return master.returncode, output
 
-    def control(self, action: str, *words: str) -> None:
-        """Do `scripts/cluster ACTION` with this cluster: crash or start a node, start ctld."""
-        done = launch([ROOT / "scripts/cluster", action, self.folder, *words], timeout=60)
-        assert done.returncode == 0, done.stderr
+    def jobs(self, run: Path, rule: str = "") -> list[Job]:
+        """Return the jobs of a run, of one rule or all, in the order of their numbers."""
+        form = "JobID:20,State:20,MinMemory:20,StartTime:20,EndTime:20,Comment:100,StdOut:300"
+        lines = self.ask("squeue", "--states=all", "--noheader", "-O", form).splitlines()
+        jobs = [Job(*line.split()[:6]) for line in lines if f" {run}/" in line]
+        chosen = [job for job in jobs if job.purpose.startswith(f"rule_{rule}")]
+        return sorted(chosen, key=lambda job: int(job.id))
+
+    def running(self, run: Path, rule: str) -> str:
+        """Wait for a running job of a rule and return its number."""
+        look = lambda: [job.id for job in self.jobs(run, rule) if job.state == "RUNNING"]  # noqa: E731
+        return wait_for(look, f"running job of {rule}")[0]
 
     def update(self, nodes: str, *words: str) -> None:
         """Change something of nodes, as their administrator would."""
         self.ask("scontrol", "update", f"nodename={nodes}", *words)
 
+    def control(self, action: str, *words: str) -> None:
+        """Do `scripts/cluster ACTION` with this cluster: crash or start a node, start ctld."""
+        done = launch([ROOT / "scripts/cluster", action, self.folder, *words], timeout=60)
+        assert done.returncode == 0, done.stderr
+
     def stop_controller(self) -> None:
         """End slurmctld and wait until it is gone."""
         pid = int((self.folder / "run/slurmctld.pid").read_text())
         os.kill(pid, signal.SIGTERM)
-        wait_until(lambda: not Path(f"/proc/{pid}").exists(), "the end of slurmctld")
+        wait_for(lambda: not Path(f"/proc/{pid}").exists(), "end of slurmctld")
 
     def mend(self) -> None:
-        """Start nodes that crashed, cancel what is left, and put all nodes back to work."""
+        """Cancel what is left, start nodes that crashed, and put all nodes back to work."""
         self.ask("scancel", "-u", "root")
         for conf in (self.folder / "etc").glob("*/slurm.conf"):
             node = conf.parent.name
             if not (self.folder / f"run/slurmd-{node}.pid").exists():
                 self.control("node", node)
             self.update(node, "weight=1")
-        wait_until(self._idle, "a cluster at rest")
+        wait_for(self._idle, "cluster at rest", pause=0.5)
 
     def _idle(self) -> bool:
         lines = self.ask("sinfo", "-h", "-N", "-o", "%N %T").splitlines()
@@ -122,7 +170,7 @@ def cluster() -> Iterator[Cluster]:
 
 @pytest.fixture(scope="session")
 def local(tmp_path_factory) -> Path:
-    """The tiny run of Obiwan on this machine alone."""
+    """The tiny run on this machine alone."""
     folder = tmp_path_factory.mktemp("local")
     result = snakemake(folder, "-c", "1")
     assert result.returncode == 0, result.stdout + result.stderr
@@ -135,44 +183,17 @@ def untrained(local, tmp_path) -> Path:
     return without(local, tmp_path / "run", "train", "infer", "evaluate")
 
 
-def without(finished: Path, folder: Path, *stages: str) -> Path:
-    """Copy a finished run of Obiwan, without the products of some stages and the manifest."""
-    shutil.copytree(finished, folder)
+@pytest.fixture
+def unevaluated(local, tmp_path) -> Path:
+    """A copy of the tiny run without its evaluation and what follows."""
+    return without(local, tmp_path / "run", "evaluate")
+
+
+def without(local: Path, folder: Path, *stages: str) -> Path:
+    """Copy a finished run of Obiwan without the products of some stages and the manifest."""
+    shutil.copytree(local, folder)
     for name in stages:
         shutil.rmtree(folder / "results/obiwan" / name)
     for name in ("manifest.json", "manifest-sha256.txt", "provenance.json"):
         (folder / "results" / name).unlink()
     return folder
-
-
-def root_of(run: Path) -> str:
-    result = skyproof("root", run / "results")
-    assert result.returncode == 0, result.stderr
-    return result.stdout.strip()
-
-
-def wait_for_job(cluster: Cluster, run: Path) -> None:
-    """Wait until a job of the run is running."""
-    wait_until(lambda: states_of(cluster, run).get("RUNNING"), "a job of the run")
-
-
-def job_of(cluster: Cluster, run: Path) -> tuple[str, str]:
-    """Return the number of the one job of a run that is in the queue, and its first node."""
-    lines = cluster.ask("squeue", "-h", "-O", "JobID:20,BatchHost:50,StdOut:300").splitlines()
-    [(number, node, _)] = [line.split() for line in lines if f"{run}/" in line]
-    return number, node
-
-
-def states_of(cluster: Cluster, run: Path) -> dict[str, int]:
-    """Return how many jobs of a run are in which state, those that ended apart."""
-    lines = cluster.ask("squeue", "-h", "-O", "State:20,StdOut:300").splitlines()
-    states = [line.split()[0] for line in lines if f"{run}/" in line]
-    return {state: states.count(state) for state in states}
-
-
-def wait_until(found: Callable[[], object], what: str, timeout: float = 120) -> None:
-    """Ask twice a second until something is found."""
-    end = time.monotonic() + timeout
-    while not found():
-        assert time.monotonic() < end, f"{what} was not seen within {timeout:.0f} s"
-        time.sleep(0.5)

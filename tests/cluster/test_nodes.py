@@ -13,7 +13,7 @@ import pytest
 import torch
 import yaml
 
-from tests.cluster.conftest import job_of, root_of, states_of, wait_until, without
+from tests.cluster.conftest import Cluster, root_of, wait_for, without
 from tests.conftest import ROOT, launch, one_line
 from tests.workflow.conftest import TINY, TINY_SYSNET, snakemake
 
@@ -51,7 +51,8 @@ def test_all_systems_under_a_controller_that_restarts(cluster, local_all, tmp_pa
     # Two of these do not fit beside one another: one runs, one waits.
     large = ("--set-resources", "obiwan_simulate:mem_mb=20000")
     master = cluster.start(run, *large, config=ALL)
-    wait_until(lambda: set(states_of(cluster, run)) >= {"RUNNING", "PENDING"}, "a job that waits")
+    look = lambda: states(cluster, run) >= {"RUNNING", "PENDING"}  # noqa: E731
+    wait_for(look, "job that waits for another", pause=0.5)
     cluster.stop_controller()
     time.sleep(OUTAGE_S)
     cluster.control("ctld")
@@ -91,28 +92,37 @@ def test_drained_nodes_are_told_and_a_dead_one_is_got_over(cluster, local, untra
             cluster.start(single, profile=str(no_requeue(tmp_path / "profile"))),
         )
         for run in (untrained, single):
-            wait_until(lambda run=run: "broken fan]; the nodes are down" in said(run), "the reason")
+            wait_for(
+                lambda run=run: "broken fan]; the nodes are down" in said(run), "reason", pause=0.5
+            )
         cluster.update("regular[1-2]", "state=resume")
         for run in (untrained, single):
-            wait_until(lambda run=run: states_of(cluster, run).get("RUNNING"), "a running job")
-        jobs = [job_of(cluster, run) for run in (untrained, single)]
-        assert [node for _, node in jobs] == ["regular1", "regular1"]
+            wait_for(lambda run=run: "RUNNING" in states(cluster, run), "running job")
+        jobs = [cluster.jobs(run)[-1].id for run in (untrained, single)]
+        first_nodes = cluster.ask("squeue", "-h", "-j", ",".join(jobs), "-o", "%B").split()
+        assert first_nodes == ["regular1", "regular1"]
         cluster.control("crash", "regular1")
 
         code, output = cluster.end(both[1])
         assert code == 0, output
-        assert "status is: 'NODE_FAIL'" in output
+        ends = [job.state for job in cluster.jobs(single, "obiwan_evaluate")]
+        assert ends == ["NODE_FAIL", "COMPLETED"]
         assert root_of(single) == root_of(local)
 
-        wait_until(lambda: "[regular1: Not responding]" in said(untrained), "the dead node", 240)
+        told = lambda: "[regular1: Not responding]" in said(untrained)  # noqa: E731
+        wait_for(told, "word of the dead node", timeout=300, pause=0.5)
         cluster.control("node", "regular1")
         code, output = cluster.end(both[0])
         assert code == 0, output
-        assert output.count("/rule_obiwan_train/") == 1
-        assert "Restarts=1" in cluster.ask("scontrol", "show", "job", jobs[0][0])
+        assert [job.id for job in cluster.jobs(untrained, "obiwan_train")] == jobs[:1]
+        assert "Restarts=1" in cluster.ask("scontrol", "show", "job", jobs[0])
         assert root_of(untrained) == root_of(local)
     finally:
         cluster.mend()
+
+
+def states(cluster: Cluster, run: Path) -> set[str]:
+    return {job.state for job in cluster.jobs(run)}
 
 
 def no_requeue(folder: Path) -> Path:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -91,6 +93,18 @@ def planned(result: subprocess.CompletedProcess[str]) -> dict[str, int]:
     # Targets, and what follows from any change of a product.
     targets = ("total", "all", "obiwan", "sysnet", "sysnet_export", "toy", "manifest")
     return {rule: int(count) for rule, count in table if rule not in targets}
+
+
+@contextmanager
+def small_disk(folder: Path, size: int) -> Iterator[None]:
+    """Mount a memory file system of so many bytes, or skip."""
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", folder]
+    if os.geteuid() or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("needs the right to mount a tmpfs")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 @pytest.fixture(scope="session")
