@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
-import yaml
 
 from tests.conftest import ROOT, clean_environment, launch, made_once, skyproof
-from tests.workflow.conftest import TINY
+from tests.workflow.conftest import TINY, configured
 from tests.workflow.conftest import run as finished
 
 _QUICK = ("--slurm-init-seconds-before-status-checks", "3", "--latency-wait", "10")
@@ -26,13 +25,13 @@ _QUICK = ("--slurm-init-seconds-before-status-checks", "3", "--latency-wait", "1
 T = TypeVar("T")
 
 
-def wait_for(look: Callable[[], T], what: str, timeout: float = 180) -> T:
+def wait_for(look: Callable[[], T], what: str, timeout: float = 180, pause: float = 0.02) -> T:
     """Return the first true value that `look` gives; fail, naming `what`, if there is none."""
     end = time.monotonic() + timeout
     while time.monotonic() < end:
         if found := look():
             return found
-        time.sleep(0.02)
+        time.sleep(pause)
     pytest.fail(f"no {what} within {timeout:.0f} s")
 
 
@@ -74,13 +73,13 @@ class Cluster:
         )
         return done.stdout
 
-    def start(self, run: Path, *words: str) -> subprocess.Popen[str]:
+    def start(
+        self, run: Path, *words: str, config: dict = TINY, profile: str = "slurm"
+    ) -> subprocess.Popen[str]:
         """Start `snakemake --profile slurm` from the checkout for a folder of its own."""
-        run.mkdir(parents=True, exist_ok=True)
-        (run / "mine.yaml").write_text(yaml.safe_dump({"systems": ["obiwan"], **TINY}))
-        command = [sys.executable, "-m", "tests.cluster.quick", "--profile", "slurm"]
+        command = [sys.executable, "-m", "tests.cluster.quick", "--profile", profile]
         command += ["--directory", str(run)]
-        command += ["--configfile", str(run / "mine.yaml"), *_QUICK, *words]
+        command += ["--configfile", str(configured(run, config)), *_QUICK, *words]
         return subprocess.Popen(
             command,
             cwd=ROOT,
@@ -121,6 +120,39 @@ class Cluster:
 
         return wait_for(look, f"running job of {rule}")[0]
 
+    def update(self, nodes: str, *words: str) -> None:
+        """Change something of nodes, as their administrator would."""
+        self.ask("scontrol", "update", f"nodename={nodes}", *words)
+
+    def control(self, action: str, *words: str) -> None:
+        """Do `scripts/cluster ACTION` with this cluster: crash or start a node, start ctld."""
+        done = launch([ROOT / "scripts/cluster", action, self.folder, *words], timeout=60)
+        assert done.returncode == 0, done.stderr
+
+    def stop_controller(self) -> None:
+        """End slurmctld and wait until it is gone."""
+        pid = int((self.folder / "run/slurmctld.pid").read_text())
+        os.kill(pid, signal.SIGTERM)
+        wait_for(lambda: not Path(f"/proc/{pid}").exists(), "end of slurmctld")
+
+    def mend(self) -> None:
+        """Cancel what is left, start nodes that crashed, and put all nodes back to work."""
+        self.ask("scancel", "-u", "root")
+        for conf in (self.folder / "etc").glob("*/slurm.conf"):
+            node = conf.parent.name
+            if not (self.folder / f"run/slurmd-{node}.pid").exists():
+                self.control("node", node)
+            self.update(node, "weight=1")
+        wait_for(self._idle, "cluster at rest", pause=0.5)
+
+    def _idle(self) -> bool:
+        lines = self.ask("sinfo", "-h", "-N", "-o", "%N %T").splitlines()
+        states = dict(line.split() for line in lines)
+        for node, state in states.items():
+            if state in ("drained", "down"):
+                self.update(node, "state=resume")
+        return set(states.values()) == {"idle"}
+
     def _all(self) -> dict[str, str]:
         return {**clean_environment(), **self.environment}
 
@@ -149,16 +181,17 @@ def local(tmp_path_factory) -> Path:
 @pytest.fixture
 def untrained(local, tmp_path) -> Path:
     """A copy of the tiny run without its training and what follows."""
-    return _without(local, tmp_path / "run", "train", "infer", "evaluate")
+    return without(local, tmp_path / "run", "train", "infer", "evaluate")
 
 
 @pytest.fixture
 def unevaluated(local, tmp_path) -> Path:
     """A copy of the tiny run without its evaluation and what follows."""
-    return _without(local, tmp_path / "run", "evaluate")
+    return without(local, tmp_path / "run", "evaluate")
 
 
-def _without(local: Path, folder: Path, *stages: str) -> Path:
+def without(local: Path, folder: Path, *stages: str) -> Path:
+    """Copy a finished run of Obiwan without the products of some stages and the manifest."""
     shutil.copytree(local, folder)
     for name in stages:
         shutil.rmtree(folder / "results/obiwan" / name)
