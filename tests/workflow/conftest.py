@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -63,19 +65,25 @@ def snakemake(
     timeout: float = 900,
     **environment: str,
 ) -> subprocess.CompletedProcess[str]:
-    """Run `snakemake WORDS` of a checkout in `folder` with a configuration of its own.
+    """Run `snakemake WORDS` of a checkout in `folder` with a configuration of its own."""
+    mine = configured(folder, TINY if config is None else config)
+    command = [sys.executable, "-m", "snakemake", "-s", checkout / "Snakefile"]
+    command += ["--directory", folder, "--configfile", mine, *words]
+    return launch(command, cwd=folder, timeout=timeout, **environment)
+
+
+def configured(folder: Path, config: dict) -> Path:
+    """Write the configuration of a run in `folder`, and return where.
 
     The systems that run are those that the configuration has a section of, unless it says so.
     """
-    config = TINY if config is None else config
     sections = [name for name in config if name in systems()]
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "mine.yaml").write_text(
+    mine = folder / "mine.yaml"
+    mine.write_text(
         yaml.safe_dump(({"systems": sections} if sections else {}) | config, sort_keys=False)
     )
-    command = [sys.executable, "-m", "snakemake", "-s", checkout / "Snakefile"]
-    command += ["--directory", folder, "--configfile", folder / "mine.yaml", *words]
-    return launch(command, cwd=folder, timeout=timeout, **environment)
+    return mine
 
 
 def planned(result: subprocess.CompletedProcess[str]) -> dict[str, int]:
@@ -85,6 +93,18 @@ def planned(result: subprocess.CompletedProcess[str]) -> dict[str, int]:
     # Targets, and what follows from any change of a product.
     targets = ("total", "all", "obiwan", "sysnet", "sysnet_export", "toy", "manifest")
     return {rule: int(count) for rule, count in table if rule not in targets}
+
+
+@contextmanager
+def small_disk(folder: Path, size: int) -> Iterator[None]:
+    """Mount a memory file system of so many bytes, or skip."""
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", folder]
+    if os.geteuid() or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("needs the right to mount a tmpfs")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 @pytest.fixture(scope="session")
