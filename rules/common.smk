@@ -44,7 +44,7 @@ NODES = site("mpi_nodes", 1)
 # The SLURM executor looks for a relative path in the folder of the run, not of the checkout.
 if site("partitions", ""):
     os.environ.setdefault(
-        "SNAKEMAKE_SLURM_PARTITIONS", f"{workflow.basedir}/{site('partitions', '')}"
+        "SNAKEMAKE_SLURM_PARTITIONS", os.path.join(workflow.basedir, site("partitions", ""))
     )
 
 
