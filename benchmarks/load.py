@@ -35,7 +35,7 @@ CUTS = {
 
 
 def run() -> dict[str, Any]:
-    """Run each cut; return its jobs, wall time, and the share of it that is not the stage's work."""
+    """Run each cut; return its jobs, wall time, and the share that is not the stages' work."""
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="load-") as name, cluster(Path(name) / "slurm") as env:
         for what, (block_size, grouped) in CUTS.items():
