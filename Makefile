@@ -23,7 +23,7 @@ run: venv  ## run the default config.yaml and make its report
 	@python -m skyproof verify results
 
 test: tools  ## run the tests; T='tests/unit -k seeds' chooses some
-	python -m pytest $(T)
+	python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(T)
 
 golden: tools  ## write the checksums of tests/golden anew; commit them with what changed them
 	SKYPROOF_REFRESH_GOLDEN=1 python -m pytest -q tests/workflow/test_golden.py

@@ -125,7 +125,7 @@ def per_rank(amount, ranks=one_rank_each):
 
 
 def launcher(ranks):
-    """What starts the ranks, their number included; nothing for one, which SLURM's executor refuses."""
+    """What starts the ranks, their number included; nothing for one, which needs no MPI."""
 
     def words(wildcards, threads):
         number = ranks(wildcards, threads)

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 import yaml
 
 from skyproof.core.options import systems
-from tests.conftest import ROOT, launch
+from tests.conftest import ROOT, clean_environment, launch, made_once
+from tests.processes import of_session
 
 # The whole chain in half a minute on two cores.
 TINY = {
@@ -78,6 +83,34 @@ def snakemake(
     return launch(command, cwd=folder, timeout=timeout, **environment)
 
 
+@contextmanager
+def started(
+    folder: Path, *words: str, config: dict | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Start `snakemake WORDS` in a session of its own; at the end nothing of it is left.
+
+    Jobs that outlive a killed Snakemake are given time to end: a user who starts it again at once
+    has to wait for them as well. A lock that it left is removed.
+    """
+    assert snakemake(folder, "--unlock", config=config).returncode == 0
+    command = [sys.executable, "-m", "snakemake", "-s", ROOT / "Snakefile", *words]
+    command += ["--configfile", folder / "mine.yaml", "--retries", "0"]
+    with open(folder / "output.txt", "ab") as output:
+        run = subprocess.Popen(
+            command, cwd=folder, env=clean_environment(), start_new_session=True,
+            stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+        )  # fmt: skip
+    try:
+        yield run
+        limit = time.monotonic() + 120
+        while (run.poll() is None or of_session(run.pid)) and time.monotonic() < limit:
+            time.sleep(0.1)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(run.pid, signal.SIGKILL)
+        run.wait(30)
+
+
 def planned(result: subprocess.CompletedProcess[str]) -> dict[str, int]:
     """Return the number of jobs a rule that a dry run printed (empty: nothing to be done)."""
     assert result.returncode == 0, result.stdout + result.stderr
@@ -90,20 +123,23 @@ def planned(result: subprocess.CompletedProcess[str]) -> dict[str, int]:
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory) -> Path:
     """The folder of a finished tiny run, on one core; tests must not change it."""
-    folder = tmp_path_factory.mktemp("tiny")
-    result = snakemake(folder, "-c", "1")
-    assert result.returncode == 0, result.stdout + result.stderr
-    return folder
+    return made_once(tmp_path_factory, "tiny", lambda folder: run(folder, "-c", "1"))
 
 
 @pytest.fixture(scope="session")
 def tiny_sysnet(tmp_path_factory) -> Path:
     """The folder of a finished tiny run of SYSNet, on one rank; tests must not change it."""
-    folder = tmp_path_factory.mktemp("tiny-sysnet")
     one_rank = [f"sysnet_{rule}=1" for rule in ("mock", "train", "infer")]
-    result = snakemake(folder, "-c", "2", "--set-threads", *one_rank, config=TINY_SYSNET)
+    words = ("-c", "2", "--set-threads", *one_rank)
+    return made_once(
+        tmp_path_factory, "tiny-sysnet", lambda folder: run(folder, *words, config=TINY_SYSNET)
+    )
+
+
+def run(folder: Path, *words: str, config: dict | None = None) -> None:
+    """Run `snakemake WORDS` in a folder and expect that it ends well."""
+    result = snakemake(folder, *words, config=config)
     assert result.returncode == 0, result.stdout + result.stderr
-    return folder
 
 
 @pytest.fixture
