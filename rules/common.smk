@@ -7,11 +7,9 @@ from shlex import join, quote
 from snakemake.exceptions import WorkflowError
 from snakemake.settings.types import DeploymentMethod
 
-# The package comes from the checkout, here and in every job, environment or image. (A prefix of
-# one's own takes the place of Snakemake's, hence its strict mode is said again.)
+# The package comes from the checkout, here and in every job, environment or image.
 SCRIPTS = f"{workflow.basedir}/scripts"
 sys.path.insert(0, SCRIPTS)
-shell.prefix(f"set -euo pipefail; export PYTHONPATH={quote(SCRIPTS)}; ")
 
 from skyproof.core.errors import SkyproofError
 from skyproof.core.options import to_words
@@ -38,6 +36,13 @@ def site(word, otherwise):
     return words[word].raw if word in words else otherwise
 
 
+# What each job's shell does first. (A prefix of one's own takes the place of Snakemake's, hence its
+# strict mode is said again.) A site may set variables there: libraries read them when they start.
+VARIABLES = site("environment", "")
+shell.prefix(
+    f"set -euo pipefail; export PYTHONPATH={quote(SCRIPTS)}"
+    f"{' ' + VARIABLES if VARIABLES else ''}; "
+)
 # How a site starts MPI ranks, and on how many nodes; on one machine, mpiexec.
 LAUNCHER = site("launcher", "mpiexec")
 NODES = site("mpi_nodes", 1)
@@ -146,10 +151,14 @@ def training_cores(most):
 
 
 def training_ranks(wildcards, threads):
-    """In portable numerics a training turns its cores into ranks, else into threads of one rank."""
-    return 1 if CONFIG.numerics == "native" else site("training_ranks", threads)
+    """Cores become ranks in portable numerics, else threads of one rank; or as many as a site says."""
+    return site("training_ranks", 1 if CONFIG.numerics == "native" else threads)
 
 
 def training_threads(wildcards, threads):
-    """The threads of a rank: see `training_ranks`."""
-    return threads if CONFIG.numerics == "native" else 1
+    """The threads of a rank: see `training_ranks`.
+
+    A cluster's site says how many (training_threads): a rule's own threads are never more than the
+    cores of the machine on which Snakemake runs.
+    """
+    return site("training_threads", threads) if CONFIG.numerics == "native" else 1

@@ -163,6 +163,7 @@ rule sysnet_tune:
     threads: training_cores(1)
     resources:
         launch="env",
+        cpus_per_task=training_threads,
         device="cpu",
         mem_mb=doubling(SYSNET.train_mb),
         runtime=doubling(SYSNET.tune_minutes),
@@ -172,7 +173,8 @@ rule sysnet_tune:
     shell:
         "{resources.launch} python -m skyproof sysnet.tune --in table={input.table}"
         " folds={input.folds} selection={input.selection} --out tuning={output.tuning}"
-        " --threads {threads} --device {resources.device} {params.options} > {log} 2>&1"
+        " --threads {resources.cpus_per_task} --device {resources.device} {params.options}"
+        " > {log} 2>&1"
 
 
 rule sysnet_train:

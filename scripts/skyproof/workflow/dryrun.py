@@ -45,8 +45,8 @@ class Job:
     @property
     def cores(self) -> int:
         """Cores that it occupies, on all nodes."""
-        if "tasks" in self.resources:
-            return self.tasks * int(self.resources.get("cpus_per_task", 1) or 1)
+        if "cpus_per_task" in self.resources:
+            return self.tasks * int(self.resources["cpus_per_task"])
         return self.threads
 
     @property
@@ -96,6 +96,7 @@ def dry_run(words: Sequence[str]) -> DryRun:
     argv = ["-n", "--nocolor", "-s", str(SNAKEFILE), *words]
     printed = io.StringIO()
     logger.addFilter(listen)
+    variables = dict(os.environ)
     try:
         with redirect_stdout(printed), redirect_stderr(printed), _remembered(told):
             parser, arguments = parse_args(argv)
@@ -106,11 +107,14 @@ def dry_run(words: Sequence[str]) -> DryRun:
         raise UsageError(f"snakemake: {' '.join(str(error).split())}") from None
     finally:
         logger.removeFilter(listen)
+        # The rules set some for their jobs.
+        named = os.environ.get("SNAKEMAKE_SLURM_PARTITIONS", "")
+        os.environ.clear()
+        os.environ.update(variables)
     if not done:
         raise UsageError(f"snakemake: {_reason(printed.getvalue())}")
     told.arguments, told.executor = arguments, arguments.executor or "local"
     told.slots = _slots(arguments)
-    named = os.environ.get("SNAKEMAKE_SLURM_PARTITIONS", "")
     told.partitions = Path(named) if named and told.executor == "slurm" else None
     return told
 
