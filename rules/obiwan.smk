@@ -232,7 +232,7 @@ rule obiwan_infer:
         cpus_per_task=1,
         device="cpu",
         mem_mb=per_rank(2000),
-        runtime=doubling(5 + OBIWAN.train_minutes / 4),
+        runtime=doubling(OBIWAN.infer_minutes),
     params:
         image=image("train"),
         inside=inside("train"),
@@ -298,7 +298,7 @@ rule obiwan_evaluate:
         image("analyse")
     resources:
         mem_mb=doubling(2000),
-        runtime=doubling(20),
+        runtime=doubling(OBIWAN.evaluate_minutes),
     params:
         split=braces(OBIWAN_SPLIT, OBIWAN_BLOCKS),
         options=options("obiwan.evaluate"),

@@ -79,8 +79,10 @@ def test_a_site_over_the_profile_reaches_the_jobs(cluster, tmp_path):
     del words["slurm_account"]
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(site))
     run = tmp_path / "run"
-    one_job = ("--until", "obiwan_simulate", "--config", "obiwan={block_size: 4}")
-    code, output = cluster.finish(run, "--profile", str(tmp_path), *one_job)
+    # Words of --config take the place of the profile's, numerics among them.
+    one_job = ("--config", "numerics=native", "obiwan={block_size: 4}")
+    words = ("--profile", str(tmp_path), "--until", "obiwan_simulate", *one_job)
+    code, output = cluster.finish(run, *words)
     assert code == 0, output
     sent = cluster.ask("squeue", "--states=all", "-h", "-O", "Feature:40,NumNodes:10,StdOut:300")
     ours = [line.split()[:2] for line in sent.splitlines() if str(run) in line]

@@ -14,7 +14,8 @@ from skyproof.workflow import forecast
 from skyproof.workflow.config import load, stage_options
 from skyproof.workflow.dryrun import DryRun, Job
 from skyproof.workflow.plan import lines, make
-from skyproof.workflow.rates import Rate, plan_of, rates
+from skyproof.workflow.plans import megabytes, plan_of
+from skyproof.workflow.rates import Rate, rates
 
 CONFIG = {"systems": ["obiwan"], "obiwan": {"block_size": 4, "simulate": {"n_bricks": 8}}}
 
@@ -76,16 +77,28 @@ def test_blocks_of_groups_are_all_networks():
     )
 
 
+def test_the_products_of_a_run_are_those_of_its_systems():
+    both = load({"systems": ["obiwan", "sysnet"]})
+    each = [load({"systems": [name]}) for name in ("obiwan", "sysnet")]
+    assert megabytes(both) == pytest.approx(sum(map(megabytes, each)))
+    assert min(map(megabytes, each)) > 0
+
+
 def test_ranks_share_whole_items():
     """Five items on four ranks take two rounds."""
-    work = Work(core_seconds=3600, megabytes=1, start=0, parts=5)
+    work = Work(core_seconds=3600, megabytes=0, start=0, parts=5)
     assert work.hours(1) == 1
     assert work.hours(4) == pytest.approx(2 / 5)
     assert work.hours(8) == pytest.approx(1 / 5)
 
 
+def test_what_is_written_takes_its_time_on_any_number_of_ranks():
+    work = Work(core_seconds=0, megabytes=300 * 3600, start=0, parts=8)
+    assert work.hours(8) == work.hours(1) == 1
+
+
 def test_a_gpu_takes_its_own_time():
-    work = Work(core_seconds=3600, megabytes=1, start=36, gpu_seconds=72)
+    work = Work(core_seconds=3600, megabytes=0, start=36, gpu_seconds=72)
     assert work.hours(1, gpu=True) == pytest.approx(0.03)
     assert work.hours(1, gpu=True, factor=2) == pytest.approx(0.05)
 
@@ -126,8 +139,8 @@ def finished(folder: Path, config: dict, seconds: float, megabytes: float) -> No
 def test_a_rate_of_small_bricks_is_scaled_to_a_survey(tmp_path):
     """Three times as long, and half of the bytes, that the system foresees for the small job."""
     small = plan_of("obiwan", load(CONFIG).obiwan).work("simulate", {"block": "00000"})
-    seconds, megabytes = small.start + 3 * small.core_seconds, small.megabytes / 2
-    finished(tmp_path, CONFIG, seconds, megabytes)
+    seconds = 3600 * small.hours(1, factor=3)
+    finished(tmp_path, CONFIG, seconds, small.megabytes / 2)
     survey = load({"obiwan": {"block_size": 64, "simulate": {"brick_pixels": 3600}}})
     rate = rates(tmp_path, survey)["obiwan.simulate", "cpu"]
     assert rate.jobs == 1
@@ -137,7 +150,8 @@ def test_a_rate_of_small_bricks_is_scaled_to_a_survey(tmp_path):
     run = DryRun([job("simulate", block="00000", makes=["b"])], survey, Path())
     (found,) = forecast.foresee(run, {("obiwan.simulate", "cpu"): rate})
     large = plan_of("obiwan", survey.obiwan).work("simulate", {"block": "00000"})
-    assert found.hours * 3600 == pytest.approx(large.start + 3 * large.core_seconds)
+    assert found.hours == pytest.approx(large.hours(1, factor=3))
+    assert large.hours(1) > 20 * small.hours(1)
     assert found.megabytes == pytest.approx(large.megabytes / 2, rel=1e-3)
     assert (found.basis, found.disk_basis) == ("measured", "measured")
 

@@ -21,12 +21,12 @@ def plan(folder: Path, *words: str | Path) -> dict:
     return json.loads(result.stdout)
 
 
-def test_a_survey_of_sixty_million_stamps_is_some_thousand_jobs(tmp_path):
+def test_a_survey_of_sixty_million_stamps_is_some_thousand_jobs_of_minutes(tmp_path):
     """On the cluster's profile; how long planning takes is a benchmark (benchmarks/planning.py)."""
     made = plan(tmp_path, "--profile", "slurm", "--configfile", SURVEY)
     rows = {row["rule"]: row for row in made["rows"]}
-    assert rows["obiwan_simulate"]["jobs"] == rows["obiwan_split"]["jobs"] == 1563
-    assert sum(row["jobs"] for row in made["rows"]) < 5000
+    assert rows["obiwan_simulate"]["jobs"] == rows["obiwan_split"]["jobs"] == 391
+    assert 60 < rows["obiwan_simulate"]["hours"] * 3600 < 3600
     assert {row["basis"] for row in made["rows"]} == {"estimate"}
     assert rows["obiwan_cutouts"]["partition"] == "regular"
     assert (rows["obiwan_cutouts"]["nodes"], rows["obiwan_cutouts"]["ranks"]) == (2, 4)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+# That a job writes to the disk that all share, whatever its ranks.
+_MEGABYTES_PER_SECOND = 300
+
 
 @dataclass(frozen=True)
 class Work:
@@ -21,9 +24,10 @@ class Work:
 
     def hours(self, workers: int, gpu: bool = False, factor: float = 1.0) -> float:
         """Return the wall time on so many ranks or threads; `factor` multiplies all but `start`."""
+        computed = self.core_seconds / self.speed(workers)
         if gpu and self.gpu_seconds is not None:
-            return (self.start + factor * self.gpu_seconds) / 3600
-        return (self.start + factor * self.core_seconds / self.speed(workers)) / 3600
+            computed = self.gpu_seconds
+        return (self.start + factor * (computed + self.megabytes / _MEGABYTES_PER_SECOND)) / 3600
 
     def speed(self, workers: int) -> float:
         """Return how much faster so many workers are than one; the last round may be short."""

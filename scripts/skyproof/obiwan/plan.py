@@ -19,7 +19,7 @@ SURVEY_BRICK_PIXELS = 3600
 _PYTHON_MB = 400
 # Measured on one core of a laptop: seconds to make, cut and split 10^6 pixels of a brick in three
 # bands, with room for a slow disk.
-_SECONDS_PER_MEGAPIXEL = 20
+_SECONDS_PER_MEGAPIXEL = 8
 _IMAGES_PER_SECOND = 100
 _STAMPS_PER_SURVEY_BRICK = 2000
 # Of the sources that are made or listed, how many become stamps, and rows of training and test.
@@ -109,6 +109,23 @@ class Plan:
     @property
     def train_minutes(self) -> float:
         return 5 + self.stamps * self.config.train.n_epochs / _IMAGES_PER_SECOND / 60
+
+    @property
+    def infer_minutes(self) -> float:
+        """Wall time on one rank; a pass forward takes a third of a step."""
+        test = self.stamps * self.config.assign.test_fraction
+        return 5 + test / (3 * _IMAGES_PER_SECOND) / 60
+
+    @property
+    def evaluate_minutes(self) -> float:
+        return 20 + 3 * self.work("evaluate", {}).core_seconds / 60
+
+    @property
+    def megabytes(self) -> float:
+        """All products."""
+        made = {"release": []}.get(self.config.source, [self.config.source])
+        stages = (*made, "cutouts", "assign", "split", "train", "infer", "evaluate")
+        return sum(self.work(stage, {}).megabytes for stage in stages)
 
     @property
     def stamp_mb(self) -> float:

@@ -194,6 +194,12 @@ class Plan:
         return jobs[stage]
 
     @property
+    def megabytes(self) -> float:
+        """All products of all regions."""
+        stages = ("mock", "split", "train", "infer", "export", "baselines", "stack", "evaluate")
+        return len(self.regions) * sum(self.work(stage, {}).megabytes for stage in stages)
+
+    @property
     def _searches(self) -> int:
         """Passes of all searches of sysnet.tune over the table."""
         tune = self.config.tune

@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 from skyproof.core.options import systems
 from skyproof.workflow.dryrun import DryRun, Job
-from skyproof.workflow.rates import Rate, plan_of
+from skyproof.workflow.plans import plan_of
+from skyproof.workflow.rates import Rate
 
 Basis = Literal["measured", "estimate", "limit"]
 

@@ -27,6 +27,7 @@ from skyproof.core.records import JOURNAL_FOLDER
 from skyproof.core.work import Work
 from skyproof.proof import trees
 from skyproof.proof.jobs import Job, read_receipt
+from skyproof.workflow.plans import plan_of
 
 BENCHMARKS = Path("logs/benchmarks")
 
@@ -193,11 +194,6 @@ def _planned(system: str, section: str) -> Any:
     with suppress(SkyproofError, ValueError):
         return plan_of(system, model.model_validate_json(section))
     return None
-
-
-def plan_of(system: str, section: Any) -> Any:
-    """Return a system's plan of its section of the configuration."""
-    return importlib.import_module(f"skyproof.{system}.plan").Plan(section)
 
 
 def _written(results: Path, job: Job) -> int:
