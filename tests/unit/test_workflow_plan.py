@@ -15,7 +15,7 @@ from skyproof.workflow.config import load, stage_options
 from skyproof.workflow.dryrun import DryRun, Job
 from skyproof.workflow.plan import lines, make
 from skyproof.workflow.plans import megabytes, plan_of
-from skyproof.workflow.rates import Rate, rates
+from skyproof.workflow.rates import Rate, _receipts, rates
 
 CONFIG = {"systems": ["obiwan"], "obiwan": {"block_size": 4, "simulate": {"n_bricks": 8}}}
 
@@ -100,7 +100,7 @@ def test_what_is_written_takes_its_time_on_any_number_of_ranks():
 def test_a_gpu_takes_its_own_time():
     work = Work(core_seconds=3600, megabytes=0, start=36, gpu_seconds=72)
     assert work.hours(1, gpu=True) == pytest.approx(0.03)
-    assert work.hours(1, gpu=True, factor=2) == pytest.approx(0.05)
+    assert work.hours(1, gpu=True, factor=2) == pytest.approx(0.06)
 
 
 # --- rates of earlier jobs ----------------------------------------------------------------------
@@ -156,14 +156,27 @@ def test_a_rate_of_small_bricks_is_scaled_to_a_survey(tmp_path):
     assert (found.basis, found.disk_basis) == ("measured", "measured")
 
 
-def test_a_job_that_only_started_tells_no_rate_but_its_bytes(tmp_path):
-    finished(tmp_path, CONFIG, seconds=0.5, megabytes=7)
-    rate = rates(tmp_path, load(CONFIG))["obiwan.simulate", "cpu"]
+def test_a_job_that_hardly_did_more_than_start_tells_no_rate_but_its_bytes(tmp_path):
+    """However long that took: on a survey it would be counted a thousand times."""
+    small = {"obiwan": {"block_size": 4, "simulate": {"n_bricks": 4, "brick_pixels": 200}}}
+    finished(tmp_path, small, seconds=30, megabytes=7)
+    rate = rates(tmp_path, load(small))["obiwan.simulate", "cpu"]
     assert (rate.jobs, rate.seconds) == (0, 1.0)
-    run = DryRun([job("simulate", block="00000", makes=["b"])], load(CONFIG), Path())
+    run = DryRun([job("simulate", block="00000", makes=["b"])], load(small), Path())
     (found,) = forecast.foresee(run, {("obiwan.simulate", "cpu"): rate})
     assert (found.basis, found.disk_basis) == ("estimate", "measured")
     assert found.megabytes == pytest.approx(7)
+
+
+def test_of_a_survey_so_many_blocks_are_enough(tmp_path):
+    journal = tmp_path / "obiwan/split/.journal"
+    journal.mkdir(parents=True)
+    names = [f"block-{k:05d}.json" for k in range(1000)]
+    for name in [*names, "membership.csv"]:
+        (journal / f"{name}{receipts.SUFFIX}").touch()
+    found = list(_receipts(tmp_path))
+    assert 32 <= len(found) <= 65
+    assert f"obiwan/split/.journal/membership.csv{receipts.SUFFIX}" in found
 
 
 @pytest.mark.parametrize("left", ["", "s\tmax_rss\n", "s\tmax_rss\nNA\t-\n"])
@@ -237,6 +250,7 @@ def test_a_limit_that_is_too_short_is_named():
 
 def test_memory_that_an_earlier_job_took_is_compared():
     made = make(chain(), {("obiwan.train", "cpu"): Rate(1, 1.0, 1.0, 1500)})
+    assert [row.seen_gb for row in made.rows] == [0, 1.5]
     assert made.warnings == ["obiwan_train: an earlier job took 1500 MB, 1000 MB are asked for"]
 
 

@@ -23,11 +23,12 @@ class Work:
     gpu_seconds: float | None = None  # of one GPU, in the place of core_seconds
 
     def hours(self, workers: int, gpu: bool = False, factor: float = 1.0) -> float:
-        """Return the wall time on so many ranks or threads; `factor` multiplies all but `start`."""
+        """Return the wall time on so many ranks or threads; `factor` is how slow the machine is."""
         computed = self.core_seconds / self.speed(workers)
         if gpu and self.gpu_seconds is not None:
             computed = self.gpu_seconds
-        return (self.start + factor * (computed + self.megabytes / _MEGABYTES_PER_SECOND)) / 3600
+        seconds = self.start + computed + self.megabytes / _MEGABYTES_PER_SECOND
+        return factor * seconds / 3600
 
     def speed(self, workers: int) -> float:
         """Return how much faster so many workers are than one; the last round may be short."""

@@ -33,6 +33,7 @@ class Row:
     core_hours: float
     gpu_hours: float
     memory_gb: float  # that a job asks of each node, at most
+    seen_gb: float  # the most that an earlier job took, at its own size; 0: not known
     disk_gb: float  # of its products
     chain_hours: float  # its part of the longest chain
     basis: str  # measured, estimate, limit
@@ -91,7 +92,9 @@ def make(run: DryRun, known: Mapping[tuple[str, str], Rate]) -> Plan:
         stages[items[number].job.rule].append(items[number])
     cluster = run.executor != "local"
     return Plan(
-        rows=[_row(rule, stage, on_chain[rule], partitions) for rule, stage in stages.items()],
+        rows=[
+            _row(rule, stage, on_chain[rule], known, partitions) for rule, stage in stages.items()
+        ],
         chain_hours=sum(on_chain.values()),
         until_done_hours=forecast.hours_until_done(items, before, run.slots, cluster),
         slots=run.slots,
@@ -101,7 +104,13 @@ def make(run: DryRun, known: Mapping[tuple[str, str], Rate]) -> Plan:
     )
 
 
-def _row(rule: str, stage: Sequence[Foreseen], chain: float, partitions: list[Any]) -> Row:
+def _row(
+    rule: str,
+    stage: Sequence[Foreseen],
+    chain: float,
+    known: Mapping[tuple[str, str], Rate],
+    partitions: list[Any],
+) -> Row:
     jobs = [item.job for item in stage]
     best = {submission.best(partitions, job) or "none" for job in jobs} if partitions else set()
     return Row(
@@ -113,11 +122,19 @@ def _row(rule: str, stage: Sequence[Foreseen], chain: float, partitions: list[An
         core_hours=sum(item.core_hours for item in stage),
         gpu_hours=sum(item.gpu_hours for item in stage),
         memory_gb=max(job.memory_mb for job in jobs) / 1e3,
+        seen_gb=_seen_mb(stage, known) / 1e3,
         disk_gb=sum(item.megabytes for item in stage) / 1e3,
         chain_hours=chain,
         basis=stage[0].basis,
         disk_basis=stage[0].disk_basis,
         partition=",".join(sorted(best)),
+    )
+
+
+def _seen_mb(stage: Sequence[Foreseen], known: Mapping[tuple[str, str], Rate]) -> float:
+    """Return the memory of the largest earlier job of a stage; 0 where there was none."""
+    return max(
+        (rate.memory_mb for key, rate in known.items() if key[0] == stage[0].stage), default=0
     )
 
 
@@ -148,9 +165,7 @@ def _warnings(
                 f"{lost.memory_mb:.0f} MB and {lost.cores // lost.nodes} cores a node, "
                 f"{lost.nodes} nodes, {lost.gpus} GPUs); SLURM's default partition would be tried"
             )
-        took = max(
-            (rate.memory_mb for key, rate in known.items() if key[0] == stage[0].stage), default=0
-        )
+        took = _seen_mb(stage, known)
         asked = max(item.job.memory_mb * item.job.nodes for item in stage)
         if took > asked > 0:
             yield f"{rule}: an earlier job took {took:.0f} MB, {asked:.0f} MB are asked for"
@@ -161,7 +176,7 @@ def _warnings(
 
 _HEAD = (
     *("stage", "jobs", "nodes", "ranks", "a job", "core-h", "GPU-h"),
-    *("GB/node", "disk GB", "chain", "basis"),
+    *("GB/node", "seen", "disk GB", "chain", "basis"),
 )
 
 
@@ -179,7 +194,8 @@ def lines(made: Plan) -> list[str]:
         f"no queue, all is done after {_time(made.until_done_hours)}",
         f"Snakemake itself: {_number(made.snakemake_core_hours)} core-hours",
         "measured: by earlier jobs of that stage, scaled to this size; estimate: by the system's",
-        "plan.py, for a usual server, right within a factor of a few; memory: what jobs ask for",
+        "plan.py, for a usual server, right within a factor of a few; GB/node: what jobs ask for;",
+        "seen: the most that an earlier job took, at its own size",
         *(f"warning: {text}" for text in made.warnings),
     ]
 
@@ -194,6 +210,7 @@ def _cells(row: Row) -> list[str]:
         _number(row.core_hours),
         _number(row.gpu_hours),
         f"{row.memory_gb:.1f}",
+        f"{row.seen_gb:.1f}" if row.seen_gb else "-",
         _number(row.disk_gb),
         _time(row.chain_hours) if row.chain_hours else "-",
         row.basis + (" (disk measured)" if row.disk_basis == "measured" != row.basis else ""),
@@ -210,6 +227,7 @@ def _total(made: Plan) -> list[str]:
         _number(sum(row.core_hours for row in rows)),
         _number(sum(row.gpu_hours for row in rows)),
         f"{max(row.memory_gb for row in rows):.1f}",
+        "",
         _number(sum(row.disk_gb for row in rows)),
         _time(made.chain_hours),
         *("", ""),
@@ -219,7 +237,7 @@ def _total(made: Plan) -> list[str]:
 def _table(cells: list[list[str]]) -> list[str]:
     """Words to the left, numbers to the right."""
     widths = [max(len(row[k]) for row in cells) for k in range(len(cells[0]))]
-    texts = {0, *range(10, len(widths))}
+    texts = {0, *range(_HEAD.index("basis"), len(widths))}
     return [
         "  ".join(
             cell.ljust(width) if k in texts else cell.rjust(width)

@@ -31,8 +31,11 @@ from skyproof.workflow.plans import plan_of
 
 BENCHMARKS = Path("logs/benchmarks")
 
-# A job that took less than so many times its fixed seconds says nothing about the rest.
+# A job that is foreseen to take less than so many times its fixed seconds says nothing about the
+# rest: how slow its start was must not be carried over to a job a thousand times as large.
 _TELLING = 2.0
+# Of so many blocks of a stage the rate is known well; a record of a survey's block is large.
+_ENOUGH = 64
 
 
 @dataclass(frozen=True)
@@ -48,9 +51,14 @@ class Earlier:
     work: Work
 
     @property
+    def foreseen(self) -> float:
+        """Seconds that its system foresees for it."""
+        return self.work.hours(self.workers, self.device == "cuda") * 3600
+
+    @property
     def tells(self) -> bool:
-        """Say whether it ran long enough for its seconds to mean something."""
-        return self.seconds >= _TELLING * self.work.start
+        """Say whether it was large enough for its seconds to mean something."""
+        return self.foreseen >= _TELLING * self.work.start
 
 
 @dataclass(frozen=True)
@@ -87,10 +95,8 @@ def _rate(jobs: list[Earlier]) -> Rate:
     if not telling:
         return Rate(0, 1.0, disk, memory)
     # Of all jobs together, so that a last, smaller block weighs less.
-    on_gpu = telling[0].device == "cuda"
-    took = sum(job.seconds - job.work.start for job in telling)
-    expected = sum(job.work.hours(job.workers, on_gpu) * 3600 - job.work.start for job in telling)
-    return Rate(len(telling), took / expected if expected > 0 else 1.0, disk, memory)
+    took = sum(job.seconds for job in telling) / sum(job.foreseen for job in telling)
+    return Rate(len(telling), took, disk, memory)
 
 
 def earlier(folder: Path, config: Any) -> Iterator[Earlier]:
@@ -118,13 +124,18 @@ def earlier(folder: Path, config: Any) -> Iterator[Earlier]:
 
 
 def _receipts(results: Path) -> Iterator[str]:
-    """Yield receipts' paths from `results`: those of a system, and of its regions.
+    """Yield receipts' paths from `results`, of enough blocks of each stage.
 
-    Trees of bricks have a million folders, none of which holds a receipt.
+    They lie in the folders of a system's stages, or of its regions' stages. Trees of bricks have a
+    million folders, none of which holds a receipt.
     """
+    alike: dict[str, list[str]] = defaultdict(list)
     for folders in ("*/*", "*/*/*"):
-        for path in sorted(results.glob(f"{folders}/{JOURNAL_FOLDER}/*{receipts.SUFFIX}")):
-            yield path.relative_to(results).as_posix()
+        for found in sorted(results.glob(f"{folders}/{JOURNAL_FOLDER}/*{receipts.SUFFIX}")):
+            path = found.relative_to(results).as_posix()
+            alike[re.sub(r"-\d{5}\.", "-.", path)].append(path)
+    for paths in alike.values():
+        yield from paths[:: -(-len(paths) // _ENOUGH)]
 
 
 def _receipt(results: Path, path: str) -> Job | None:
