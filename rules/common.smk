@@ -5,6 +5,7 @@ import sys
 from shlex import join, quote
 
 from snakemake.exceptions import WorkflowError
+from snakemake.resources import Resource
 from snakemake.settings.types import DeploymentMethod
 
 # The package comes from the checkout, here and in every job, environment or image.
@@ -106,6 +107,15 @@ def braces(pattern, names):
 def doubling(amount):
     """A resource that is doubled at each further attempt."""
     return lambda wildcards, attempt: int(amount * 2 ** (attempt - 1))
+
+
+# A number that a profile or --set-resources puts in the place of a rule's amount doubles likewise;
+# else further attempts would die of the same lack.
+for words in workflow.resource_settings.overwrite_resources.values():
+    for name in {"mem_mb", "mem_mb_per_cpu", "runtime"} & set(words):
+        if not words[name].is_evaluable():
+            amount = f"{words[name].value} * 2 ** (attempt - 1)"
+            words[name] = Resource.from_cli_expression(name, amount)
 
 
 # What Snakemake itself takes in a batch job: two processes inside one another.

@@ -198,7 +198,8 @@ def test_full_disk(tmp_path):
     with mounted(tmp_path / "disk", "size=1m") as folder:
         result = noise(folder, "--n-items", "2000")
         assert result.returncode == 4
-        assert "No space left on device" in one_line(result)
+        assert f"{folder}/items/item" in one_line(result)
+        assert "No space left on device; make room and start again" in one_line(result)
         assert "block.json" not in visible(folder)
         assert not [name for name in visible(folder) if name.startswith(".tmp")]
 

@@ -120,6 +120,18 @@ def planned(result: subprocess.CompletedProcess[str]) -> dict[str, int]:
     return {rule: int(count) for rule, count in table if rule not in targets}
 
 
+@contextmanager
+def small_disk(folder: Path, size: int) -> Iterator[None]:
+    """Mount a memory file system of so many bytes, or skip."""
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", folder]
+    if os.geteuid() or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("needs the right to mount a tmpfs")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory) -> Path:
     """The folder of a finished tiny run, on one core; tests must not change it."""
