@@ -240,7 +240,7 @@ rule sysnet_infer:
         cpus_per_task=1,
         device="cpu",
         mem_mb=per_rank(SYSNET.infer_mb),
-        runtime=doubling(SYSNET.train_minutes / 4),
+        runtime=doubling(5 + SYSNET.train_minutes / 4),
     params:
         image=image("train"),
         inside=inside("train"),

@@ -4,19 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.cluster.conftest import root_of
 from tests.conftest import ROOT, launch, one_line
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
-
-
-def test_whole_run_makes_the_bytes_of_the_local_run(cluster, local, tmp_path):
-    """MPI stages on four ranks and two nodes, all else where it fits; from the checkout's root."""
-    code, output = cluster.finish(tmp_path / "run", timeout=500)
-    assert code == 0, output
-    assert root_of(tmp_path / "run") == root_of(local)
-    nodes = cluster.ask("squeue", "--states=all", "-h", "-O", "NumNodes:10,Comment:100")
-    assert "2         rule_obiwan_simulate" in nodes
 
 
 @pytest.mark.parametrize(

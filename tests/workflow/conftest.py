@@ -60,6 +60,9 @@ TINY_SYSNET = {
 }
 
 
+TINY_ALL = TINY | TINY_SYSNET
+
+
 def snakemake(
     folder: Path,
     *words: str,
@@ -68,19 +71,25 @@ def snakemake(
     timeout: float = 900,
     **environment: str,
 ) -> subprocess.CompletedProcess[str]:
-    """Run `snakemake WORDS` of a checkout in `folder` with a configuration of its own.
+    """Run `snakemake WORDS` of a checkout in `folder` with a configuration of its own."""
+    mine = configured(folder, TINY if config is None else config)
+    command = [sys.executable, "-m", "snakemake", "-s", checkout / "Snakefile"]
+    command += ["--directory", folder, "--configfile", mine, *words]
+    return launch(command, cwd=folder, timeout=timeout, **environment)
+
+
+def configured(folder: Path, config: dict) -> Path:
+    """Write the configuration of a run in `folder`, and return where.
 
     The systems that run are those that the configuration has a section of, unless it says so.
     """
-    config = TINY if config is None else config
     sections = [name for name in config if name in systems()]
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "mine.yaml").write_text(
+    mine = folder / "mine.yaml"
+    mine.write_text(
         yaml.safe_dump(({"systems": sections} if sections else {}) | config, sort_keys=False)
     )
-    command = [sys.executable, "-m", "snakemake", "-s", checkout / "Snakefile"]
-    command += ["--directory", folder, "--configfile", folder / "mine.yaml", *words]
-    return launch(command, cwd=folder, timeout=timeout, **environment)
+    return mine
 
 
 @contextmanager
@@ -146,6 +155,18 @@ def tiny_sysnet(tmp_path_factory) -> Path:
     return made_once(
         tmp_path_factory, "tiny-sysnet", lambda folder: run(folder, *words, config=TINY_SYSNET)
     )
+
+
+@pytest.fixture(scope="session")
+def tiny_all(tiny, tiny_sysnet, tmp_path_factory) -> Path:
+    """The folder of both, with one manifest; tests must not change it."""
+
+    def join(folder: Path) -> None:
+        for each in (tiny, tiny_sysnet):
+            shutil.copytree(each, folder, symlinks=True, dirs_exist_ok=True)
+        run(folder, "-c", "1", config=TINY_ALL)
+
+    return made_once(tmp_path_factory, "tiny-all", join)
 
 
 def run(folder: Path, *words: str, config: dict | None = None) -> None:

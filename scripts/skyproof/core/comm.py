@@ -64,8 +64,10 @@ class MPIComm:
     def barrier(self) -> None:
         self._world.barrier()
 
-    # Between nodes a message may move only while its sender is inside MPI. Each of these ends with
-    # a barrier: else a rank that waits outside of MPI (in gloo) for one inside it waits for ever.
+    # Each of these ends with a barrier. Without it a rank may leave while its message stays behind:
+    # seen with mpich (ofi) between two nodes, where a few bytes of a bcast or gather arrived only
+    # when their sender was in MPI again. A rank that went on to its work held up others until its
+    # end, and a training, whose ranks wait for one another outside of MPI (gloo), never began.
     def bcast(self, value: T) -> T:
         return self._settled(self._world.bcast(value, root=0))
 
