@@ -82,11 +82,19 @@ def inside(environment):
     def words(wildcards, resources):
         if not IN_IMAGES:
             return ""
-        gpu = "--nv " if resources.get("device") == "cuda" else ""
+        device = resources.get("device", "cpu")
+        gpu = "--nv " if device == "cuda" else ""
         arguments = workflow.deployment_settings.apptainer_args
-        return f'apptainer exec {gpu}--home "$PWD" {arguments} {image(environment)}'
+        entered = definition(environment, device=device).image
+        return f'apptainer exec {gpu}--home "$PWD" {arguments} {entered}'
 
     return words
+
+
+def on_gpus():
+    """Whether jobs of some rule run on GPUs (set-resources, in a profile or a command line)."""
+    given = workflow.resource_settings.overwrite_resources.values()
+    return any(words["device"].raw == "cuda" for words in given if "device" in words)
 
 
 def blocks(items, block_size):
