@@ -6,6 +6,8 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 unexport PYTHONDONTWRITEBYTECODE
 
 TOOLS := envs/all.lock.txt envs/test.lock.txt
+# Those for CPUs, and with TORCH=cuda the one for GPUs.
+IMAGES := $(if $(filter cuda,$(TORCH)),$(basename $(notdir $(wildcard containers/*.def))))
 REPORT := results/report.zip
 # What the report shows, or is made from.
 SHOWN := $(wildcard results rules Snakefile config.yaml)
@@ -47,10 +49,10 @@ locks: tools  ## compile envs/*.lock.txt anew; UPGRADE=--upgrade for newer versi
 	envs/lock $(UPGRADE)
 
 images: venv  ## build the container images; RECORD=1 accepts what came out
-	@python -m skyproof images build $(if $(RECORD),--record)
+	@python -m skyproof images build $(IMAGES) $(if $(RECORD),--record)
 
 images-verify: venv  ## are they those of containers/images.yaml, and do they start here?
-	@python -m skyproof images verify $(if $(PUBLIC_KEY),--public-key $(PUBLIC_KEY))
+	@python -m skyproof images verify $(IMAGES) $(if $(PUBLIC_KEY),--public-key $(PUBLIC_KEY))
 
 cluster:  ## start a small SLURM on this machine, as root; FOLDER=.cluster
 	@scripts/cluster start $(FOLDER)

@@ -5,6 +5,7 @@ import sys
 from shlex import join, quote
 
 from snakemake.exceptions import WorkflowError
+from snakemake.resources import Resource
 from snakemake.settings.types import DeploymentMethod
 
 # The package comes from the checkout, here and in every job, environment or image.
@@ -81,11 +82,19 @@ def inside(environment):
     def words(wildcards, resources):
         if not IN_IMAGES:
             return ""
-        gpu = "--nv " if resources.get("device") == "cuda" else ""
+        device = resources.get("device", "cpu")
+        gpu = "--nv " if device == "cuda" else ""
         arguments = workflow.deployment_settings.apptainer_args
-        return f'apptainer exec {gpu}--home "$PWD" {arguments} {image(environment)}'
+        entered = definition(environment, device=device).image
+        return f'apptainer exec {gpu}--home "$PWD" {arguments} {entered}'
 
     return words
+
+
+def on_gpus():
+    """Whether jobs of some rule run on GPUs (set-resources, in a profile or a command line)."""
+    given = workflow.resource_settings.overwrite_resources.values()
+    return any(words["device"].raw == "cuda" for words in given if "device" in words)
 
 
 def blocks(items, block_size):
@@ -106,6 +115,15 @@ def braces(pattern, names):
 def doubling(amount):
     """A resource that is doubled at each further attempt."""
     return lambda wildcards, attempt: int(amount * 2 ** (attempt - 1))
+
+
+# A number that a profile or --set-resources puts in the place of a rule's amount doubles likewise;
+# else further attempts would die of the same lack.
+for words in workflow.resource_settings.overwrite_resources.values():
+    for name in {"mem_mb", "mem_mb_per_cpu", "runtime"} & set(words):
+        if not words[name].is_evaluable():
+            amount = f"{words[name].value} * 2 ** (attempt - 1)"
+            words[name] = Resource.from_cli_expression(name, amount)
 
 
 # What Snakemake itself takes in a batch job: two processes inside one another.

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from snakemake.logging import logger
 
-from skyproof.images.check import check_all
-from skyproof.images.definition import definitions
+from skyproof.images.check import check_all, check_driver
+from skyproof.images.definition import definition, definitions
 from skyproof.workflow import master
 
 
@@ -19,7 +19,10 @@ onstart:
             logger.warning,
         )
         if IN_IMAGES:
-            check_all(definitions())
+            gpu = [definition("train", device="cuda")] if on_gpus() else []
+            check_all([*definitions(), *gpu])
+            if gpu and workflow.local_exec:  # elsewhere each job looks at its own machine's
+                check_driver(gpu[0])
     except SkyproofError as error:
         raise WorkflowError(str(error))
 

@@ -158,8 +158,6 @@ rule sysnet_tune:
         "logs/benchmarks/sysnet/{region}/tune.tsv"
     conda:
         "../envs/train.yaml"
-    container:
-        image("train")
     threads: training_cores(1)
     resources:
         launch="env",
@@ -168,10 +166,12 @@ rule sysnet_tune:
         mem_mb=doubling(SYSNET.train_mb),
         runtime=doubling(SYSNET.tune_minutes),
     params:
+        image=image("train"),
+        inside=inside("train"),
         options=options("sysnet.tune"),
         code=code("sysnet.tune"),
     shell:
-        "{resources.launch} python -m skyproof sysnet.tune --in table={input.table}"
+        "{resources.launch} {params.inside} python -m skyproof sysnet.tune --in table={input.table}"
         " folds={input.folds} selection={input.selection} --out tuning={output.tuning}"
         " --threads {resources.cpus_per_task} --device {resources.device} {params.options}"
         " > {log} 2>&1"
@@ -240,7 +240,7 @@ rule sysnet_infer:
         cpus_per_task=1,
         device="cpu",
         mem_mb=per_rank(SYSNET.infer_mb),
-        runtime=doubling(SYSNET.train_minutes / 4),
+        runtime=doubling(5 + SYSNET.train_minutes / 4),
     params:
         image=image("train"),
         inside=inside("train"),

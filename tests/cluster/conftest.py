@@ -8,16 +8,50 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
-import yaml
 
-from tests.conftest import ROOT, clean_environment, launch
-from tests.workflow.conftest import TINY
+from tests.conftest import ROOT, clean_environment, launch, skyproof
+from tests.workflow.conftest import TINY, configured, tiny, tiny_all, tiny_sysnet  # noqa: F401
 
 _QUICK = ("--slurm-init-seconds-before-status-checks", "3", "--latency-wait", "10")
+
+T = TypeVar("T")
+
+
+def wait_for(look: Callable[[], T], what: str, timeout: float = 180) -> T:
+    """Return the first true value that `look` gives; fail, naming `what`, if there is none."""
+    end = time.monotonic() + timeout
+    while time.monotonic() < end:
+        if found := look():
+            return found
+        time.sleep(0.02)
+    pytest.fail(f"no {what} within {timeout:.0f} s")
+
+
+def root_of(run: Path) -> str:
+    """Return the root of a run's manifest."""
+    result = skyproof("root", run / "results")
+    assert result.returncode == 0, result.stderr
+    return result.stdout.strip()
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job of a run, ended or not; times as ISO text, "N/A" where there is none yet."""
+
+    id: str
+    state: str
+    node: str  # its first one, "n/a" before it starts
+    memory: str
+    start: str
+    end: str
+    purpose: str  # rule and wildcards
 
 
 class Cluster:
@@ -39,24 +73,29 @@ class Cluster:
         )
         return done.stdout
 
-    def start(self, run: Path, *words: str) -> subprocess.Popen[str]:
+    def start(
+        self, run: Path, *words: str, config: dict = TINY, profile: str = "slurm"
+    ) -> subprocess.Popen[str]:
         """Start `snakemake --profile slurm` from the checkout for a folder of its own."""
-        run.mkdir(parents=True, exist_ok=True)
-        (run / "mine.yaml").write_text(yaml.safe_dump(TINY))
-        command = [sys.executable, "-m", "snakemake", "--profile", "slurm", "--directory", str(run)]
-        command += ["--configfile", str(run / "mine.yaml"), *_QUICK, *words]
+        command = [sys.executable, "-m", "tests.cluster.quick", "--profile", profile]
+        command += ["--directory", str(run)]
+        command += ["--configfile", str(configured(run, config)), *_QUICK, *words]
         return subprocess.Popen(
             command,
             cwd=ROOT,
             env=self._all(),
+            pipesize=1 << 20,  # nobody reads while a test waits for a state
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
 
-    def finish(self, run: Path, *words: str, timeout: float = 300) -> tuple[int, str]:
-        """Run it to its end; return exit code and output. Cancel what is left after `timeout`."""
-        master = self.start(run, *words)
+    def finish(self, run: Path, *words: str, timeout: float = 600) -> tuple[int, str]:
+        """Run it to its end; return exit code and output. Kill it after `timeout`."""
+        return self.end(self.start(run, *words), timeout)
+
+    def end(self, master: subprocess.Popen[str], timeout: float = 600) -> tuple[int, str]:
+        """Wait for the end of a run that was started; return exit code and output."""
         try:
             output, _ = master.communicate(timeout=timeout)
         except subprocess.TimeoutExpired:
@@ -64,6 +103,53 @@ class Cluster:
             output, _ = master.communicate()
             pytest.fail(f"not finished after {timeout} s:\n{output[-5000:]}")
         return master.returncode, output
+
+    def jobs(self, run: Path, rule: str = "") -> list[Job]:
+        """Return the jobs of a run, of one rule or all, in the order of their numbers."""
+        form = "JobID:20,State:20,BatchHost:50,MinMemory:20,StartTime:20,EndTime:20,"
+        form += "Comment:100,StdOut:300"
+        lines = self.ask("squeue", "--states=all", "--noheader", "-O", form).splitlines()
+        jobs = [Job(*line.split()[:7]) for line in lines if f" {run}/" in line]
+        chosen = [job for job in jobs if job.purpose.startswith(f"rule_{rule}")]
+        return sorted(chosen, key=lambda job: int(job.id))
+
+    def running(self, run: Path, rule: str) -> str:
+        """Wait for a running job of a rule and return its number."""
+        look = lambda: [job.id for job in self.jobs(run, rule) if job.state == "RUNNING"]  # noqa: E731
+        return wait_for(look, f"running job of {rule}")[0]
+
+    def control(self, action: str, *words: str) -> None:
+        """Do `scripts/cluster ACTION` with this cluster: crash or start a node, start ctld."""
+        done = launch([ROOT / "scripts/cluster", action, self.folder, *words], timeout=60)
+        assert done.returncode == 0, done.stderr
+
+    def update(self, nodes: str, *words: str) -> None:
+        """Change something of nodes, as their administrator would."""
+        self.ask("scontrol", "update", f"nodename={nodes}", *words)
+
+    def stop_controller(self) -> None:
+        """End slurmctld and wait until it is gone."""
+        pid = int((self.folder / "run/slurmctld.pid").read_text())
+        os.kill(pid, signal.SIGTERM)
+        wait_for(lambda: not Path(f"/proc/{pid}").exists(), "the end of slurmctld")
+
+    def mend(self) -> None:
+        """Start nodes that crashed, cancel what is left, and put all nodes back to work."""
+        self.ask("scancel", "-u", "root")
+        for conf in (self.folder / "etc").glob("*/slurm.conf"):
+            node = conf.parent.name
+            if not (self.folder / f"run/slurmd-{node}.pid").exists():
+                self.control("node", node)
+            self.update(node, "weight=1")
+        wait_for(self._idle, "a cluster at rest")
+
+    def _idle(self) -> bool:
+        lines = self.ask("sinfo", "-h", "-N", "-o", "%N %T").splitlines()
+        states = dict(line.split() for line in lines)
+        for node, state in states.items():
+            if state in ("drained", "down"):
+                self.update(node, "state=resume")
+        return set(states.values()) == {"idle"}
 
     def _all(self) -> dict[str, str]:
         return {**clean_environment(), **self.environment}
@@ -82,3 +168,25 @@ def cluster() -> Iterator[Cluster]:
     finally:
         launch([ROOT / "scripts/cluster", "stop", folder], timeout=60)
         shutil.rmtree(folder)
+
+
+@pytest.fixture
+def untrained(tiny, tmp_path) -> Path:  # noqa: F811
+    """A copy of the tiny run without its training and what follows."""
+    return without(tiny, tmp_path / "run", "train", "infer", "evaluate")
+
+
+@pytest.fixture
+def unevaluated(tiny, tmp_path) -> Path:  # noqa: F811
+    """A copy of the tiny run without its evaluation and what follows."""
+    return without(tiny, tmp_path / "run", "evaluate")
+
+
+def without(finished: Path, folder: Path, *stages: str) -> Path:
+    """Copy a finished run of Obiwan, without the products of some stages and the manifest."""
+    shutil.copytree(finished, folder)
+    for name in stages:
+        shutil.rmtree(folder / "results/obiwan" / name)
+    for name in ("manifest.json", "manifest-sha256.txt", "provenance.json"):
+        (folder / "results" / name).unlink()
+    return folder

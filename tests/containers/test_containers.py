@@ -4,33 +4,34 @@ from __future__ import annotations
 
 import shutil
 import sys
-from pathlib import Path
 
 import pytest
 
-from skyproof.images.client import explain
-from skyproof.images.definition import definition, definitions, read_record
+from skyproof.images.definition import definitions, read_record
 from skyproof.proof import manifest
 from tests.conftest import ROOT, launch, one_line, skyproof
-from tests.containers.conftest import as_root_of_a_machine_like, of
+from tests.containers.conftest import (
+    as_nobody,
+    as_root_of_a_machine_like,
+    image_of,
+    of,
+    quoted,
+    run,
+)
 from tests.workflow.conftest import planned, snakemake
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 
-
-def run(folder: Path, checkout: Path, *words: str):
-    return snakemake(
-        folder, *words, "--sdm", "apptainer", checkout=checkout, timeout=900, **of(checkout)
-    )
-
-
-@pytest.fixture(scope="session")
-def finished(images, tmp_path_factory) -> Path:
-    """The tiny run in images, two ranks a stage."""
-    folder = tmp_path_factory.mktemp("inside")
-    result = run(folder, images, "-c", "2")
-    assert result.returncode == 0, result.stdout + result.stderr
-    return folder
+# Whose image a stage runs in, where it is not that of `generate`.
+TRAIN = {
+    *("obiwan.train", "obiwan.infer"),
+    *(f"sysnet.{stage}" for stage in ("tune", "train", "infer", "export")),
+}
+ANALYSE = {
+    "obiwan.evaluate",
+    *(f"sysnet.{stage}" for stage in ("tabulate", "split", "baselines", "stack", "evaluate")),
+    "sysnet.summarise",
+}
 
 
 def test_the_build_is_the_recorded_one(images):
@@ -48,48 +49,59 @@ def test_they_are_sound_and_start(images):
     assert result.returncode == 0, result.stderr
 
 
-def test_the_run_in_images_has_the_root_of_the_local_run(finished, tiny):
-    roots = [manifest.read(folder / "results").root for folder in (finished, tiny)]
+def test_all_systems_in_images_have_the_root_of_the_local_run(finished, tiny_all):
+    roots = [manifest.read(folder / "results").root for folder in (finished, tiny_all)]
     assert roots[0] == roots[1]
 
 
-def test_jobs_ran_in_their_images(finished, images):
+def test_jobs_ran_in_their_images(finished):
     """As the receipts say; each MPI rank in an image, the launcher outside."""
     jobs = manifest.read_provenance(finished / "results")["jobs"]
-    wanted = {"train": "train", "infer": "train", "evaluate": "analyse"}
     for job in jobs:
-        environment = wanted.get(job["stage"].partition(".")[2], "generate")
-        image = definition(environment, images).image
-        assert job["environment"]["APPTAINER_CONTAINER"] == str(image), job["stage"]
+        stage = job["stage"]
+        name = "train" if stage in TRAIN else "analyse" if stage in ANALYSE else "generate"
+        assert job["environment"]["APPTAINER_CONTAINER"] == str(image_of(name)), stage
+    assert {job["stage"].partition(".")[0] for job in jobs} == {"obiwan", "sysnet"}
     assert {job["ranks"] for job in jobs} == {1, 2}
 
 
 def test_a_changed_definition_runs_its_rules_again_and_what_follows(finished, images, tmp_path):
     assert planned(run(finished, images, "-n")) == {}
     copy = tmp_path / "checkout"
-    shutil.copytree(images, copy, symlinks=True, ignore=shutil.ignore_patterns("*.sif"))
-    path = copy / "containers/train.def"
+    shutil.copytree(images, copy, symlinks=True)
+    path = copy / "containers/analyse.def"
     path.write_text(path.read_text() + "# changed\n")
-    environment = of(images) | {"SKYPROOF_IMAGES": str(images / "containers")}
-    result = snakemake(finished, "-n", "--sdm", "apptainer", checkout=copy, **environment)
-    assert planned(result) == {"obiwan_train": 1, "obiwan_infer": 1, "obiwan_evaluate": 1}
+    result = planned(run(finished, copy, "-n"))
+    assert result["obiwan_evaluate"] == 1
+    assert result["sysnet_split"] == 2
+    assert not result.keys() & {"obiwan_simulate", "obiwan_train", "sysnet_mock"}
 
 
 def test_only_gpu_rules_see_the_gpu(images, tmp_path):
-    words = ("-n", "-p", "--set-resources", "obiwan_train:device=cuda")
-    lines = [line for line in run(tmp_path, images, *words).stdout.splitlines() if "exec" in line]
-    assert len(lines) >= 4
-    assert {line.split("skyproof ")[1].split()[0] for line in lines if "--nv" in line} == {
-        "obiwan.train"
-    }
+    """As planned: `--nv` and the image for GPUs. Such an image was never built."""
+    rules = ("obiwan_train", "sysnet_tune", "sysnet_train")
+    words = ("--set-resources", *(f"{rule}:device=cuda" for rule in rules))
+    lines = run(tmp_path, images, "-n", "-p", *words).stdout.splitlines()
+    lines = [line for line in lines if "apptainer exec" in line]
+    stages = {line: line.split("skyproof ")[1].split()[0] for line in lines}
+    on_gpus = {stages[line] for line in lines if "--nv" in line}
+    assert on_gpus == {"obiwan.train", "sysnet.tune", "sysnet.train"} < set(stages.values())
+    for line in lines:
+        assert ("/train-cuda-" in line) == ("--nv" in line), line
+    result = run(tmp_path, images, "-c", "1", *words)
+    assert result.returncode == 1
+    assert "is missing; run `TORCH=cuda make images`" in result.stdout + result.stderr
+    assert not (tmp_path / "results").exists()
 
 
 def test_a_damaged_image_stops_the_run_before_its_first_job(images, tmp_path):
     copy = tmp_path / "images"
     copy.mkdir()
-    for each in definitions(images):
-        shutil.copy(each.image, copy)
-    image = copy / definition("train", images).image.name
+    for each in definitions():
+        (copy / each.image.name).symlink_to(each.image)
+    image = copy / image_of("train").name
+    image.unlink()
+    shutil.copy(image_of("train"), image)
     with image.open("r+b") as file:
         file.seek(image.stat().st_size // 2)
         byte = file.read(1)[0]
@@ -109,55 +121,43 @@ def test_a_damaged_image_stops_the_run_before_its_first_job(images, tmp_path):
 
 def test_worlds_of_one_rank_are_refused(images):
     """What a launcher of another MPI family starts: ranks in images that do not see each other."""
-    words = ["apptainer", "exec", "--bind", images, definition("generate", images).image]
-    words += [
-        "python",
-        "-m",
-        "skyproof",
-        "obiwan.simulate",
-        "--out",
-        "bricks=b.json",
-        "--ranks",
-        "2",
-    ]
-    result = launch([*words, "--block", "00000"], cwd=images, **of(images))
+    words = ["apptainer", "exec", "--bind", images, image_of("generate"), "python", "-m"]
+    words += ["skyproof", "obiwan.simulate", "--out", "bricks=b.json", "--block", "00000"]
+    result = launch([*words, "--ranks", "2"], cwd=images, **of(images))
     assert result.returncode == 4
     assert "asked for 2 ranks, but this MPI world has 1" in one_line(result)
 
 
-FAULTS = {
-    "no user namespaces": (
-        "unshare --user --map-root-user bash -c"
-        " 'echo 0 > /proc/sys/user/max_user_namespaces; apptainer exec --userns {image} true'",
-        "no user namespaces",
-    ),
-    "/dev/fuse closed": (
-        # The bind mount leads around folders that only root may enter.
-        "mount --bind $(dirname {image}) /mnt && mknod {folder}/fuse c 10 229 &&"
-        " chmod 600 {folder}/fuse && mount --bind {folder}/fuse /dev/fuse &&"
-        " HOME=/ setpriv --reuid 65534 --regid 65534 --clear-groups"
-        " apptainer exec --no-home /mnt/$(basename {image}) true",
-        "/dev/fuse is closed to you",
-    ),
-}
+VERIFY = f"{sys.executable} -m skyproof images verify analyse"
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-def test_a_machine_that_cannot_run_images(images, tmp_path, fault):
-    script, line = FAULTS[fault]
-    image = definition("analyse", images).image
-    result = as_root_of_a_machine_like(f"cd / && {script.format(image=image, folder=tmp_path)}")
-    assert result.returncode != 0, "the fault was not there"
-    assert line in explain(result.stdout + result.stderr, image), result.stderr
+def test_no_user_namespaces(images):
+    """For root of a user namespace of its own: only there can they be forbidden to it alone."""
+    inside = f"echo 0 >/proc/sys/user/max_user_namespaces; {VERIFY}"
+    script = f"unshare --user --map-root-user bash -c {quoted(inside)}"
+    result = as_root_of_a_machine_like(script, APPTAINER_USERNS="1", **of(images))
+    assert result.returncode == 4, result.stdout + result.stderr
+    assert "this machine gives you no user namespaces" in one_line(result)
+
+
+def test_a_normal_user_and_a_closed_dev_fuse(images, tmp_path):
+    home = tmp_path / "home"
+    home.mkdir()
+    script = f"cd {tmp_path} && mknod fuse c 10 229 && chmod 600 fuse\n"
+    script += "mount --bind fuse /dev/fuse\n"
+    script += as_nobody(f"cd / && {VERIFY}", home, images, image_of("analyse").parent)
+    result = as_root_of_a_machine_like(script, **of(images))
+    assert result.returncode == 4, result.stdout + result.stderr
+    assert "/dev/fuse is closed to you" in one_line(result)
 
 
 def test_no_space_for_the_cache(images, tmp_path):
-    program = f"{sys.executable} -m skyproof images build --cache {tmp_path}/small"
-    result = as_root_of_a_machine_like(
-        f"mkdir {tmp_path}/small && mount -t tmpfs -o size=100m none {tmp_path}/small &&"
-        f" mkdir {tmp_path}/none && cd {images} &&"
-        f" PYTHONPATH=scripts SKYPROOF_IMAGES={tmp_path}/none {program}"
+    program = f"{sys.executable} -m skyproof images build --cache small"
+    script = (
+        f"cd {tmp_path} && mkdir small none && mount -t tmpfs -o size=100m none small\n{program}"
     )
+    environment = of(images) | {"SKYPROOF_IMAGES": str(tmp_path / "none")}
+    result = as_root_of_a_machine_like(script, **environment)
     assert result.returncode == 4, result.stderr
     assert "0.1 GB are free and an image's build takes" in one_line(result)
 
@@ -171,7 +171,7 @@ def test_signatures(images, tmp_path):
         assert made.returncode == 0, made.stderr
     copy = tmp_path / "images"
     copy.mkdir()
-    shutil.copy(definition("analyse", images).image, copy)
+    shutil.copy(image_of("analyse"), copy)
     environment = of(images) | {"SKYPROOF_IMAGES": str(copy)}
 
     def verify(key: str):

@@ -84,6 +84,16 @@ def test_world_of_another_size_is_refused_with_both_numbers(tmp_path):
     assert visible(tmp_path) == []
 
 
+@pytest.mark.mpi
+def test_a_launcher_of_another_mpi_family_is_told(tmp_path):
+    """With PMIx alone, as Open MPI's mpiexec gives it, mpich would end the process with code 16."""
+    words = ("toy.noise", "--out", f"record={tmp_path}/block.json", "--ranks", "3")
+    result = skyproof(*words, toy=True, PMIX_RANK="0")
+    assert result.returncode == 4
+    assert "a launcher of another MPI family" in one_line(result)
+    assert visible(tmp_path) == []
+
+
 @pytest.mark.parametrize(
     ("fail", "code", "words"),
     [
@@ -198,7 +208,8 @@ def test_full_disk(tmp_path):
     with mounted(tmp_path / "disk", "size=1m") as folder:
         result = noise(folder, "--n-items", "2000")
         assert result.returncode == 4
-        assert "No space left on device" in one_line(result)
+        assert f"{folder}/items/item" in one_line(result)
+        assert "No space left on device; make room and start again" in one_line(result)
         assert "block.json" not in visible(folder)
         assert not [name for name in visible(folder) if name.startswith(".tmp")]
 

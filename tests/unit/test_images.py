@@ -164,6 +164,47 @@ def test_images_hold_what_their_locks_say():
                 assert held[name].partition("+")[0] == rest.split()[0], (each.name, name)
 
 
+def test_the_image_for_gpus_differs_in_the_build_of_torch_alone():
+    """It is asked for by name only: neither `make images` nor a run on CPUs wants it."""
+    assert [each.name for each in definitions()] == ["analyse", "generate", "train"]
+    ours, other = definition("train"), definition("train", device="cuda")
+    assert other.name == "train-cuda"
+    assert [*ours.locks, *other.locks] == [
+        *("train.lock.txt", "torch.lock.txt", "train.lock.txt", "torch-cuda.lock.txt")
+    ]
+    pinned = [pins(ROOT / f"envs/{name}.lock.txt") for name in ("torch", "all", "torch-cuda")]
+    assert pinned[0]["torch"] == pinned[2]["torch"]
+    assert "nvidia-cuda-runtime" in pinned[2]
+    shared = pinned[1].keys() & pinned[2].keys()
+    assert {name: pinned[1][name] for name in shared} == {name: pinned[2][name] for name in shared}
+
+
+def pins(lock: Path) -> dict[str, str]:
+    return dict(re.findall(r"^([a-z0-9-]+)==([^ ;\\]+)", lock.read_text(), flags=re.MULTILINE))
+
+
+@pytest.mark.parametrize(
+    ("held", "driver", "line"),
+    [
+        ({"nvidia-cuda-runtime": "13.0.96"}, (13, 0), None),
+        ({"nvidia-cuda-runtime": "13.0.96"}, (12, 8), r"is for CUDA 13\.0 and .* than CUDA 12\.8"),
+        ({"nvidia-cuda-runtime-cu12": "12.8.90"}, (12, 2), None),
+        ({"nvidia-cuda-runtime-cu12": "12.8.90"}, None, "no NVIDIA driver"),
+        ({"torch": "2.13.0+cpu"}, (13, 0), "holds no CUDA and jobs have device=cuda"),
+    ],
+)
+def test_a_driver_older_than_the_images_cuda(copy, monkeypatch, held, driver, line):
+    """With stand-ins for the driver and for the record of an image."""
+    monkeypatch.setattr("skyproof.core.driver.cuda_of_driver", lambda: driver)
+    write_record(copy, {"train-cuda": {"packages": {"python": held}}})
+    chosen = definition("train", copy, device="cuda")
+    if line is None:
+        check.check_driver(chosen)
+    else:
+        with pytest.raises(EnvironmentProblem, match=line):
+            check.check_driver(chosen)
+
+
 @pytest.mark.parametrize(
     ("said", "mend"),
     [
@@ -185,10 +226,10 @@ def test_what_apptainer_says_becomes_one_line_with_the_mend(said, mend):
     assert "\n" not in line
 
 
-def test_no_room_for_a_build(tmp_path, monkeypatch):
-    monkeypatch.setattr(build, "NEEDED_BYTES", 1 << 60)
+def test_no_room_for_a_build(tmp_path):
+    assert build.room(tmp_path, 1) > 1
     with pytest.raises(EnvironmentProblem, match=r"are free and an image's build takes.*--cache"):
-        build.check_room(tmp_path)
+        build.room(tmp_path, 1 << 60)
 
 
 def test_apptainer_is_not_there(copy, tmp_path, monkeypatch):

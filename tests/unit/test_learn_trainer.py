@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from skyproof.core.errors import EnvironmentProblem, InputError, SkyproofError
+from skyproof.core.errors import InputError, SkyproofError
 from skyproof.core.progress import Progress
 from skyproof.core.seeds import stream
 from skyproof.learn import device, trainer
@@ -207,9 +207,3 @@ def test_the_history_tells_steps_epochs_rates_and_running_means():
 
 def test_running_means_look_back_so_many_steps():
     assert trainer.running_mean(np.array([1.0, 3.0, 5.0, 7.0]), 2).tolist() == [1, 2, 4, 6]
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
-def test_a_gpu_that_is_absent_is_a_problem_of_the_machine():
-    with pytest.raises(EnvironmentProblem, match="torch finds no GPU"):
-        device.prepare("cuda", 1, "portable")

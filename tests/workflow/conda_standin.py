@@ -1,7 +1,7 @@
 """Stands in for the program conda, with py-rattler below it, in a channel that a test made.
 
-Only what Snakemake calls is there. A channel's name is looked up in the folder that
-SKYPROOF_TEST_CHANNELS names, so the environment files are used as they are.
+Only what Snakemake and scripts/lock_conda call is there. A channel's name is looked up in the
+folder that SKYPROOF_TEST_CHANNELS names, so the environment files are used as they are.
 """
 
 from __future__ import annotations
@@ -28,6 +28,11 @@ def main(words: list[str]) -> None:
     elif words[:2] == ["env", "create"]:
         file, prefix = (words[words.index(name) + 1] for name in ("--file", "--prefix"))
         asyncio.run(create(yaml.safe_load(Path(file).read_text()), Path(prefix)))
+    elif words[:3] == ["list", "--explicit", "--md5"]:
+        print("@EXPLICIT")
+        for path in sorted(Path(words[-1], "conda-meta").glob("*.json")):
+            about = json.loads(path.read_text())
+            print(f"{about['url']}#{about['md5']}")
     elif words[:1] != ["clean"]:
         sys.exit(f"conda {' '.join(words)}: not known to the stand-in")
 

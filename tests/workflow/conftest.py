@@ -60,6 +60,9 @@ TINY_SYSNET = {
 }
 
 
+TINY_ALL = TINY | TINY_SYSNET
+
+
 def snakemake(
     folder: Path,
     *words: str,
@@ -68,19 +71,25 @@ def snakemake(
     timeout: float = 900,
     **environment: str,
 ) -> subprocess.CompletedProcess[str]:
-    """Run `snakemake WORDS` of a checkout in `folder` with a configuration of its own.
+    """Run `snakemake WORDS` of a checkout in `folder` with a configuration of its own."""
+    mine = configured(folder, TINY if config is None else config)
+    command = [sys.executable, "-m", "snakemake", "-s", checkout / "Snakefile"]
+    command += ["--directory", folder, "--configfile", mine, *words]
+    return launch(command, cwd=folder, timeout=timeout, **environment)
+
+
+def configured(folder: Path, config: dict) -> Path:
+    """Write the configuration of a run in `folder`, and return where.
 
     The systems that run are those that the configuration has a section of, unless it says so.
     """
-    config = TINY if config is None else config
     sections = [name for name in config if name in systems()]
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "mine.yaml").write_text(
+    mine = folder / "mine.yaml"
+    mine.write_text(
         yaml.safe_dump(({"systems": sections} if sections else {}) | config, sort_keys=False)
     )
-    command = [sys.executable, "-m", "snakemake", "-s", checkout / "Snakefile"]
-    command += ["--directory", folder, "--configfile", folder / "mine.yaml", *words]
-    return launch(command, cwd=folder, timeout=timeout, **environment)
+    return mine
 
 
 @contextmanager
@@ -120,6 +129,18 @@ def planned(result: subprocess.CompletedProcess[str]) -> dict[str, int]:
     return {rule: int(count) for rule, count in table if rule not in targets}
 
 
+@contextmanager
+def small_disk(folder: Path, size: int) -> Iterator[None]:
+    """Mount a memory file system of so many bytes, or skip."""
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", folder]
+    if os.geteuid() or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("needs the right to mount a tmpfs")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory) -> Path:
     """The folder of a finished tiny run, on one core; tests must not change it."""
@@ -134,6 +155,18 @@ def tiny_sysnet(tmp_path_factory) -> Path:
     return made_once(
         tmp_path_factory, "tiny-sysnet", lambda folder: run(folder, *words, config=TINY_SYSNET)
     )
+
+
+@pytest.fixture(scope="session")
+def tiny_all(tiny, tiny_sysnet, tmp_path_factory) -> Path:
+    """The folder of both, with one manifest; tests must not change it."""
+
+    def join(folder: Path) -> None:
+        for each in (tiny, tiny_sysnet):
+            shutil.copytree(each, folder, symlinks=True, dirs_exist_ok=True)
+        run(folder, "-c", "1", config=TINY_ALL)
+
+    return made_once(tmp_path_factory, "tiny-all", join)
 
 
 def run(folder: Path, *words: str, config: dict | None = None) -> None:

@@ -10,7 +10,9 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 import shlex
+import shutil
 import sys
 import tarfile
 from pathlib import Path
@@ -19,8 +21,8 @@ import pytest
 import yaml
 
 from skyproof.proof import manifest
-from tests.conftest import ROOT
-from tests.workflow.conftest import snakemake
+from tests.conftest import ROOT, launch
+from tests.workflow.conftest import TINY_SYSNET, snakemake
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 
@@ -62,7 +64,8 @@ def write_package(folder: Path, name: str, version: str, files: dict[str, str]) 
             entry.size, entry.mode = len(text), 0o755
             tar.addfile(entry, io.BytesIO(text.encode()))
     data = archive.read_bytes()
-    return about | {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
+    digests = {name: hashlib.new(name, data).hexdigest() for name in ("md5", "sha256")}
+    return about | digests | {"size": len(data)}
 
 
 @pytest.fixture
@@ -110,6 +113,45 @@ def test_the_tiny_run(conda, tiny, tmp_path):
     for family in FAMILIES:
         lines = yaml.safe_load((ROOT / f"envs/{family}.yaml").read_text())["dependencies"]
         assert frozenset(line.split()[0] for line in lines) - {"python"} in held, family
+
+
+def test_rules_of_sysnet(conda, tiny_sysnet, tmp_path):
+    """One of each family, made again in a finished run."""
+    folder = tmp_path / "run"
+    shutil.copytree(tiny_sysnet, folder)
+    made = ("split/folds.fits", "select/selection.json", "tune/tuning.json")
+    targets = [f"results/sysnet/south/{name}" for name in made]
+    for name in targets:
+        (folder / name).unlink()
+    words = ("-c", "1", "--sdm", "conda", "--allowed-rules")
+    rules = ("sysnet_split", "sysnet_select", "sysnet_tune")
+    result = snakemake(folder, *words, *rules, "--", *targets, config=TINY_SYSNET)
+    assert result.returncode == 0, result.stdout + result.stderr
+    for name in targets:
+        assert (folder / name).read_bytes() == (tiny_sysnet / name).read_bytes()
+    assert len({Path(line) for line in conda.read_text().split()}) == len(FAMILIES)
+
+
+def test_lock_conda_pins_what_was_solved(conda, checkout):
+    """Its way through a solver and back; what conda-forge would give is another matter."""
+    result = launch([checkout / "scripts/lock_conda"], cwd=checkout)
+    assert result.returncode == 0, result.stderr
+    for family in FAMILIES:
+        asked = yaml.safe_load((checkout / f"envs/{family}.yaml").read_text())["dependencies"]
+        lines = (checkout / f"envs/{family}.linux-64.pin.txt").read_text().splitlines()
+        assert lines[0] == "@EXPLICIT"
+        pinned = dict(re.search(r"/([^/]+)-([^-]+)-0\.tar\.bz2#[0-9a-f]{32}$", line).groups()
+                      for line in lines[1:])  # fmt: skip
+        assert pinned == {line.split()[0]: locked_versions()[line.split()[0]] for line in asked}
+
+
+def test_lock_conda_says_what_was_not_solved(conda, checkout):
+    path = checkout / "envs/analyse.yaml"
+    path.write_text(path.read_text().replace("numpy >=2.3,<3", "numpy >=99,<100"))
+    result = launch([checkout / "scripts/lock_conda", "analyse"], cwd=checkout)
+    assert result.returncode == 4
+    assert "analyse was not solved" in result.stderr
+    assert not list((checkout / "envs").glob("*.pin.txt"))
 
 
 def test_bounds_that_nothing_meets(conda, checkout, tmp_path):

@@ -7,8 +7,6 @@ import os
 import random
 import shutil
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,7 +15,7 @@ from skyproof.proof import manifest
 from skyproof.proof.report import IDENTICAL
 from skyproof.proof.verify import verify
 from tests.processes import kill, of_session, wait
-from tests.workflow.conftest import TINY, snakemake, started
+from tests.workflow.conftest import TINY, small_disk, snakemake, started
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 
@@ -120,15 +118,3 @@ def test_a_disk_that_fills_up_and_is_mended(tiny, tmp_path):
         result = snakemake(folder, "-c", "2")
         assert result.returncode == 0, result.stdout + result.stderr
         assert root_of(folder) == root_of(tiny)
-
-
-@contextmanager
-def small_disk(folder: Path, size: int) -> Iterator[None]:
-    """Mount a memory file system of so many bytes, or skip."""
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", folder]
-    if os.geteuid() or subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("needs the right to mount a tmpfs")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "--lazy", folder], check=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any, Protocol, TypeVar
@@ -9,6 +10,9 @@ from typing import Any, Protocol, TypeVar
 from skyproof.core.errors import EnvironmentProblem, SkyproofError, from_os_error
 
 T = TypeVar("T")
+
+# By one of these mpich finds its launcher.
+_PMI = ("PMI_RANK", "PMI_FD", "PMI_PORT")
 
 
 class Comm(Protocol):
@@ -64,8 +68,10 @@ class MPIComm:
     def barrier(self) -> None:
         self._world.barrier()
 
-    # Between nodes a message may move only while its sender is inside MPI. Each of these ends with
-    # a barrier: else a rank that waits outside of MPI (in gloo) for one inside it waits for ever.
+    # Each of these ends with a barrier. Without it a rank may leave while its message stays behind:
+    # seen with mpich (ofi) between two nodes, where a few bytes of a bcast or gather arrived only
+    # when their sender was in MPI again. A rank that went on to its work held up others until its
+    # end, and a training, whose ranks wait for one another outside of MPI (gloo), never began.
     def bcast(self, value: T) -> T:
         return self._settled(self._world.bcast(value, root=0))
 
@@ -88,17 +94,40 @@ def connect(ranks: int) -> Comm:
     """
     if ranks == 1:
         return SerialComm()
-    try:
-        from mpi4py import MPI
-    except ImportError as error:
-        raise EnvironmentProblem(f"{ranks} ranks need mpi4py and an MPI library: {error}") from None
-    comm = MPIComm(MPI.COMM_WORLD)
+    comm = MPIComm(_start(ranks).COMM_WORLD)
     if comm.size != ranks:
         raise EnvironmentProblem(
             f"the rule asked for {ranks} ranks, but this MPI world has {comm.size}; "
             "start the command with an mpiexec (or srun --mpi type) of the MPI family in use"
         )
     return comm
+
+
+def _start(ranks: int) -> Any:
+    """Start MPI and return mpi4py's module.
+
+    Under a launcher that speaks PMIx only, mpich would end the process itself, with code 16 and
+    lines that name its parameters; so that is looked at before.
+    """
+    try:
+        import mpi4py
+
+        mpi4py.rc.initialize, mpi4py.rc.finalize = False, True
+        from mpi4py import MPI
+    except ImportError as error:
+        raise EnvironmentProblem(f"{ranks} ranks need mpi4py and an MPI library: {error}") from None
+    if MPI.Is_initialized():
+        return MPI
+    only_pmix = "PMIX_RANK" in os.environ and not any(name in os.environ for name in _PMI)
+    library = MPI.Get_library_version()
+    if only_pmix and library.startswith("MPICH") and "pmix" not in library:
+        raise EnvironmentProblem(
+            f"{ranks} ranks were started by a launcher of another MPI family (it speaks PMIx, as "
+            "Open MPI's mpiexec and srun --mpi=pmix do) and the MPI library here is mpich; start "
+            "them with mpich's mpiexec or srun --mpi=pmi2"
+        )
+    MPI.Init_thread()
+    return MPI
 
 
 def share(items: Sequence[T], comm: Comm) -> list[T]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import errno
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -77,10 +78,23 @@ def is_machine_problem(error: OSError) -> bool:
     return error.errno in _MACHINE_ERRNOS
 
 
+@contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    """Name `path` in the machine's errors that name no file, as a refused write does not."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and is_machine_problem(error):
+            error.filename = str(path)
+        raise
+
+
 def from_os_error(error: OSError) -> EnvironmentProblem:
-    """Turn a refused write or read into one line that names the file and the reason."""
+    """Turn a refused write or read into one line: the file, the reason, and what mends it."""
     name = f"{error.filename}: " if error.filename else ""
-    return EnvironmentProblem(f"{name}{error.strerror or error}")
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    mend = "; make room and start again, what is finished is kept" if full else ""
+    return EnvironmentProblem(f"{name}{error.strerror or error}{mend}")
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

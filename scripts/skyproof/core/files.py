@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from skyproof.core.errors import naming
+
 TEMPORARY_PREFIX = ".tmp-"
 
 
@@ -56,8 +58,9 @@ def replacing(path: str | Path) -> Iterator[Path]:
     remove_leftovers(final)
     temporary = temporary_name(final)
     try:
-        yield temporary
-        move_into_place(temporary, final)
+        with naming(final):
+            yield temporary
+            move_into_place(temporary, final)
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)

@@ -8,10 +8,12 @@ defaults put a time stamp, an address or a random order into a file.
 from __future__ import annotations
 
 import errno
+import io
 import json
 import math
 import os
 import re
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,6 +46,21 @@ def write_npy(path: str | Path, array: np.ndarray) -> None:
     """Write one array, C-contiguous and little-endian."""
     with open(path, "wb") as stream:
         np.save(stream, little_endian(np.ascontiguousarray(array)), allow_pickle=False)
+
+
+def write_npz(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write named arrays as `numpy.savez` does; those of objects are pickled.
+
+    (numpy writes them as members of unknown size, for which Python 3.11.4 changed the headers.)
+    """
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, array in arrays.items():
+            member = io.BytesIO()
+            np.lib.format.write_array(member, array, allow_pickle=True)
+            entry = zipfile.ZipInfo(f"{name}.npy")  # of 1980
+            entry.create_system = 3  # unix, wherever it is written
+            entry.external_attr = 0o600 << 16
+            archive.writestr(entry, member.getvalue())
 
 
 def little_endian(array: np.ndarray) -> np.ndarray:

@@ -33,6 +33,7 @@ SUFFIX = ".receipt.json"
 # What a batch system or a container says of itself, and the command of the whole workflow.
 _JOB_VARIABLES = (
     *("SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_CLUSTER_NAME"),
+    "SLURM_STEP_NODELIST",
     *("PBS_JOBID", "APPTAINER_CONTAINER", "SINGULARITY_CONTAINER", "SKYPROOF_WORKFLOW"),
 )
 

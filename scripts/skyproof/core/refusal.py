@@ -28,7 +28,7 @@ def path_of(output: Path) -> Path:
 
 def repeat(output: Path, recipe: str) -> None:
     """Raise the error that an earlier attempt of this run, with this recipe, ended with."""
-    with suppress(OSError, ValueError, KeyError):
+    with suppress(OSError, ValueError, KeyError, TypeError):
         note = json.loads(path_of(output).read_text(encoding="utf-8"))
         if _run() and (note["run"], note["recipe"]) == (_run(), recipe):
             error = InputError.__new__(InputError)

@@ -27,6 +27,7 @@ from skyproof.core.errors import (
     SkyproofError,
     from_os_error,
     is_machine_problem,
+    naming,
 )
 from skyproof.core.numerics import threads_of
 from skyproof.core.options import File, StageOptions
@@ -183,12 +184,13 @@ def _run(call: Call, comm: Comm) -> None:
     declared = type(call.options)
     module = importlib.import_module(f"skyproof.{call.stage}")
     try:
-        module.run(
-            _namespace(declared.inputs, call.inputs),
-            _namespace(declared.outputs, temporary),
-            call.options,
-            context,
-        )
+        with naming(first.parent):
+            module.run(
+                _namespace(declared.inputs, call.inputs),
+                _namespace(declared.outputs, temporary),
+                call.options,
+                context,
+            )
         comm.barrier()
         on_first_rank(comm, lambda: _check_outputs(call, finals))
         notes, log = context.notes, context.log

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shutil
@@ -9,6 +10,8 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,7 @@ from skyproof.images.definition import Definition, base_recipe, sha256_of
 
 # Of the largest image: its unpacked tree, its wheels' copies and the packed file.
 NEEDED_BYTES = 3 << 30
+NEEDED_BYTES_CUDA = 15 << 30  # by the sizes of its wheels
 
 _VERSIONS = """
 import json, subprocess
@@ -33,16 +37,16 @@ print(json.dumps({
 """
 
 
-def fetch_wheels(definitions: Sequence[Definition], cache: Path) -> Path:
-    """Return the folder with the wheels of all locks of these definitions, each with its hash."""
-    folder = cache / "wheels"
+def fetch_wheels(definition: Definition, cache: Path) -> Path:
+    """Return the folder with the wheels of a definition's locks, each with its hash."""
+    # Both builds of torch in one folder would be one version to an installer.
+    folder = cache / ("wheels-cuda" if definition.on_gpus else "wheels")
     folder.mkdir(parents=True, exist_ok=True)
-    locks = ["installer.lock.txt", *sorted({lock for each in definitions for lock in each.locks})]
-    for lock in locks:
-        _fetch(definitions[0].checkout / "envs" / lock, folder)
+    for lock in ("installer.lock.txt", *definition.locks):
+        _fetch(definition.checkout / "envs" / lock, folder)
     if not any(folder.glob("setuptools-*.whl")):
         # A package without a wheel is built in the image, by the version that training has.
-        _fetch(definitions[0].checkout / "envs/train.lock.txt", folder)
+        _fetch(definition.checkout / "envs/train.lock.txt", folder)
     return folder
 
 
@@ -63,13 +67,38 @@ def _fetch(lock: Path, folder: Path) -> None:
     stamp.write_text(sha256_of(lock))
 
 
-def build(definition: Definition, cache: Path, image: Path) -> None:
+def build_missing(chosen: Sequence[Definition], cache: Path) -> None:
+    """Build the images that are not there, as many side by side as cores and disk allow.
+
+    Raises EnvironmentProblem. Of two builds in one cache the second waits and finds them done.
+    """
+    if all(each.image.exists() for each in chosen):
+        return
+    cache.mkdir(parents=True, exist_ok=True)
+    with open(cache / ".lock", "w", encoding="ascii") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for leftover in cache.glob("build-*"):  # of a build that was killed
+            shutil.rmtree(leftover, ignore_errors=True)
+        missing = [each for each in chosen if not each.image.exists()]
+        if not missing:
+            return
+        on_gpus = any(each.on_gpus for each in missing)
+        places = room(cache, NEEDED_BYTES_CUDA if on_gpus else NEEDED_BYTES)
+        base = base_archive(base_recipe(missing[0].checkout), cache)
+        wheels = [fetch_wheels(each, cache) for each in missing]
+        with ProcessPoolExecutor(min(len(missing), _cores(), places)) as pool:
+            list(pool.map(partial(build, base=base, cache=cache), missing, wheels))
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+def build(definition: Definition, wheels: Path, base: Path, cache: Path) -> None:
     """Build an image, test it, and move it into place (EnvironmentProblem, and nothing is left)."""
-    check_room(cache)
     recipe = base_recipe(definition.checkout)
-    base, wheels = base_archive(recipe, cache), fetch_wheels([definition], cache)
     with tempfile.TemporaryDirectory(prefix="build-", dir=cache) as name, \
-         files.replacing(image) as temporary:  # fmt: skip
+         files.replacing(definition.image) as temporary:  # fmt: skip
         folder = Path(name)
         materials = folder / "materials"
         (materials / "wheels").mkdir(parents=True)
@@ -101,15 +130,15 @@ def _run_build(recipe: dict[str, Any], folder: Path, definition: Definition, mad
         os.chdir(here)
 
 
-def check_room(folder: Path) -> None:
-    """Refuse to begin a build that the disk would end (EnvironmentProblem)."""
-    folder.mkdir(parents=True, exist_ok=True)
+def room(folder: Path, needed: int) -> int:
+    """Return for how many builds of `needed` bytes there is room (EnvironmentProblem: for none)."""
     free = shutil.disk_usage(folder).free
-    if free < NEEDED_BYTES:
+    if free < needed:
         raise EnvironmentProblem(
             f"{folder}: {free / 1e9:.1f} GB are free and an image's build takes "
-            f"{NEEDED_BYTES / 1e9:.1f}; free some, or name a larger disk with --cache"
+            f"{needed / 1e9:.1f}; free some, or name a larger disk with --cache"
         )
+    return free // needed
 
 
 def entry_of(definition: Definition, image: Path) -> dict[str, Any]:

@@ -8,12 +8,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from skyproof.core.driver import expect_cuda
 from skyproof.core.errors import EnvironmentProblem
 from skyproof.images import sif
 from skyproof.images.client import apptainer
 from skyproof.images.definition import RECORD, Definition, read_record
 
 LEAST_VERSION = (1, 3)
+# In the record, the version of this package is that of the image's CUDA.
+_CUDA_PACKAGE = re.compile(r"nvidia-cuda-runtime(-cu\d+)?")
 _AGAIN = "delete it and run `make images`, or copy it again from where it came"
 
 
@@ -32,17 +35,19 @@ def check(definition: Definition, public_key: Path | None = None) -> None:
     """
     image = definition.image
     if not image.is_file():
-        raise EnvironmentProblem(f"{image}: is missing; run `make images`, or unpack a copy there")
+        raise EnvironmentProblem(
+            f"{image}: is missing; run `{definition.make}`, or unpack a copy there"
+        )
     recorded = read_record(definition.checkout).get(definition.name, {})
     if recorded.get("definition") != definition.digest():
         raise EnvironmentProblem(
             f"{image}: its definition or locks are not those of containers/{RECORD}; "
-            "run `make images RECORD=1` and commit the record"
+            f"run `{definition.make} RECORD=1` and commit the record"
         )
     if (machine := sif.architecture(image)) != platform.machine():
         raise EnvironmentProblem(
             f"{image}: is for {machine} and this machine is {platform.machine()}; "
-            "build it here with `make images`"
+            f"build it here with `{definition.make}`"
         )
     if (found := sif.file_system_digest(image)) != recorded["file_system"]:
         raise EnvironmentProblem(
@@ -72,6 +77,19 @@ def check_machine(image: Path) -> None:
     if version and (int(version[1]), int(version[2])) < LEAST_VERSION:
         raise EnvironmentProblem(f"{said.strip()} is too old; 1.3 or later is needed")
     apptainer("exec", image, "true", image=image)
+
+
+def check_driver(definition: Definition) -> None:
+    """Check that this machine's NVIDIA driver runs the CUDA of an image (EnvironmentProblem)."""
+    held = read_record(definition.checkout).get(definition.name, {}).get("packages", {})
+    versions = [v for name, v in held.get("python", {}).items() if _CUDA_PACKAGE.fullmatch(name)]
+    if not versions:
+        raise EnvironmentProblem(
+            f"{definition.image}: holds no CUDA and jobs have device=cuda; run "
+            f"`{definition.make} RECORD=1`, or take device=cpu"
+        )
+    major, minor = versions[0].split(".")[:2]
+    expect_cuda((int(major), int(minor)), str(definition.image))
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:

@@ -57,21 +57,20 @@ def make(chosen: Sequence[Definition], cache: Path, record: bool) -> None:
     Raises EnvironmentProblem where a build fails or gives another image than recorded; that image
     stays, and `record` accepts it.
     """
+    started = time.monotonic()
+    building.build_missing(chosen, cache)
     entries = read_record(CHECKOUT)
     changed = []
     for definition in chosen:
         image = definition.image
-        started = time.monotonic()
-        if not image.exists():
-            building.build(definition, cache, image)
         entry = building.entry_of(definition, image)
-        size, seconds = image.stat().st_size / 1e6, time.monotonic() - started
-        print(f"{image.name}: {size:.0f} MB, {seconds:.0f} s", flush=True)
+        print(f"{image.name}: {image.stat().st_size / 1e6:.0f} MB", flush=True)
         if entry != (before := entries.get(definition.name, {})):
             changed.append(definition.name)
             for line in check.differences(before, entry)[:20] if before else []:
                 print(f"  {line}")
         entries[definition.name] = entry
+    print(f"{len(chosen)} images in {time.monotonic() - started:.0f} s")
     if changed and not record:
         raise EnvironmentProblem(
             f"{', '.join(changed)}: not as recorded in containers/{RECORD}; if that is on purpose "

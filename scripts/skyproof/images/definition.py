@@ -21,6 +21,7 @@ from skyproof.core.errors import EnvironmentProblem, UsageError, did_you_mean
 CHECKOUT = Path(__file__).parents[3]
 RECORD = "images.yaml"
 _COMMON = ("containers/base.yaml", "containers/install", "envs/installer.lock.txt")
+_ON_GPUS = "-cuda"
 _HEADING = """\
 # What the images of this folder's definitions are, as `make images` built and checked them. Written
 # by `make images RECORD=1`; `make images-verify` compares. file_system: SHA-256 of the packed file
@@ -38,6 +39,16 @@ class Definition:
     @property
     def path(self) -> Path:
         return self.checkout / "containers" / f"{self.name}.def"
+
+    @property
+    def on_gpus(self) -> bool:
+        """Whether it takes the place of another image (without `-cuda`) in jobs with a GPU."""
+        return self.name.endswith(_ON_GPUS)
+
+    @property
+    def make(self) -> str:
+        """The command that builds it."""
+        return "TORCH=cuda make images" if self.on_gpus else "make images"
 
     @property
     def locks(self) -> list[str]:
@@ -66,17 +77,18 @@ class Definition:
 
 
 def definitions(checkout: Path = CHECKOUT, names: list[str] | None = None) -> list[Definition]:
-    """Return the definitions of these names (default: all) in a checkout (UsageError)."""
+    """Return a checkout's definitions of these names (default: all for CPUs) (UsageError)."""
     known = sorted(path.stem for path in (checkout / "containers").glob("*.def"))
     for name in names or []:
         if name not in known:
             raise UsageError(f"no image is called {name}{did_you_mean(name, known)}")
-    return [Definition(name, checkout) for name in names or known]
+    chosen = [Definition(name, checkout) for name in names or known]
+    return [each for each in chosen if names or not each.on_gpus]
 
 
-def definition(name: str, checkout: Path = CHECKOUT) -> Definition:
-    """Return the definition of one environment (UsageError)."""
-    return definitions(checkout, [name])[0]
+def definition(name: str, checkout: Path = CHECKOUT, device: str = "cpu") -> Definition:
+    """Return the definition of one environment, for jobs on a device (UsageError)."""
+    return definitions(checkout, [name + _ON_GPUS if device == "cuda" else name])[0]
 
 
 def sha256_of(path: Path) -> str:

@@ -97,8 +97,8 @@ class Plan:
 
     @property
     def minutes(self) -> float:
-        """Wall time of a block on one rank."""
-        return 2 + self.config.block_size * self.megapixels * _SECONDS_PER_MEGAPIXEL / 60
+        """Wall time of a block on one rank, with room for a node that loads everything anew."""
+        return 5 + self.config.block_size * self.megapixels * _SECONDS_PER_MEGAPIXEL / 60
 
     @property
     def micro_batches(self) -> int:

@@ -61,15 +61,14 @@ def write_metrics(path: Path, folds: Sequence[FoldMetrics], seeds: Sequence[int]
         }
         for number, fold in enumerate(folds)
     }
-    with open(path, "wb") as stream:
-        np.savez(
-            stream,
-            base_losses=np.array([_constant(fold, "base") for fold in folds], object),
-            losses=_wrapped(losses),
-            mle_losses=np.array([_constant(fold, "mle") for fold in folds], object),
-            stats=_wrapped(stats),
-            seeds=np.array(seeds, np.int64),
-        )
+    arrays = {
+        "base_losses": np.array([_constant(fold, "base") for fold in folds], object),
+        "losses": _wrapped(losses),
+        "mle_losses": np.array([_constant(fold, "mle") for fold in folds], object),
+        "stats": _wrapped(stats),
+        "seeds": np.array(seeds, np.int64),
+    }
+    products.write_npz(path, arrays)
 
 
 def read_stats(path: Path, fold: int) -> dict[str, Any]:

@@ -55,7 +55,9 @@ def run(
     inputs: SimpleNamespace, outputs: SimpleNamespace, options: Train, context: Context
 ) -> None:
     """Train the groups of a block, shared among the ranks, and write their members."""
-    where = device.prepare(context.device, context.threads, options.numerics)
+    where = device.prepare(
+        context.device, context.threads, options.numerics, context.comm.local_rank
+    )
     job = prepare(inputs, options)
     numbers = groups(len(job.folds) * options.n_chains, options.group_size)
     first = options.block * options.block_size

@@ -11,7 +11,8 @@ from pathlib import Path
 from skyproof.core.errors import EnvironmentProblem
 from skyproof.workflow import slurm
 
-_EVERY_S = 15.0
+# Between two looks: short where nothing runs and the queue has changed, then twice as long each.
+_SOON_S, _AT_LAST_S = 5.0, 30.0
 _PATIENCE_S = 900.0
 
 # What a queue does all day: waits for other people's jobs.
@@ -42,24 +43,37 @@ def watch(folder: Path, tell: Callable[[str], None]) -> None:
 
 
 def _look(folder: Path, tell: Callable[[str], None]) -> None:
-    said = ""
-    moved = time.monotonic()
+    said, pause, moved = "", _SOON_S, time.monotonic()
+    before: list[slurm.Job] = []
     while True:
-        time.sleep(_EVERY_S)
+        time.sleep(pause)
         try:
             jobs = slurm.jobs_of(folder)
-            text = explain(jobs, slurm.ask("sinfo", "-h", "-R", "-o", "%N: %E"))
+            text = explain(jobs) and explain(jobs, slurm.ask("sinfo", "-h", "-R", "-o", "%N: %E"))
         except EnvironmentProblem as error:
             text = f"SLURM does not answer ({error}); jobs go on, the run waits for it"
         else:
-            if not jobs or any(job.state == "RUNNING" for job in jobs):
+            runs = any(job.state == "RUNNING" for job in jobs)
+            pause = _SOON_S if jobs != before and not runs else min(2 * pause, _AT_LAST_S)
+            before = jobs
+            if runs:
                 moved = time.monotonic()
             elif not text and time.monotonic() - moved > _PATIENCE_S:
-                text = f"{len(jobs)} jobs wait for their turn ({jobs[0].reason}); squeue --start"
+                text = _quiet(jobs)
                 moved = time.monotonic()
         if text != said and text:
             tell(text)
         said = text
+
+
+def _quiet(jobs: Sequence[slurm.Job]) -> str:
+    """Return what to say when for long nothing has run and no reason was given."""
+    if jobs:
+        return f"jobs that wait for their turn: {len(jobs)} ({jobs[0].reason}); squeue --start"
+    return (
+        "SLURM has known no job of this run for a while; if one was sent, it is lost (a controller "
+        "that crashed): end this process and start it again, which sends what is missing"
+    )
 
 
 def explain(jobs: Sequence[slurm.Job], nodes: str = "") -> str:
