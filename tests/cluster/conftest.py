@@ -115,7 +115,10 @@ class Cluster:
 
     def running(self, run: Path, rule: str) -> str:
         """Wait for a running job of a rule and return its number."""
-        look = lambda: [job.id for job in self.jobs(run, rule) if job.state == "RUNNING"]  # noqa: E731
+
+        def look() -> list[str]:
+            return [job.id for job in self.jobs(run, rule) if job.state == "RUNNING"]
+
         return wait_for(look, f"running job of {rule}")[0]
 
     def control(self, action: str, *words: str) -> None:

@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.workflow, pytest.mark.slow]
         (("--slurm-status-command", "sacct"), "keeps no accounts"),
         (("--slurm-array-jobs", "all"), "good outputs are deleted"),
         (("--slurm-logdir", "logs/slurm"), "leave it out"),
-        (("--slurm-init-seconds-before-status-checks", "200"), "use 100 or less"),
+        (("--slurm-init-seconds-before-status-checks", "700"), "use 600 or less"),
     ],
 )
 def test_settings_that_lose_jobs_are_refused(cluster, untrained, words, expected):
