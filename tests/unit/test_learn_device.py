@@ -23,7 +23,7 @@ from skyproof.learn import device
 def test_the_ranks_of_a_node_share_the_gpus_that_they_see(monkeypatch, local_rank, visible, chosen):
     """A batch system that shows each rank a GPU of its own shows it as the only one."""
     found = []
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(device, "_expect_gpu", lambda: None)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: visible)
     monkeypatch.setattr(torch.cuda, "set_device", found.append)
     device.prepare("cuda", 1, "portable", local_rank)

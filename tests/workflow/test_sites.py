@@ -118,3 +118,15 @@ def test_several_ranks_of_threads_on_a_node(tmp_path):
     train = sent(run, "obiwan_train")
     assert "--ntasks=4 --cpus-per-task=17" in train
     assert first(run, "obiwan_train").resources["mpi"].endswith(" -n 4")
+
+
+@pytest.mark.parametrize("folder", [ROOT / "profiles/slurm", *(SITES / name for name in NAMES)])
+def test_no_attempt_asks_for_more_than_the_largest_partition_gives(folder):
+    most = dict(
+        word.split("=")
+        for word in yaml.safe_load((folder / "config.yaml").read_text())["resources"]
+    )
+    if (file := folder / "partitions.yaml").exists():
+        given = yaml.safe_load(file.read_text())["partitions"].values()
+        for name, limit in (("mem_mb", "max_mem_mb"), ("runtime", "max_runtime")):
+            assert int(most[name]) == max(partition[limit] for partition in given)
