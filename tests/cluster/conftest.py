@@ -24,13 +24,13 @@ _QUICK = ("--slurm-init-seconds-before-status-checks", "3", "--latency-wait", "1
 T = TypeVar("T")
 
 
-def wait_for(look: Callable[[], T], what: str, timeout: float = 180) -> T:
+def wait_for(look: Callable[[], T], what: str, *, timeout: float = 180, pause: float = 0.02) -> T:
     """Return the first true value that `look` gives; fail, naming `what`, if there is none."""
     end = time.monotonic() + timeout
     while time.monotonic() < end:
         if found := look():
             return found
-        time.sleep(0.02)
+        time.sleep(pause)
     pytest.fail(f"no {what} within {timeout:.0f} s")
 
 
@@ -119,7 +119,7 @@ class Cluster:
         def look() -> list[str]:
             return [job.id for job in self.jobs(run, rule) if job.state == "RUNNING"]
 
-        return wait_for(look, f"running job of {rule}")[0]
+        return wait_for(look, f"running job of {rule}", pause=0.2)[0]
 
     def control(self, action: str, *words: str) -> None:
         """Do `scripts/cluster ACTION` with this cluster: crash or start a node, start ctld."""
@@ -134,7 +134,7 @@ class Cluster:
         """End slurmctld and wait until it is gone."""
         pid = int((self.folder / "run/slurmctld.pid").read_text())
         os.kill(pid, signal.SIGTERM)
-        wait_for(lambda: not Path(f"/proc/{pid}").exists(), "the end of slurmctld")
+        wait_for(lambda: not Path(f"/proc/{pid}").exists(), "end of slurmctld")
 
     def mend(self) -> None:
         """Start nodes that crashed, cancel what is left, and put all nodes back to work."""
@@ -144,7 +144,7 @@ class Cluster:
             if not (self.folder / f"run/slurmd-{node}.pid").exists():
                 self.control("node", node)
             self.update(node, "weight=1")
-        wait_for(self._idle, "a cluster at rest")
+        wait_for(self._idle, "cluster at rest", pause=0.5)
 
     def _idle(self) -> bool:
         lines = self.ask("sinfo", "-h", "-N", "-o", "%N %T").splitlines()

@@ -40,7 +40,8 @@ def test_all_systems_under_a_controller_that_restarts(cluster, tiny_all, tmp_pat
     # Two of these do not fit beside one another: one runs, one waits.
     large = ("--set-resources", "obiwan_simulate:mem_mb=20000")
     master = cluster.start(run, *large, config=ALL)
-    wait_for(lambda: {"RUNNING", "PENDING"} <= states(cluster, run), "job that waits")
+    look = lambda: states(cluster, run) >= {"RUNNING", "PENDING"}  # noqa: E731
+    wait_for(look, "job that waits for another", pause=0.5)
     cluster.stop_controller()
     time.sleep(OUTAGE_S)
     cluster.control("ctld")
@@ -80,32 +81,35 @@ def test_drained_nodes_are_told_and_a_dead_one_is_got_over(cluster, tiny, untrai
             cluster.start(single, profile=str(no_requeue(tmp_path / "profile"))),
         )
         for run in (untrained, single):
-            wait_for(lambda run=run: "broken fan]; the nodes are down" in said(run), "the reason")
+            wait_for(
+                lambda run=run: "broken fan]; the nodes are down" in said(run), "reason", pause=0.5
+            )
         cluster.update("regular[1-2]", "state=resume")
         for run in (untrained, single):
-            wait_for(lambda run=run: "RUNNING" in states(cluster, run), "running job")
-        (training,), (evaluation,) = (cluster.jobs(run) for run in (untrained, single))
-        assert [training.node, evaluation.node] == ["regular1", "regular1"]
+            wait_for(lambda run=run: "RUNNING" in states(cluster, run), "running job", pause=0.2)
+        jobs = [cluster.jobs(run)[-1] for run in (untrained, single)]
+        assert [job.node for job in jobs] == ["regular1", "regular1"]
         cluster.control("crash", "regular1")
 
         code, output = cluster.end(both[1])
         assert code == 0, output
-        assert "status is: 'NODE_FAIL'" in output
+        ends = [job.state for job in cluster.jobs(single, "obiwan_evaluate")]
+        assert ends == ["NODE_FAIL", "COMPLETED"]
         assert root_of(single) == root_of(tiny)
 
-        wait_for(lambda: "[regular1: Not responding]" in said(untrained), "the dead node", 240)
+        told = lambda: "[regular1: Not responding]" in said(untrained)  # noqa: E731
+        wait_for(told, "word of the dead node", timeout=300, pause=0.5)
         cluster.control("node", "regular1")
         code, output = cluster.end(both[0])
         assert code == 0, output
-        assert output.count("/rule_obiwan_train/") == 1
-        assert "Restarts=1" in cluster.ask("scontrol", "show", "job", training.id)
+        assert [job.id for job in cluster.jobs(untrained, "obiwan_train")] == [jobs[0].id]
+        assert "Restarts=1" in cluster.ask("scontrol", "show", "job", jobs[0].id)
         assert root_of(untrained) == root_of(tiny)
     finally:
         cluster.mend()
 
 
 def states(cluster: Cluster, run: Path) -> set[str]:
-    """Return the states of a run's jobs."""
     return {job.state for job in cluster.jobs(run)}
 
 

@@ -1,4 +1,4 @@
-"""The workflow on a real SLURM: the same bytes, no silent trap."""
+"""What the workflow refuses on a real SLURM: settings and launchers that would fail silently."""
 
 from __future__ import annotations
 
