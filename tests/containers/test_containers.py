@@ -151,6 +151,17 @@ def test_a_normal_user_and_a_closed_dev_fuse(images, tmp_path):
     assert "/dev/fuse is closed to you" in one_line(result)
 
 
+def test_a_normal_user_without_sub_identifiers_makes_no_base(images, tmp_path):
+    home = tmp_path / "home"
+    (home / "none").mkdir(parents=True)
+    program = f"{sys.executable} -m skyproof images build analyse --cache {home}/cache"
+    environment = of(images) | {"SKYPROOF_IMAGES": str(home / "none")}
+    result = as_root_of_a_machine_like(as_nobody(program, home, images), **environment)
+    assert result.returncode == 4, result.stdout + result.stderr
+    assert "the Debian base was not made" in one_line(result)
+    assert "usermod --add-subuids" in one_line(result)
+
+
 def test_no_space_for_the_cache(images, tmp_path):
     program = f"{sys.executable} -m skyproof images build --cache small"
     script = (

@@ -237,3 +237,12 @@ def test_apptainer_is_not_there(copy, tmp_path, monkeypatch):
     result = skyproof("images", "verify", PYTHONPATH=str(copy / "scripts"))
     assert result.returncode == 4
     assert "apptainer is not on PATH; install it" in one_line(result)
+
+
+def test_an_old_apptainer(copy, tmp_path, monkeypatch):
+    program = tmp_path / "apptainer"
+    program.write_text("#!/bin/sh\necho apptainer version 1.2.5\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    with pytest.raises(EnvironmentProblem, match=r"version 1\.2\.5 is too old; install 1\.3"):
+        check.check_machine(definition("train", copy).image)

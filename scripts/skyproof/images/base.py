@@ -15,6 +15,7 @@ from typing import Any
 
 from skyproof.core import files
 from skyproof.core.errors import EnvironmentProblem
+from skyproof.images.client import RANGE
 
 
 def base_archive(recipe: dict[str, Any], cache: Path) -> Path:
@@ -58,10 +59,11 @@ def _bootstrap(recipe: dict[str, Any], system: Path) -> None:
     )
     if result.returncode != 0:
         lines = [line for line in result.stderr.splitlines() if line.startswith("E:")]
-        raise EnvironmentProblem(
-            f"the Debian base was not made: {' '.join(lines[:2]) or result.stderr[-200:].strip()}; "
-            "it needs a Debian mirror (SKYPROOF_MIRROR=URL names one) and 500 MB in TMPDIR"
-        )
+        said = " ".join(lines[:2]) or result.stderr[-200:].strip()
+        mend = "it needs a Debian mirror (SKYPROOF_MIRROR=URL names one) and 500 MB in TMPDIR"
+        if "chroot mode" in said:  # it may neither be root nor look like root to itself
+            mend = RANGE
+        raise EnvironmentProblem(f"the Debian base was not made: {said}; {mend}")
 
 
 def _mirror() -> list[str]:

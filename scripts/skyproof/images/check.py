@@ -75,7 +75,7 @@ def check_machine(image: Path) -> None:
     said = apptainer("--version")
     version = re.search(r"(\d+)\.(\d+)", said)
     if version and (int(version[1]), int(version[2])) < LEAST_VERSION:
-        raise EnvironmentProblem(f"{said.strip()} is too old; 1.3 or later is needed")
+        raise EnvironmentProblem(f"{said.strip()} is too old; install 1.3 or later")
     apptainer("exec", image, "true", image=image)
 
 

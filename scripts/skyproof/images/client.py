@@ -14,17 +14,21 @@ from pathlib import Path
 
 from skyproof.core.errors import EnvironmentProblem
 
+RANGE = (
+    "a normal user needs a range of sub-identifiers for this: "
+    "`usermod --add-subuids 100000-165535 --add-subgids 100000-165535 NAME`"
+)
+
 # What Apptainer says when the machine does not let it, and what mends it.
 _MENDS = (
-    (r"no space left on device", "the disk is full: free some, or set APPTAINER_TMPDIR and TMPDIR "
-     "to a folder on a larger one"),
+    (r"no space left on device", "the disk is full: free some, or name a folder on a larger one "
+     "(for a build --cache, for a run APPTAINER_TMPDIR and TMPDIR)"),
     (r"/dev/fuse.*permission denied|fuse: failed to open", "/dev/fuse is closed to you: ask for "
      "`chmod 666 /dev/fuse`, or add --unsquash to the arguments of Apptainer (slower)"),
     (r"user namespace|CLONE_NEWUSER|max_user_namespaces|setgroups.*not permitted",
      "this machine gives you no user namespaces: ask for `sysctl user.max_user_namespaces=15000` "
      "(and, on Debian, kernel.unprivileged_userns_clone=1)"),
-    (r"subuid|subgid|no mapping entry", "a build needs a range of sub-identifiers: "
-     "`usermod --add-subuids 100000-165535 --add-subgids 100000-165535 NAME`"),
+    (r"subuid|subgid|no mapping entry", RANGE),
     (r"capability set", "root lacks a capability here: "
      "`apptainer config global --set \"root default capabilities\" no`"),
     (r"does not match host|incompatible.*arch|exec format error|architecture",
