@@ -14,9 +14,10 @@ from tests.workflow.conftest import TINY
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 
-# /dev/fuse as it usually is: open to all.
+# /dev/fuse, where there is one, as it usually is: open to all.
 _MACHINE = """
-mknod {folder}/fuse c 10 229 && chmod 666 {folder}/fuse && mount --bind {folder}/fuse /dev/fuse
+mknod {folder}/fuse c 10 229 && chmod 666 {folder}/fuse
+[ ! -e /dev/fuse ] || mount --bind {folder}/fuse /dev/fuse
 """
 
 

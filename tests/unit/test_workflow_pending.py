@@ -26,6 +26,27 @@ def test_the_commonest_reason_is_told_with_its_nodes_and_what_mends_it():
     )
 
 
+@pytest.mark.parametrize(
+    ("reason", "expected"),
+    [
+        ("PartitionDown", "1 job cannot start: PartitionDown; the partition is closed"),
+        ("launch_failed_requeued_held", "launch failed requeued held; the node could not start it"),
+        ("AssocGrpCpuLimit", "AssocGrpCpuLimit; a limit of your account is reached"),
+        ("QOSMaxJobsPerUserLimit", "a limit of the quality of service is reached"),
+        ("SomethingNew", "1 job cannot start: SomethingNew; see squeue"),
+    ],
+)
+def test_each_reason_is_told_with_what_mends_it(reason, expected):
+    """Nodes that are down are named only where the job waits for nodes."""
+    line = pending.explain([job("PENDING", reason), job("PENDING", "Priority")], "knl1: disk")
+    assert expected in line
+    assert "knl1" not in line
+
+
+def test_a_reason_of_a_job_that_runs_is_none():
+    assert pending.explain([job("RUNNING", "PartitionDown")]) == ""
+
+
 class Over(Exception):
     """Ends the watch, which otherwise goes on as long as its process."""
 

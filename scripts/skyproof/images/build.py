@@ -24,7 +24,7 @@ from skyproof.images.definition import Definition, base_recipe, sha256_of
 
 # Of the largest image: its unpacked tree, its wheels' copies and the packed file.
 NEEDED_BYTES = 3 << 30
-NEEDED_BYTES_CUDA = 15 << 30  # by the sizes of its wheels
+NEEDED_BYTES_CUDA = 15 << 30  # an estimate, as it was never built
 
 _VERSIONS = """
 import json, subprocess
