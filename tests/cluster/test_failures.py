@@ -26,7 +26,7 @@ TRAINING = "logs/obiwan/train.log"
 
 def test_jobs_that_are_too_slow_cancelled_or_too_big(cluster, tiny, untrained):
     """Each is tried again; a training goes on, and memory doubles, a site's own number too."""
-    master = cluster.start(untrained, "--set-resources", "obiwan_infer:mem_mb=500")
+    master = cluster.start(untrained, "--set-resources", "obiwan_infer:mem_mb=600")
     steps = []
     for end in (("scontrol", "update", "EndTime=now", "JobId={}"), ("scancel", "{}")):
         job = cluster.running(untrained, "obiwan_train")
@@ -42,8 +42,8 @@ def test_jobs_that_are_too_slow_cancelled_or_too_big(cluster, tiny, untrained):
     assert f"going on after step {steps[0]} of 12" in output
     assert f"going on after step {steps[1]} of 12" in (untrained / TRAINING).read_text()
     infer = [(job.state, job.memory) for job in cluster.jobs(untrained, "obiwan_infer")]
-    assert infer[0] == ("FAILED", "500M")
-    assert infer[-1] in [("COMPLETED", "1000M"), ("COMPLETED", "2000M")]
+    assert infer[0] == ("FAILED", "600M")
+    assert infer[-1] in [("COMPLETED", "1200M"), ("COMPLETED", "2400M")]
     assert "exceeded memory limit" in output
     assert root_of(untrained) == root_of(tiny)
 
