@@ -77,7 +77,9 @@ class Cluster:
         self, run: Path, *words: str, config: dict = TINY, profile: str = "slurm"
     ) -> subprocess.Popen[str]:
         """Start `snakemake --profile slurm` from the checkout for a folder of its own."""
-        command = [sys.executable, "-m", "tests.cluster.quick", "--profile", profile]
+        # A shell that runs the tests in the background would have them ignore an interrupt.
+        command = ["env", "--default-signal=INT", sys.executable, "-m", "tests.cluster.quick"]
+        command += ["--profile", profile]
         command += ["--directory", str(run)]
         command += ["--configfile", str(configured(run, config)), *_QUICK, *words]
         return subprocess.Popen(
