@@ -8,11 +8,9 @@ from snakemake.exceptions import WorkflowError
 from snakemake.resources import Resource
 from snakemake.settings.types import DeploymentMethod
 
-# The package comes from the checkout, here and in every job, environment or image. (A prefix of
-# one's own takes the place of Snakemake's, hence its strict mode is said again.)
+# The package comes from the checkout, here and in every job, environment or image.
 SCRIPTS = f"{workflow.basedir}/scripts"
 sys.path.insert(0, SCRIPTS)
-shell.prefix(f"set -euo pipefail; export PYTHONPATH={quote(SCRIPTS)}; ")
 
 from skyproof.core.errors import SkyproofError
 from skyproof.core.options import to_words
@@ -39,13 +37,20 @@ def site(word, otherwise):
     return words[word].raw if word in words else otherwise
 
 
+# What each job's shell does first. (A prefix of one's own takes the place of Snakemake's, hence its
+# strict mode is said again.) A site may set variables there: libraries read them when they start.
+VARIABLES = site("environment", "")
+shell.prefix(
+    f"set -euo pipefail; export PYTHONPATH={quote(SCRIPTS)}"
+    f"{' ' + VARIABLES if VARIABLES else ''}; "
+)
 # How a site starts MPI ranks, and on how many nodes; on one machine, mpiexec.
 LAUNCHER = site("launcher", "mpiexec")
 NODES = site("mpi_nodes", 1)
 # The SLURM executor looks for a relative path in the folder of the run, not of the checkout.
 if site("partitions", ""):
     os.environ.setdefault(
-        "SNAKEMAKE_SLURM_PARTITIONS", f"{workflow.basedir}/{site('partitions', '')}"
+        "SNAKEMAKE_SLURM_PARTITIONS", os.path.join(workflow.basedir, site("partitions", ""))
     )
 
 
@@ -143,7 +148,7 @@ def per_rank(amount, ranks=one_rank_each):
 
 
 def launcher(ranks):
-    """What starts the ranks, their number included; nothing for one, which SLURM's executor refuses."""
+    """What starts the ranks, their number included; nothing for one, which needs no MPI."""
 
     def words(wildcards, threads):
         number = ranks(wildcards, threads)
@@ -164,10 +169,14 @@ def training_cores(most):
 
 
 def training_ranks(wildcards, threads):
-    """In portable numerics a training turns its cores into ranks, else into threads of one rank."""
-    return 1 if CONFIG.numerics == "native" else site("training_ranks", threads)
+    """Cores become ranks in portable numerics, else threads of one rank; or as many as a site says."""
+    return site("training_ranks", 1 if CONFIG.numerics == "native" else threads)
 
 
 def training_threads(wildcards, threads):
-    """The threads of a rank: see `training_ranks`."""
-    return threads if CONFIG.numerics == "native" else 1
+    """The threads of a rank: see `training_ranks`.
+
+    A cluster's site says how many (training_threads): a rule's own threads are never more than the
+    cores of the machine on which Snakemake runs.
+    """
+    return site("training_threads", threads) if CONFIG.numerics == "native" else 1

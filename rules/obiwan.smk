@@ -34,9 +34,9 @@ rule obiwan_simulate:
         "../envs/generate.yaml"
     threads: 2
     resources:
-        mpi=LAUNCHER,
+        mpi=launcher(one_rank_each),
         tasks=one_rank_each,
-        nodes=NODES,
+        nodes=nodes_of(one_rank_each),
         cpus_per_task=1,
         mem_mb=per_rank(OBIWAN.simulate_mb),
         runtime=doubling(OBIWAN.minutes),
@@ -46,7 +46,7 @@ rule obiwan_simulate:
         options=options("obiwan.simulate"),
         code=code("obiwan.simulate"),
     shell:
-        "{resources.mpi} -n {resources.tasks} {params.inside} python -m skyproof obiwan.simulate"
+        "{resources.mpi} {params.inside} python -m skyproof obiwan.simulate"
         " --out bricks={output.bricks} --ranks {resources.tasks}"
         " --block {wildcards.block} {params.options} > {log} 2>&1"
 
@@ -65,9 +65,9 @@ rule obiwan_ingest:
         "../envs/generate.yaml"
     threads: 2
     resources:
-        mpi=LAUNCHER,
+        mpi=launcher(one_rank_each),
         tasks=one_rank_each,
-        nodes=NODES,
+        nodes=nodes_of(one_rank_each),
         cpus_per_task=1,
         mem_mb=per_rank(OBIWAN.brick_mb * 3 + 500),
         runtime=doubling(OBIWAN.minutes * 10),
@@ -79,7 +79,7 @@ rule obiwan_ingest:
         options=options("obiwan.ingest"),
         code=code("obiwan.ingest"),
     shell:
-        "{resources.mpi} -n {resources.tasks} {params.inside} python -m skyproof obiwan.ingest"
+        "{resources.mpi} {params.inside} python -m skyproof obiwan.ingest"
         " --in ccds={input.ccds:q} images={params.images:q} calib={params.calib:q}"
         " --out bricks={output.bricks} --ranks {resources.tasks}"
         " {params.options} > {log} 2>&1"
@@ -99,9 +99,9 @@ rule obiwan_cutouts:
         "../envs/generate.yaml"
     threads: 2
     resources:
-        mpi=LAUNCHER,
+        mpi=launcher(one_rank_each),
         tasks=one_rank_each,
-        nodes=NODES,
+        nodes=nodes_of(one_rank_each),
         cpus_per_task=1,
         mem_mb=per_rank(OBIWAN.cutouts_mb),
         runtime=doubling(OBIWAN.minutes),
@@ -112,7 +112,7 @@ rule obiwan_cutouts:
         options=options("obiwan.cutouts"),
         code=code("obiwan.cutouts"),
     shell:
-        "{resources.mpi} -n {resources.tasks} {params.inside} python -m skyproof obiwan.cutouts"
+        "{resources.mpi} {params.inside} python -m skyproof obiwan.cutouts"
         " --in bricks={input.bricks:q} {params.trees}"
         " --out cutouts={output.cutouts} --ranks {resources.tasks}"
         " --block {wildcards.block} {params.options} > {log} 2>&1"
@@ -159,9 +159,9 @@ rule obiwan_split:
         "../envs/generate.yaml"
     threads: 2
     resources:
-        mpi=LAUNCHER,
+        mpi=launcher(one_rank_each),
         tasks=one_rank_each,
-        nodes=NODES,
+        nodes=nodes_of(one_rank_each),
         cpus_per_task=1,
         mem_mb=per_rank(OBIWAN.split_mb),
         runtime=doubling(OBIWAN.minutes),
@@ -171,7 +171,7 @@ rule obiwan_split:
         options=options("obiwan.split"),
         code=code("obiwan.split"),
     shell:
-        "{resources.mpi} -n {resources.tasks} {params.inside} python -m skyproof obiwan.split"
+        "{resources.mpi} {params.inside} python -m skyproof obiwan.split"
         " --in cutouts={input.cutouts} membership={input.membership}"
         " --out split={output.split} --ranks {resources.tasks}"
         " {params.options} > {log} 2>&1"
@@ -226,13 +226,13 @@ rule obiwan_infer:
         "../envs/train.yaml"
     threads: 2
     resources:
-        mpi=LAUNCHER,
+        mpi=launcher(one_rank_each),
         tasks=one_rank_each,
-        nodes=NODES,
+        nodes=nodes_of(one_rank_each),
         cpus_per_task=1,
         device="cpu",
         mem_mb=per_rank(2000),
-        runtime=doubling(5 + OBIWAN.train_minutes / 4),
+        runtime=doubling(OBIWAN.infer_minutes),
     params:
         image=image("train"),
         inside=inside("train"),
@@ -240,7 +240,7 @@ rule obiwan_infer:
         options=options("obiwan.infer"),
         code=code("obiwan.infer"),
     shell:
-        "{resources.mpi} -n {resources.tasks} {params.inside} python -m skyproof obiwan.infer"
+        "{resources.mpi} {params.inside} python -m skyproof obiwan.infer"
         " --in model={input.model} split={params.split} --out scores={output.scores}"
         " --ranks {resources.tasks} --device {resources.device} {params.options} > {log} 2>&1"
 
@@ -298,7 +298,7 @@ rule obiwan_evaluate:
         image("analyse")
     resources:
         mem_mb=doubling(2000),
-        runtime=doubling(20),
+        runtime=doubling(OBIWAN.evaluate_minutes),
     params:
         split=braces(OBIWAN_SPLIT, OBIWAN_BLOCKS),
         options=options("obiwan.evaluate"),

@@ -48,9 +48,9 @@ rule sysnet_mock:
         "../envs/generate.yaml"
     threads: 2
     resources:
-        mpi=LAUNCHER,
+        mpi=launcher(one_rank_each),
         tasks=one_rank_each,
-        nodes=NODES,
+        nodes=nodes_of(one_rank_each),
         cpus_per_task=1,
         mem_mb=per_rank(600 + 3 * SYSNET.table_mb),
         runtime=doubling(SYSNET.table_minutes),
@@ -61,7 +61,7 @@ rule sysnet_mock:
         options=options("sysnet.mock"),
         code=code("sysnet.mock"),
     shell:
-        "{resources.mpi} -n {resources.tasks} {params.inside} python -m skyproof sysnet.mock"
+        "{resources.mpi} {params.inside} python -m skyproof sysnet.mock"
         " --out table={output.table} truth={output.truth} --ranks {resources.tasks}"
         " {params.job} {params.options} > {log} 2>&1"
 
@@ -161,6 +161,7 @@ rule sysnet_tune:
     threads: training_cores(1)
     resources:
         launch="env",
+        cpus_per_task=training_threads,
         device="cpu",
         mem_mb=doubling(SYSNET.train_mb),
         runtime=doubling(SYSNET.tune_minutes),
@@ -172,7 +173,8 @@ rule sysnet_tune:
     shell:
         "{resources.launch} {params.inside} python -m skyproof sysnet.tune --in table={input.table}"
         " folds={input.folds} selection={input.selection} --out tuning={output.tuning}"
-        " --threads {threads} --device {resources.device} {params.options} > {log} 2>&1"
+        " --threads {resources.cpus_per_task} --device {resources.device} {params.options}"
+        " > {log} 2>&1"
 
 
 rule sysnet_train:
@@ -232,9 +234,9 @@ rule sysnet_infer:
         "../envs/train.yaml"
     threads: 2
     resources:
-        mpi=LAUNCHER,
+        mpi=launcher(one_rank_each),
         tasks=one_rank_each,
-        nodes=NODES,
+        nodes=nodes_of(one_rank_each),
         cpus_per_task=1,
         device="cpu",
         mem_mb=per_rank(SYSNET.infer_mb),
@@ -246,7 +248,7 @@ rule sysnet_infer:
         options=options("sysnet.infer"),
         code=code("sysnet.infer"),
     shell:
-        "{resources.mpi} -n {resources.tasks} {params.inside} python -m skyproof sysnet.infer"
+        "{resources.mpi} {params.inside} python -m skyproof sysnet.infer"
         " --in table={input.table} folds={input.folds} members={params.members}"
         " --out weights={output.weights} metrics={output.metrics} history={output.history}"
         " lines={output.lines}"

@@ -4,6 +4,11 @@ import os
 import sys
 from shlex import join
 
+from skyproof.workflow.plans import megabytes
+
+# Products are read again to be hashed, from a slow disk at 100 MB/s.
+HASHING_MINUTES = 60 + megabytes(CONFIG) / 100 / 60
+
 # Receipts and provenance name the command of the whole run; jobs inherit it.
 os.environ.setdefault("SKYPROOF_WORKFLOW", join(sys.argv))
 
@@ -27,7 +32,7 @@ rule manifest:
     threads: 2
     resources:
         mem_mb=doubling(2000),
-        runtime=doubling(60),
+        runtime=doubling(HASHING_MINUTES),
     shell:
         "python -m skyproof manifest results --products {input} --threads {threads} > {log} 2>&1"
 
@@ -44,6 +49,6 @@ rule verify:
         image("analyse")
     resources:
         mem_mb=doubling(2000),
-        runtime=doubling(60),
+        runtime=doubling(HASHING_MINUTES),
     shell:
         "python -m skyproof verify results 2>&1 | tee {log}"

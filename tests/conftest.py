@@ -14,8 +14,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LAUNCH_TIMEOUT_S = 300
 
-# Two processes of pytest take a file of tests each; those that take long go first.
-_LONG = ("containers", "cluster", "workflow")
+# Two processes of pytest take a file of tests each. What takes long goes first, and no two files
+# that wait for the same images.
+_ORDER = ("containers/test_containers.py", "cluster/", "containers/", "workflow/", "")
 
 # Stages of tests/systems are reached like those of the package.
 _COMMAND = (
@@ -88,9 +89,13 @@ def tree_bytes(folder: Path) -> dict[str, bytes]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the longest folders, so that no long one is left for the end."""
-    order = {name: place for place, name in enumerate(_LONG)}
-    items.sort(key=lambda item: order.get(item.path.parent.name, len(order)))
+    """Begin with the longest files, so that no long one is left for the end."""
+
+    def place(item: pytest.Item) -> int:
+        path = item.path.relative_to(ROOT / "tests").as_posix()
+        return next(place for place, start in enumerate(_ORDER) if path.startswith(start))
+
+    items.sort(key=place)
 
 
 def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:

@@ -1,7 +1,11 @@
-"""Which processes belong to which, for tests that end some of them."""
+"""Which processes belong to which, and ending some of them."""
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -35,3 +39,26 @@ def words_of(pid: int) -> list[bytes]:
     with suppress(OSError):
         return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     return []
+
+
+def wait(run: subprocess.Popen[bytes], seconds: float) -> None:
+    limit = time.monotonic() + seconds
+    while run.poll() is None and time.monotonic() < limit:
+        time.sleep(0.02)
+
+
+def kill(run: subprocess.Popen[bytes], victim: str) -> int:
+    """Kill Snakemake, a process of a stage, or all of the session; return 1, or 0 for none."""
+    if run.poll() is not None:
+        return 0
+    if victim == "all":
+        os.killpg(run.pid, signal.SIGKILL)
+        return 1
+    if victim == "snakemake":
+        run.kill()
+        return 1
+    stages = [pid for pid in below(run.pid) if b"skyproof" in words_of(pid)[:5]]
+    for pid in stages[-1:]:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    return len(stages[-1:])

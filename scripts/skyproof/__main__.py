@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 TOOLS = {
     "config": "check a configuration file, or write config.yaml and docs/options.md (--write)",
     "summary": "say in five lines what a run made and where to look",
+    "plan": "foresee hours, memory and disk of a run, a line a stage",
+    "doctor": "check the site (--profile slurm) or this machine before the first job",
     "manifest": "collect the checksums of a run into its manifest, and check them",
     "verify": "say whether results are what was made, and whether they equal a reference",
     "root": "print the digest that fixes every byte of a run; sign it (--sign)",
@@ -187,7 +189,7 @@ def _files(kind: str, declared: dict[str, File], words: list[str]) -> dict[str, 
 
 def _tool(name: str, words: list[str]) -> int:
     parser = argparse.ArgumentParser(prog=f"python -m skyproof {name}", description=TOOLS[name])
-    own = {"config": _config, "summary": _summary}
+    own = {"config": _config, "summary": _summary, "plan": _plan, "doctor": _doctor}
     if name in own:
         return own[name](parser, words)
     if name == "images":
@@ -223,6 +225,18 @@ def _summary(parser: argparse.ArgumentParser, words: list[str]) -> int:
 
     print(summary(given.folder))
     return 0
+
+
+def _plan(parser: argparse.ArgumentParser, words: list[str]) -> int:
+    from skyproof.workflow.plan import plan
+
+    return plan(parser, words)
+
+
+def _doctor(parser: argparse.ArgumentParser, words: list[str]) -> int:
+    from skyproof.workflow.doctor import doctor
+
+    return doctor(parser, words)
 
 
 if __name__ == "__main__":

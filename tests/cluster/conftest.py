@@ -16,16 +16,15 @@ from typing import TypeVar
 
 import pytest
 
-from tests.conftest import ROOT, clean_environment, launch, made_once, skyproof
-from tests.workflow.conftest import TINY, configured
-from tests.workflow.conftest import run as finished
+from tests.conftest import ROOT, clean_environment, launch, skyproof
+from tests.workflow.conftest import TINY, configured, tiny, tiny_all, tiny_sysnet  # noqa: F401
 
 _QUICK = ("--slurm-init-seconds-before-status-checks", "3", "--latency-wait", "10")
 
 T = TypeVar("T")
 
 
-def wait_for(look: Callable[[], T], what: str, timeout: float = 180, pause: float = 0.02) -> T:
+def wait_for(look: Callable[[], T], what: str, *, timeout: float = 180, pause: float = 0.02) -> T:
     """Return the first true value that `look` gives; fail, naming `what`, if there is none."""
     end = time.monotonic() + timeout
     while time.monotonic() < end:
@@ -48,6 +47,7 @@ class Job:
 
     id: str
     state: str
+    node: str  # its first one, "n/a" before it starts
     memory: str
     start: str
     end: str
@@ -77,7 +77,9 @@ class Cluster:
         self, run: Path, *words: str, config: dict = TINY, profile: str = "slurm"
     ) -> subprocess.Popen[str]:
         """Start `snakemake --profile slurm` from the checkout for a folder of its own."""
-        command = [sys.executable, "-m", "tests.cluster.quick", "--profile", profile]
+        # A shell that runs the tests in the background would have them ignore an interrupt.
+        command = ["env", "--default-signal=INT", sys.executable, "-m", "tests.cluster.quick"]
+        command += ["--profile", profile]
         command += ["--directory", str(run)]
         command += ["--configfile", str(configured(run, config)), *_QUICK, *words]
         return subprocess.Popen(
@@ -91,11 +93,11 @@ class Cluster:
         )
 
     def finish(self, run: Path, *words: str, timeout: float = 600) -> tuple[int, str]:
-        """Run it to its end; return exit code and output. Cancel what is left after `timeout`."""
+        """Run it to its end; return exit code and output. Kill it after `timeout`."""
         return self.end(self.start(run, *words), timeout)
 
     def end(self, master: subprocess.Popen[str], timeout: float = 600) -> tuple[int, str]:
-        """Wait for the end of a run; return exit code and output."""
+        """Wait for the end of a run that was started; return exit code and output."""
         try:
             output, _ = master.communicate(timeout=timeout)
         except subprocess.TimeoutExpired:
@@ -106,9 +108,10 @@ class Cluster:
 
     def jobs(self, run: Path, rule: str = "") -> list[Job]:
         """Return the jobs of a run, of one rule or all, in the order of their numbers."""
-        form = "JobID:20,State:20,MinMemory:20,StartTime:20,EndTime:20,Comment:100,StdOut:300"
+        form = "JobID:20,State:20,BatchHost:50,MinMemory:20,StartTime:20,EndTime:20,"
+        form += "Comment:100,StdOut:300"
         lines = self.ask("squeue", "--states=all", "--noheader", "-O", form).splitlines()
-        jobs = [Job(*line.split()[:6]) for line in lines if f" {run}/" in line]
+        jobs = [Job(*line.split()[:7]) for line in lines if f" {run}/" in line]
         chosen = [job for job in jobs if job.purpose.startswith(f"rule_{rule}")]
         return sorted(chosen, key=lambda job: int(job.id))
 
@@ -118,16 +121,16 @@ class Cluster:
         def look() -> list[str]:
             return [job.id for job in self.jobs(run, rule) if job.state == "RUNNING"]
 
-        return wait_for(look, f"running job of {rule}")[0]
-
-    def update(self, nodes: str, *words: str) -> None:
-        """Change something of nodes, as their administrator would."""
-        self.ask("scontrol", "update", f"nodename={nodes}", *words)
+        return wait_for(look, f"running job of {rule}", pause=0.2)[0]
 
     def control(self, action: str, *words: str) -> None:
         """Do `scripts/cluster ACTION` with this cluster: crash or start a node, start ctld."""
         done = launch([ROOT / "scripts/cluster", action, self.folder, *words], timeout=60)
         assert done.returncode == 0, done.stderr
+
+    def update(self, nodes: str, *words: str) -> None:
+        """Change something of nodes, as their administrator would."""
+        self.ask("scontrol", "update", f"nodename={nodes}", *words)
 
     def stop_controller(self) -> None:
         """End slurmctld and wait until it is gone."""
@@ -136,7 +139,7 @@ class Cluster:
         wait_for(lambda: not Path(f"/proc/{pid}").exists(), "end of slurmctld")
 
     def mend(self) -> None:
-        """Cancel what is left, start nodes that crashed, and put all nodes back to work."""
+        """Start nodes that crashed, cancel what is left, and put all nodes back to work."""
         self.ask("scancel", "-u", "root")
         for conf in (self.folder / "etc").glob("*/slurm.conf"):
             node = conf.parent.name
@@ -172,27 +175,21 @@ def cluster() -> Iterator[Cluster]:
         shutil.rmtree(folder)
 
 
-@pytest.fixture(scope="session")
-def local(tmp_path_factory) -> Path:
-    """The tiny run on this machine alone."""
-    return made_once(tmp_path_factory, "tiny", lambda folder: finished(folder, "-c", "1"))
-
-
 @pytest.fixture
-def untrained(local, tmp_path) -> Path:
+def untrained(tiny, tmp_path) -> Path:  # noqa: F811
     """A copy of the tiny run without its training and what follows."""
-    return without(local, tmp_path / "run", "train", "infer", "evaluate")
+    return without(tiny, tmp_path / "run", "train", "infer", "evaluate")
 
 
 @pytest.fixture
-def unevaluated(local, tmp_path) -> Path:
+def unevaluated(tiny, tmp_path) -> Path:  # noqa: F811
     """A copy of the tiny run without its evaluation and what follows."""
-    return without(local, tmp_path / "run", "evaluate")
+    return without(tiny, tmp_path / "run", "evaluate")
 
 
-def without(local: Path, folder: Path, *stages: str) -> Path:
-    """Copy a finished run of Obiwan without the products of some stages and the manifest."""
-    shutil.copytree(local, folder)
+def without(finished: Path, folder: Path, *stages: str) -> Path:
+    """Copy a finished run of Obiwan, without the products of some stages and the manifest."""
+    shutil.copytree(finished, folder)
     for name in stages:
         shutil.rmtree(folder / "results/obiwan" / name)
     for name in ("manifest.json", "manifest-sha256.txt", "provenance.json"):

@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 TRAINING = "logs/obiwan/train.log"
 
 
-def test_jobs_that_are_too_slow_cancelled_or_too_big(cluster, local, untrained):
+def test_jobs_that_are_too_slow_cancelled_or_too_big(cluster, tiny, untrained):
     """Each is tried again; a training goes on, and memory doubles, a site's own number too."""
     master = cluster.start(untrained, "--set-resources", "obiwan_infer:mem_mb=600")
     steps = []
@@ -45,10 +45,10 @@ def test_jobs_that_are_too_slow_cancelled_or_too_big(cluster, local, untrained):
     assert infer[0] == ("FAILED", "600M")
     assert infer[-1] in [("COMPLETED", "1200M"), ("COMPLETED", "2400M")]
     assert "exceeded memory limit" in output
-    assert root_of(untrained) == root_of(local)
+    assert root_of(untrained) == root_of(tiny)
 
 
-def test_masters_that_are_interrupted_ended_and_killed(cluster, local, untrained):
+def test_masters_that_are_interrupted_ended_and_killed(cluster, tiny, untrained):
     """One after the other in one folder: never two jobs for one file, and no --unlock."""
     first = cluster.start(untrained)
     interrupted = cluster.running(untrained, "obiwan_train")
@@ -78,10 +78,10 @@ def test_masters_that_are_interrupted_ended_and_killed(cluster, local, untrained
     assert [states.pop(interrupted), states.pop(orphan)] == ["CANCELLED", "CANCELLED"]
     assert set(states.values()) == {"COMPLETED"}
     assert_one_at_a_time(cluster, untrained)
-    assert root_of(untrained) == root_of(local)
+    assert root_of(untrained) == root_of(tiny)
 
 
-def test_a_full_disk_is_told_in_one_line(cluster, local, untrained):
+def test_a_full_disk_is_told_in_one_line(cluster, tiny, untrained):
     """It takes the first checkpoint and not the second; with room, the training goes on."""
     results, aside = untrained / "results", untrained / "aside"
     results.rename(aside)
@@ -97,10 +97,10 @@ def test_a_full_disk_is_told_in_one_line(cluster, local, untrained):
         code, output = cluster.finish(untrained)
         assert code == 0, output
         assert "going on after step 2 of 12" in (untrained / TRAINING).read_text()
-        assert root_of(untrained) == root_of(local)
+        assert root_of(untrained) == root_of(tiny)
 
 
-def test_a_bad_record_is_worked_on_once(cluster, local, unevaluated):
+def test_a_bad_record_is_worked_on_once(cluster, tiny, unevaluated):
     """Further attempts of the same run repeat what is wrong; the next run looks again."""
     scores = unevaluated / "results/obiwan/infer/scores.parquet"
     good, times = scores.read_bytes(), scores.stat()
@@ -116,7 +116,7 @@ def test_a_bad_record_is_worked_on_once(cluster, local, unevaluated):
     os.utime(scores, ns=(times.st_atime_ns, times.st_mtime_ns))
     code, output = cluster.finish(unevaluated)
     assert code == 0, output
-    assert root_of(unevaluated) == root_of(local)
+    assert root_of(unevaluated) == root_of(tiny)
 
 
 def test_amounts_double_up_to_what_a_node_gives(cluster, untrained):

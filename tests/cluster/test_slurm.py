@@ -29,7 +29,7 @@ def test_a_wrong_mpi_type_is_told_with_both_numbers(cluster, untrained):
     """Plain srun starts worlds of one rank each, silently; the stage counts them."""
     record = "results/obiwan/cutouts/block-00000.json"
     words = ("--forcerun", "obiwan_cutouts", "--until", "obiwan_cutouts", "--retries", "0")
-    launcher = ("--set-resources", "obiwan_cutouts:mpi=srun --mpi=none")
+    launcher = ("--set-resources", "obiwan_cutouts:mpi=srun --mpi=none -n 4")
     before = (untrained / record).read_bytes()
     code, output = cluster.finish(untrained, *words, *launcher)
     assert code == 1

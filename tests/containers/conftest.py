@@ -13,9 +13,7 @@ import pytest
 
 from skyproof.images.definition import definition, definitions
 from tests.conftest import ROOT, launch, made_once, skyproof
-from tests.workflow.conftest import TINY, TINY_SYSNET, planned, snakemake, tiny, tiny_sysnet  # noqa: F401  (the local runs)
-
-BOTH = TINY | TINY_SYSNET
+from tests.workflow.conftest import TINY_ALL, snakemake, tiny, tiny_all, tiny_sysnet  # noqa: F401
 
 
 @pytest.fixture(scope="session")
@@ -62,7 +60,7 @@ def of(checkout: Path) -> dict[str, str]:
     return {"PYTHONPATH": str(checkout / "scripts"), "SKYPROOF_IMAGES": str(folder)}
 
 
-def run(folder: Path, checkout: Path, *words: str, config: dict = BOTH):
+def run(folder: Path, checkout: Path, *words: str, config: dict = TINY_ALL):
     """Run `snakemake --sdm apptainer WORDS` of a checkout."""
     words = (*words, "--sdm", "apptainer")
     return snakemake(folder, *words, checkout=checkout, config=config, timeout=1500, **of(checkout))
@@ -77,22 +75,6 @@ def finished(images, tmp_path_factory) -> Path:
         assert result.returncode == 0, result.stdout + result.stderr
 
     return made_once(tmp_path_factory, "inside", make)
-
-
-@pytest.fixture(scope="session")
-def local(tiny, tiny_sysnet, tmp_path_factory) -> Path:  # noqa: F811
-    """The tiny runs of all systems on this machine, put together, with one manifest."""
-
-    def make(folder: Path) -> None:
-        for part in (tiny, tiny_sysnet):
-            shutil.copytree(part, folder, dirs_exist_ok=True)
-        for name in ("manifest.json", "manifest-sha256.txt", "provenance.json"):
-            (folder / "results" / name).unlink()
-        assert planned(snakemake(folder, "-n", config=BOTH)) == {}
-        result = snakemake(folder, "-c", "1", config=BOTH)
-        assert result.returncode == 0, result.stdout + result.stderr
-
-    return made_once(tmp_path_factory, "local", make)
 
 
 def as_root_of_a_machine_like(

@@ -49,8 +49,8 @@ def test_they_are_sound_and_start(images):
     assert result.returncode == 0, result.stderr
 
 
-def test_all_systems_in_images_have_the_root_of_the_local_run(finished, local):
-    roots = [manifest.read(folder / "results").root for folder in (finished, local)]
+def test_all_systems_in_images_have_the_root_of_the_local_run(finished, tiny_all):
+    roots = [manifest.read(folder / "results").root for folder in (finished, tiny_all)]
     assert roots[0] == roots[1]
 
 

@@ -5,17 +5,20 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 import yaml
 
 from skyproof.core.options import systems
-from tests.conftest import ROOT, launch, made_once
+from tests.conftest import ROOT, clean_environment, launch, made_once
+from tests.processes import of_session
 
 # The whole chain in half a minute on two cores.
 TINY = {
@@ -57,6 +60,9 @@ TINY_SYSNET = {
 }
 
 
+TINY_ALL = TINY | TINY_SYSNET
+
+
 def snakemake(
     folder: Path,
     *words: str,
@@ -84,6 +90,34 @@ def configured(folder: Path, config: dict) -> Path:
         yaml.safe_dump(({"systems": sections} if sections else {}) | config, sort_keys=False)
     )
     return mine
+
+
+@contextmanager
+def started(
+    folder: Path, *words: str, config: dict | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Start `snakemake WORDS` in a session of its own; at the end nothing of it is left.
+
+    Jobs that outlive a killed Snakemake are given time to end: a user who starts it again at once
+    has to wait for them as well. A lock that it left is removed.
+    """
+    assert snakemake(folder, "--unlock", config=config).returncode == 0
+    command = [sys.executable, "-m", "snakemake", "-s", ROOT / "Snakefile", *words]
+    command += ["--configfile", folder / "mine.yaml", "--retries", "0"]
+    with open(folder / "output.txt", "ab") as output:
+        run = subprocess.Popen(
+            command, cwd=folder, env=clean_environment(), start_new_session=True,
+            stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+        )  # fmt: skip
+    try:
+        yield run
+        limit = time.monotonic() + 120
+        while (run.poll() is None or of_session(run.pid)) and time.monotonic() < limit:
+            time.sleep(0.1)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(run.pid, signal.SIGKILL)
+        run.wait(30)
 
 
 def planned(result: subprocess.CompletedProcess[str]) -> dict[str, int]:
@@ -121,6 +155,18 @@ def tiny_sysnet(tmp_path_factory) -> Path:
     return made_once(
         tmp_path_factory, "tiny-sysnet", lambda folder: run(folder, *words, config=TINY_SYSNET)
     )
+
+
+@pytest.fixture(scope="session")
+def tiny_all(tiny, tiny_sysnet, tmp_path_factory) -> Path:
+    """The folder of both, with one manifest; tests must not change it."""
+
+    def join(folder: Path) -> None:
+        for each in (tiny, tiny_sysnet):
+            shutil.copytree(each, folder, symlinks=True, dirs_exist_ok=True)
+        run(folder, "-c", "1", config=TINY_ALL)
+
+    return made_once(tmp_path_factory, "tiny-all", join)
 
 
 def run(folder: Path, *words: str, config: dict | None = None) -> None:

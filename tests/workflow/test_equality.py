@@ -6,23 +6,16 @@ import copy
 import os
 import random
 import shutil
-import signal
 import subprocess
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-import yaml
 
 from skyproof.proof import manifest
 from skyproof.proof.report import IDENTICAL
 from skyproof.proof.verify import verify
-from tests.conftest import ROOT, clean_environment
-from tests.processes import below, of_session, words_of
-from tests.workflow.conftest import TINY, small_disk, snakemake
+from tests.processes import kill, of_session, wait
+from tests.workflow.conftest import TINY, small_disk, snakemake, started
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 
@@ -94,12 +87,10 @@ def test_twenty_kills_at_random_moments(tiny, tmp_path):
     Where a run ends before it is killed, the next begins from nothing.
     """
     folder = tmp_path / "run"
-    folder.mkdir()
-    (folder / "mine.yaml").write_text(yaml.safe_dump(TINY))
     hit = dict.fromkeys(("snakemake", "rank", "all"), 0)
     for seed in range(N_KILLS):
         draw = random.Random(seed)
-        with started(folder) as run:
+        with started(folder, "-c", "2") as run:
             wait(run, draw.uniform(2, 9))
             victim = draw.choice(list(hit))
             hit[victim] += kill(run, victim)
@@ -112,55 +103,6 @@ def test_twenty_kills_at_random_moments(tiny, tmp_path):
     result = snakemake(folder, "-c", "2")
     assert result.returncode == 0, result.stdout + result.stderr
     assert root_of(folder) == root_of(tiny)
-
-
-@contextmanager
-def started(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Run Snakemake on two cores, in a session of its own; at the end nothing of it is left.
-
-    Jobs that outlive a killed Snakemake are given time to end: a user who starts it again at once
-    has to wait for them as well. A lock that it left is removed.
-    """
-    assert snakemake(folder, "--unlock").returncode == 0
-    command = [sys.executable, "-m", "snakemake", "-s", ROOT / "Snakefile", "-c", "2"]
-    command += ["--configfile", folder / "mine.yaml", "--retries", "0"]
-    with open(folder / "output.txt", "ab") as output:
-        run = subprocess.Popen(
-            command, cwd=folder, env=clean_environment(), start_new_session=True,
-            stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-        )  # fmt: skip
-    try:
-        yield run
-        limit = time.monotonic() + 120
-        while (run.poll() is None or of_session(run.pid)) and time.monotonic() < limit:
-            time.sleep(0.1)
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(run.pid, signal.SIGKILL)
-        run.wait(30)
-
-
-def wait(run: subprocess.Popen[bytes], seconds: float) -> None:
-    limit = time.monotonic() + seconds
-    while run.poll() is None and time.monotonic() < limit:
-        time.sleep(0.02)
-
-
-def kill(run: subprocess.Popen[bytes], victim: str) -> int:
-    """Kill Snakemake, a process of a stage, or all of the session; return 1, or 0 for none."""
-    if run.poll() is not None:
-        return 0
-    if victim == "all":
-        os.killpg(run.pid, signal.SIGKILL)
-        return 1
-    if victim == "snakemake":
-        run.kill()
-        return 1
-    stages = [pid for pid in below(run.pid) if b"skyproof" in words_of(pid)[:5]]
-    for pid in stages[-1:]:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    return len(stages[-1:])
 
 
 def test_a_disk_that_fills_up_and_is_mended(tiny, tmp_path):

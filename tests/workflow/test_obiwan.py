@@ -157,10 +157,29 @@ def test_a_bad_brick_is_named_and_the_rest_goes_on(tiny, tmp_path):
 
 
 def test_many_core_profile_plans_threads_and_affinity(tmp_path):
-    """The source document's settings of a Knights Landing node reach the training's command."""
+    """The source document's settings of a Knights Landing node: one process of 68 threads."""
     words = ("-n", "-c", "68", "--profile", str(ROOT / "profiles/knl"))
-    printed = snakemake(tmp_path, *words).stdout
-    line = next(line for line in printed.splitlines() if "python -m skyproof obiwan.train" in line)
-    assert "KMP_AFFINITY=granularity=fine,compact,1,0 KMP_BLOCKTIME=1" in line
-    assert "--threads 68" in line
-    assert "--numerics native" in line
+    lines = snakemake(tmp_path, *words).stdout.splitlines()
+    train = next(line for line in lines if "python -m skyproof obiwan.train" in line)
+    assert "mpiexec" not in train
+    assert "--ranks 1 --threads 68" in train
+    assert "--numerics native" in train
+    simulate = next(line for line in lines if "python -m skyproof obiwan.simulate" in line)
+    assert "mpiexec -n 32 " in simulate
+    variables = "environment=KMP_AFFINITY=granularity=fine,compact,1,0 KMP_BLOCKTIME=1"
+    said = [line for line in lines if line.strip().startswith("resources: ")]
+    assert said
+    assert all(variables in line for line in said)
+
+
+def test_variables_of_a_site_reach_the_jobs(tiny, tmp_path):
+    """Seen by one of those that a receipt records."""
+    folder = tmp_path / "run"
+    shutil.copytree(tiny, folder)
+    target = folder / "results/obiwan/split/membership.csv"
+    words = ("--forcerun", "obiwan_assign", "--until", "obiwan_assign")
+    words += ("--default-resources", "environment=PBS_JOBID='1 2' KMP_BLOCKTIME=1")
+    result = snakemake(folder, "-c", "1", *words)
+    assert result.returncode == 0, result.stderr
+    receipt = json.loads((target.parent / ".journal/membership.csv.receipt.json").read_text())
+    assert receipt["run"]["environment"]["PBS_JOBID"] == "1 2"

@@ -7,8 +7,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 import zipfile
 from pathlib import Path
@@ -21,8 +19,8 @@ from skyproof.proof import manifest, tree
 from skyproof.sysnet.folds import TEST, read_folds
 from skyproof.sysnet.table import read_table
 from skyproof.sysnet.trained import TrainedModel
-from tests.conftest import ROOT, clean_environment, skyproof
-from tests.workflow.conftest import TINY_SYSNET, planned, snakemake
+from tests.conftest import ROOT, skyproof
+from tests.workflow.conftest import TINY_SYSNET, planned, snakemake, started
 
 pytestmark = pytest.mark.workflow
 
@@ -131,25 +129,13 @@ def test_s12_one_root_after_a_kill_on_other_ranks_in_other_blocks(tiny_sysnet, t
     train = tmp_path / "results/sysnet"
     config = copy.deepcopy(TINY_SYSNET)
     config["sysnet"]["train"]["block_size"] = 2
-    planned(snakemake(tmp_path, "-n", config=config))  # writes the configuration
-    command = [
-        *(sys.executable, "-m", "snakemake", "-s", str(ROOT / "Snakefile"), "-c", "1"),
-        *("--directory", str(tmp_path), "--configfile", str(tmp_path / "mine.yaml")),
-    ]
-    run = subprocess.Popen(
-        command, cwd=tmp_path, env=clean_environment(), start_new_session=True,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
+    with started(tmp_path, "-c", "1", config=config) as run:
         deadline = time.monotonic() + 200
         while not list(train.rglob("ckpts/**/*.safetensors")):
             assert run.poll() is None, "the run ended before its first checkpoint"
             assert time.monotonic() < deadline, "no checkpoint"
             time.sleep(0.01)
-    finally:
         os.killpg(run.pid, signal.SIGKILL)
-        run.wait(timeout=60)
-    kill_leftovers(tmp_path)
     assert not list(train.rglob("train/block-00001.json"))
     assert snakemake(tmp_path, "--unlock", config=config).returncode == 0
     result = snakemake(tmp_path, "-c", "2", "--rerun-incomplete", config=config)
@@ -157,17 +143,6 @@ def test_s12_one_root_after_a_kill_on_other_ranks_in_other_blocks(tiny_sysnet, t
     assert (tmp_path / "results/sysnet/north/train/block-00001.json").exists()
     roots = {manifest.read(folder / "results").root for folder in (tiny_sysnet, tmp_path)}
     assert len(roots) == 1
-
-
-def kill_leftovers(folder: Path) -> None:
-    """End the jobs of a killed run: processes that work in its folder."""
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            inside = os.readlink(process / "cwd").startswith(str(folder))
-        except OSError:
-            continue
-        if inside:
-            os.kill(int(process.name), signal.SIGKILL)
 
 
 def test_the_originals_checkpoints_predict_what_the_run_did(tiny_sysnet, tmp_path):

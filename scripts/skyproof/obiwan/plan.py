@@ -7,18 +7,26 @@ from shlex import quote
 from typing import TYPE_CHECKING
 
 from skyproof.core.errors import InputError, UsageError
+from skyproof.core.work import Work
 from skyproof.obiwan.bricklist import read_brick_list
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from skyproof.obiwan.options import System
 
 SURVEY_BRICK_PIXELS = 3600
 _PYTHON_MB = 400
 # Measured on one core of a laptop: seconds to make, cut and split 10^6 pixels of a brick in three
 # bands, with room for a slow disk.
-_SECONDS_PER_MEGAPIXEL = 20
+_SECONDS_PER_MEGAPIXEL = 8
 _IMAGES_PER_SECOND = 100
 _STAMPS_PER_SURVEY_BRICK = 2000
+# Of the sources that are made or listed, how many become stamps, and rows of training and test.
+_CUT_OUT = 0.68
+_KEPT = 0.55
+# A guess: no GPU was at hand.
+_GPU_IMAGES_PER_SECOND = 5000
 
 
 class Plan:
@@ -101,6 +109,82 @@ class Plan:
     @property
     def train_minutes(self) -> float:
         return 5 + self.stamps * self.config.train.n_epochs / _IMAGES_PER_SECOND / 60
+
+    @property
+    def infer_minutes(self) -> float:
+        """Wall time on one rank; a pass forward takes a third of a step."""
+        test = self.stamps * self.config.assign.test_fraction
+        return 5 + test / (3 * _IMAGES_PER_SECOND) / 60
+
+    @property
+    def evaluate_minutes(self) -> float:
+        return 20 + 3 * self.work("evaluate", {}).core_seconds / 60
+
+    @property
+    def megabytes(self) -> float:
+        """All products."""
+        made = {"release": []}.get(self.config.source, [self.config.source])
+        stages = (*made, "cutouts", "assign", "split", "train", "infer", "evaluate")
+        return sum(self.work(stage, {}).megabytes for stage in stages)
+
+    @property
+    def stamp_mb(self) -> float:
+        """Image and inverse variance of a stamp in all bands, float32."""
+        return 64 * 64 * 4 * 2 * len(self.config.bands) / 1e6
+
+    def work(self, stage: str, wildcards: Mapping[str, str]) -> Work:
+        """Return what a job of a stage has to do, its block given by the wildcards.
+
+        Constants are CPU seconds of one core and bytes, of runs of 6 to 24 bricks.
+        """
+        bricks = self._bricks_of(wildcards.get("block"))
+        sources = bricks * self.stamps / max(self.n_bricks, 1)
+        exposed = (
+            bricks * self.megapixels * len(self.config.bands) / 3
+        )  # 10^6 pixels of three bands
+        rows = self.stamps * _KEPT
+        test = rows * self.config.assign.test_fraction
+        passes = (rows - test) * self.config.train.n_epochs
+        half = self.config.split.dtype == "float16"
+        judged = self.config.evaluate.n_bootstrap + self.config.evaluate.n_permutations
+        infer_seconds = test / (3 * _IMAGES_PER_SECOND)
+        jobs = {
+            "simulate": Work(0.45 * exposed + 0.0004 * sources, 3.1 * exposed, 0.7, bricks),
+            "ingest": Work(20 * exposed, 9 * exposed, 3, bricks),
+            "cutouts": Work(
+                0.12 * exposed + 0.0001 * sources, _CUT_OUT * sources * self.stamp_mb, 1, bricks
+            ),
+            "assign": Work(0.0003 * bricks, 0.0004 * bricks, 0.5),
+            "split": Work(
+                0.0002 * sources,
+                _KEPT * sources * self.stamp_mb / (2 if half else 1),
+                0.5,
+                bricks,
+            ),
+            "train": Work(
+                passes / _IMAGES_PER_SECOND,
+                1.5 + 0.0001 * passes / self.config.train.batch,
+                4,
+                self.micro_batches,
+                passes / _GPU_IMAGES_PER_SECOND,
+            ),
+            "infer": Work(
+                infer_seconds,
+                0.0002 * test,
+                3,
+                max(int(test / self.config.infer.batch), 1),
+                test / (3 * _GPU_IMAGES_PER_SECOND),
+            ),
+            "evaluate": Work(2e-7 * test * judged, 1, 2.5),
+        }
+        return jobs[stage]
+
+    def _bricks_of(self, block: str | None) -> int:
+        """Return the bricks of a block; of all where there is none."""
+        if block is None or self.config.source == "ingest":
+            return self.n_bricks
+        size = self.config.block_size
+        return max(min(size, self.n_bricks - int(block) * size), 0)
 
 
 def count_listed(path: str) -> int:

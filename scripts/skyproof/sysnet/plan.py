@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from skyproof.core.errors import UsageError
 from skyproof.core.options import as_word, home_of, options_model
+from skyproof.core.work import Work
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from skyproof.sysnet.options import System
     from skyproof.sysnet.regions import MapFile, Region
 
@@ -21,6 +24,9 @@ _PYTHON_MB = 600
 # rows (0.4), with room for a slow machine; mock skies and maps a second.
 _SECONDS_PER_MEGAROW = 2.0
 _MEGAPIXELS_PER_SECOND = 0.05
+# The same without that room, for planning: it tells hours, where a time limit must be kept.
+_EXPECTED_SECONDS_PER_MEGAROW = 0.1
+_CALIBRATION_MOCKS = 40  # nullmocks.py draws them before those that count
 
 
 class Plan:
@@ -133,6 +139,79 @@ class Plan:
         """Memory of a rank: its table, and all predictions (on the first rank)."""
         predictions = self.rows * self.config.train.n_chains * 8 / 1e6
         return _PYTHON_MB + 3 * self.table_mb + 3 * predictions
+
+    @property
+    def n_members(self) -> int:
+        """Networks of a region."""
+        return self.config.split.n_folds * self.config.train.n_chains
+
+    def work(self, stage: str, wildcards: Mapping[str, str]) -> Work:
+        """Return what a job of a stage has to do; regions count as equal, blocks as their size.
+
+        Constants are CPU seconds of one core and bytes, of mock skies of nside 32.
+        """
+        megarows = self.rows / 1e6
+        members = self._members_of(wildcards.get("block"))
+        groups = -(-members // self.config.group_size)
+        chains = self.config.train.n_chains
+        harmonic = 0.018 * (self.rows / 12288) ** 1.5  # a mock sky, there and back
+        row = 8e-6 * (_FEATURES + 4)  # megabytes
+        rows = self.rows
+        layers, units = self.config.structure
+        weights = layers * units**2 * 4e-6
+        jobs = {
+            "mock": Work(0.02 * harmonic + 40 * megarows, rows * row, 2),
+            "tabulate": Work(20 * megarows, rows * row, 2),
+            "split": Work(20 * megarows, rows * (9 + 2 * self.config.split.n_folds) * 1e-6, 1),
+            "select": Work(20 * megarows * self.config.select.do_rfe, 0.001, 0.5),
+            "tune": Work(self._searches * megarows * _EXPECTED_SECONDS_PER_MEGAROW, 0.01, 3.5),
+            "train": Work(
+                members * self.config.train.n_epochs * megarows * _EXPECTED_SECONDS_PER_MEGAROW,
+                members * (0.015 + 3 * weights),
+                3.5,
+                max(groups, 1),
+            ),
+            "infer": Work(
+                self.n_members * megarows * _EXPECTED_SECONDS_PER_MEGAROW,
+                rows * 8e-6 * (1 + chains),
+                3.5,
+                self.n_members,
+            ),
+            "export": Work(0.05 * self.n_members, self.n_members * (0.03 + 3 * weights), 4),
+            "baselines": Work(
+                0.7 * megarows * self.config.baselines.n_trees * self.config.split.n_folds,
+                rows * 40e-6,
+                2,
+            ),
+            "stack": Work(
+                harmonic * (self.config.stack.n_mocks + _CALIBRATION_MOCKS), rows * 24e-6, 1.5
+            ),
+            "evaluate": Work(
+                harmonic * (self.config.evaluate.n_mocks + _CALIBRATION_MOCKS), 0.9, 3
+            ),
+            "summarise": Work(0, 0.01, 0.5),
+        }
+        return jobs[stage]
+
+    @property
+    def megabytes(self) -> float:
+        """All products of all regions."""
+        stages = ("mock", "split", "train", "infer", "export", "baselines", "stack", "evaluate")
+        return len(self.regions) * sum(self.work(stage, {}).megabytes for stage in stages)
+
+    @property
+    def _searches(self) -> int:
+        """Passes of all searches of sysnet.tune over the table."""
+        tune = self.config.tune
+        candidates = 4 * (tune.find_structure + tune.find_l1) + tune.find_lr
+        return candidates * self.config.split.n_folds * tune.n_epochs
+
+    def _members_of(self, block: str | None) -> int:
+        """Return the networks that a training job makes; all where no block is given."""
+        if block is None:
+            return self.n_members
+        size = self.config.train.block_size * self.config.group_size
+        return max(min(size, self.n_members - int(block) * size), 0)
 
 
 def sources(region: Region) -> dict[str, list[str]]:

@@ -34,6 +34,15 @@ def code_digest(stage: str) -> str:
     return digest.hexdigest()[:16]
 
 
+def package_digest() -> str:
+    """Return 16 hex digits over the whole package: the same on all nodes that see this checkout."""
+    digest = hashlib.sha256()
+    for source in sorted((_ROOT / PACKAGE).rglob("*.py")):
+        name = source.relative_to(_ROOT).as_posix()
+        digest.update(name.encode() + b"\0" + hashlib.sha256(source.read_bytes()).digest())
+    return digest.hexdigest()[:16]
+
+
 def reachable(module: str) -> set[str]:
     """Return the modules of this package that importing `module` executes, itself included.
 

@@ -1,0 +1,134 @@
+"""Three hundred jobs through a SLURM of one's own: is one lost, and what do jobs cost beside work?
+
+Generation of small bricks (simulate, then cutouts), one brick a job; then fewer of them in other
+cuts. A job has one rank; two run at a time. Needs root and SLURM, as `make cluster` does.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parents[1]
+RULES = ("obiwan_simulate", "obiwan_cutouts")
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How bricks are cut into jobs."""
+
+    bricks: int
+    block_size: int
+    grouped: int = 0  # blocks whose jobs of both rules share one batch job; 0: each has its own
+
+
+CUTS = {
+    "1 brick a job": Cut(150, 1),
+    "1 brick a job, 5 pairs grouped": Cut(20, 1, grouped=5),
+    "5 bricks a job": Cut(50, 5),
+    "25 bricks a job": Cut(50, 25),
+}
+
+
+def run() -> dict[str, Any]:
+    """Run each cut; return its jobs, wall time, and the share that is not the stages' work."""
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory(prefix="load-") as name, cluster(Path(name) / "slurm") as env:
+        for what, cut in CUTS.items():
+            rows += measure(what, cut, Path(name) / f"run{len(rows)}", env)
+    return {"name": "load: generation of bricks of 200 x 200 pixels on SLURM", "rows": rows}
+
+
+@contextmanager
+def cluster(folder: Path) -> Iterator[dict[str, str]]:
+    """Start a cluster in `folder`; yield the environment that uses it; end it."""
+    subprocess.run([ROOT / "scripts/cluster", "start", folder], check=True, timeout=120)
+    path = f"{folder / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+    try:
+        yield {**os.environ, "SLURM_CONF": str(folder / "etc/slurm.conf"), "PATH": path}
+    finally:
+        subprocess.run([ROOT / "scripts/cluster", "stop", folder], check=True, timeout=120)
+
+
+def measure(what: str, cut: Cut, folder: Path, env: dict[str, str]) -> list[dict[str, Any]]:
+    """Run a cut in a folder and return its rows."""
+    folder.mkdir()
+    jobs = Path(env["SLURM_CONF"]).parents[1] / "log/jobs"
+    before = len(ended(jobs))
+    started = time.perf_counter()
+    subprocess.run(
+        command(folder, cut), cwd=ROOT, env=env, check=True, timeout=3600,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    wall = time.perf_counter() - started
+    made = [
+        p for rule in ("bricks", "cutouts") for p in folder.glob(f"results/obiwan/{rule}/*.json")
+    ]
+    batch = ended(jobs)[before:]
+    completed = sum(state == "COMPLETED" for state, _ in batch)
+    in_jobs, in_stages = sum(seconds for _, seconds in batch), worked(folder)
+    beside = in_jobs - in_stages
+    wanted = len(RULES) * -(-cut.bricks // cut.block_size)
+    return [
+        {
+            "what": f"{what}: blocks wanted / made, batch jobs sent / completed",
+            "value": f"{wanted} / {len(made)}, {len(batch)} / {completed}",
+        },
+        {"what": f"{what}: wall time a brick", "value": wall / cut.bricks, "unit": "s"},
+        {
+            "what": f"{what}: share of jobs' time beside work",
+            "value": 100 * beside / in_jobs,
+            "unit": "%",
+        },
+        {"what": f"{what}: the same a batch job", "value": beside / len(batch), "unit": "s"},
+        {"what": f"{what}: work a brick", "value": in_stages / cut.bricks, "unit": "s"},
+    ]
+
+
+def command(folder: Path, cut: Cut) -> list[str]:
+    """Return the words of a run of the two rules."""
+    simulate = {"brick_pixels": 200, "n_real": 5, "n_fake": 5, "n_stars": 1, "n_bricks": cut.bricks}
+    obiwan = {"block_size": cut.block_size, "simulate": simulate}
+    (folder / "load.yaml").write_text(json.dumps({"systems": ["obiwan"], "obiwan": obiwan}))
+    words = yaml.safe_load((ROOT / "profiles/slurm/config.yaml").read_text())["default-resources"]
+    words |= {"mpi_ranks": 1, "mpi_nodes": 1}
+    command = [sys.executable, "-m", "snakemake", "--profile", "slurm", "--jobs", "2"]
+    command += ["--directory", str(folder), "--configfile", str(folder / "load.yaml")]
+    command += ["--default-resources", *(f"{name}={value}" for name, value in words.items())]
+    if cut.grouped:
+        command += ["--groups", *(f"{rule}=pair" for rule in RULES)]
+        command += ["--group-components", f"pair={cut.grouped}"]
+    return [*command, "--until", RULES[1]]
+
+
+def ended(file: Path) -> list[tuple[str, float]]:
+    """Return state and seconds of each job that SLURM has ended, in that order."""
+    text = file.read_text() if file.exists() else ""
+    times = r"JobState=(\w+).* StartTime=(\S+) EndTime=(\S+)"
+    return [
+        (state, (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds())
+        for state, start, end in re.findall(times, text)
+    ]
+
+
+def worked(folder: Path) -> float:
+    """Return the seconds that Snakemake measured for the jobs' own commands."""
+    total = 0.0
+    for path in folder.glob("logs/benchmarks/obiwan/*.tsv"):
+        with path.open() as file:
+            total += sum(float(row["s"]) for row in csv.DictReader(file, delimiter="\t"))
+    return total
