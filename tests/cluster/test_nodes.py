@@ -35,7 +35,9 @@ on_cpus = pytest.mark.skipif(torch.version.cuda is not None, reason="torch is it
 
 
 def test_all_systems_under_a_controller_that_restarts(cluster, tiny_all, tmp_path):
-    """The bytes of the local run; MPI jobs on two nodes; no job is lost, none is sent twice."""
+    """The bytes of the local run; MPI jobs on two nodes; no job is lost, and none is sent again
+    that did not fail.
+    """
     run = tmp_path / "run"
     # Two of these do not fit beside one another: one runs, one waits.
     large = ("--set-resources", "obiwan_simulate:mem_mb=20000")
@@ -50,7 +52,7 @@ def test_all_systems_under_a_controller_that_restarts(cluster, tiny_all, tmp_pat
     assert root_of(run) == root_of(tiny_all)
     sent = re.findall(r"\(log: (\S+)/\d+\.log\)", output)
     assert len(sent) > 30
-    assert sorted(set(sent)) == sorted(sent)
+    assert len(sent) - len(set(sent)) == output.count("Trying to restart job")
     ranks = dict.fromkeys(("obiwan/bricks", "obiwan/cutouts", "obiwan/split", "obiwan/infer"), 4)
     ranks |= {f"sysnet/{region}/mock": 4 for region in ("north", "south")}
     ranks |= {f"sysnet/{region}/infer": 4 for region in ("north", "south")}

@@ -8,6 +8,7 @@ import json
 import logging
 import re
 import sys
+import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -38,6 +39,7 @@ Work = Callable[[str, records.ItemFiles], Mapping[str, Any] | None]
 
 # Larger inputs enter the recipe by size and time; records and catalogues by content.
 _HASHED_INPUT_BYTES = 16 << 20
+_LAST_WORDS_S = 0.5
 
 
 @dataclass
@@ -296,4 +298,7 @@ def _abort(code: int) -> None:
     """End the whole world: the other ranks may wait for this one for ever."""
     from mpi4py import MPI
 
+    # The launcher passes on what a rank prints; when told of the end, it drops what it has not read
+    # yet, and the one line that says why was lost now and then.
+    time.sleep(_LAST_WORDS_S)
     MPI.COMM_WORLD.Abort(code)
