@@ -11,12 +11,27 @@ from pathlib import Path
 
 import pytest
 
+from skyproof.core import numerics
+
 ROOT = Path(__file__).parents[1]
 LAUNCH_TIMEOUT_S = 300
 
 # Two processes of pytest take a file of tests each. What takes long goes first, and no two files
 # that wait for the same images.
-_ORDER = ("containers/test_containers.py", "cluster/", "containers/", "workflow/", "")
+_ORDER = (
+    *("containers/test_containers.py", "cluster/", "containers/", "unit/test_portable.py"),
+    *("workflow/", ""),
+)
+
+# What tests compute in their own process they compute as portable stages do: elsewhere the same
+# bits are promised of nothing. To be set before numpy and torch are loaded; commands that a test
+# starts do this themselves.
+KERNELS = {
+    name: value
+    for name, value in numerics.environment("portable", 1).items()
+    if name not in numerics.environment("native", 1)
+}
+os.environ.update(KERNELS)
 
 # Stages of tests/systems are reached like those of the package.
 _COMMAND = (
@@ -27,7 +42,8 @@ _COMMAND = (
 
 def clean_environment(**extra: str) -> dict[str, str]:
     """Return an environment in which the venv's programs and this checkout's package come first."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "scripts"), **extra}
+    here = {name: value for name, value in os.environ.items() if name not in KERNELS}
+    environment = {**here, "PYTHONPATH": str(ROOT / "scripts"), **extra}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)  # compiling torch anew costs seconds a process
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return environment
