@@ -29,7 +29,8 @@ Step = Callable[[Pack, Batch], Gradient]
 def maker(settings: Settings, device: torch.device, log: logging.Logger) -> Step:
     """Return the function that finds a step's gradient, compiled if `settings.compile`."""
     if settings.compile and not can_compile():
-        log.warning("no C++ compiler was found: the training step is not compiled")
+        why = "its numbers would be wrong here" if narrowed() else "no C++ compiler was found"
+        log.warning("%s: the training step is not compiled", why)
     compiled = settings.compile and can_compile()
     shape, loss, slope, mean = settings.shape, settings.loss, settings.slope, settings.mean
     multiply = multiply_on(device, compiled=compiled)
@@ -52,9 +53,21 @@ def _compiled(
     return torch.compile(step, dynamic=False)
 
 
+def narrowed() -> bool:
+    """Say whether torch is held to narrower vectors than this processor has (portable numerics).
+
+    With torch 2.13 on a processor with AVX-512 a step compiled under ATEN_CPU_CAPABILITY=avx2 gave
+    wrong numbers, or none.
+    """
+    kernels = torch.backends.cpu.get_cpu_capability()
+    return bool(torch.cpu._is_avx512_supported()) and "AVX512" not in kernels
+
+
 @cache
 def can_compile() -> bool:
-    """Say whether torch finds a C++ compiler, which it needs on a CPU."""
+    """Say whether a step can be compiled: torch needs a C++ compiler, and see `narrowed`."""
+    if narrowed():
+        return False
     from torch._inductor.cpp_builder import get_cpp_compiler
     from torch._inductor.exc import InvalidCxxCompiler
 
