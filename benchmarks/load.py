@@ -1,7 +1,7 @@
 """Three hundred jobs through a SLURM of one's own: is one lost, and what do jobs cost beside work?
 
-Generation of small bricks (simulate, then cutouts), one brick a job; then fewer of them in other
-cuts. A job has one rank; two run at a time. Needs root and SLURM, as `make cluster` does.
+Generation of small bricks (simulate, then cutouts) in several cuts, at last one brick a job. A job
+has one rank. Needs root and SLURM, as `make cluster` does.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ class Cut:
 
 
 CUTS = {
-    "1 brick a job": Cut(150, 1),
-    "1 brick a job, 5 pairs grouped": Cut(20, 1, grouped=5),
-    "5 bricks a job": Cut(50, 5),
     "25 bricks a job": Cut(50, 25),
+    "5 bricks a job": Cut(50, 5),
+    "1 brick a job, 5 pairs grouped": Cut(20, 1, grouped=5),
+    "1 brick a job": Cut(150, 1),
 }
 
 
@@ -106,7 +106,7 @@ def command(folder: Path, cut: Cut) -> list[str]:
     (folder / "load.yaml").write_text(json.dumps({"systems": ["obiwan"], "obiwan": obiwan}))
     words = yaml.safe_load((ROOT / "profiles/slurm/config.yaml").read_text())["default-resources"]
     words |= {"mpi_ranks": 1, "mpi_nodes": 1}
-    command = [sys.executable, "-m", "snakemake", "--profile", "slurm", "--jobs", "2"]
+    command = [sys.executable, "-m", "snakemake", "--profile", "slurm"]
     command += ["--directory", str(folder), "--configfile", str(folder / "load.yaml")]
     command += ["--default-resources", *(f"{name}={value}" for name, value in words.items())]
     if cut.grouped:
