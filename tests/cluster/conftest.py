@@ -16,7 +16,7 @@ from typing import TypeVar
 
 import pytest
 
-from tests.conftest import ROOT, clean_environment, launch, skyproof
+from tests.conftest import ROOT, clean_environment, launch
 from tests.workflow.conftest import TINY, configured, tiny, tiny_all, tiny_sysnet  # noqa: F401
 
 _QUICK = ("--slurm-init-seconds-before-status-checks", "3", "--latency-wait", "10")
@@ -32,13 +32,6 @@ def wait_for(look: Callable[[], T], what: str, *, timeout: float = 180, pause: f
             return found
         time.sleep(pause)
     pytest.fail(f"no {what} within {timeout:.0f} s")
-
-
-def root_of(run: Path) -> str:
-    """Return the root of a run's manifest."""
-    result = skyproof("root", run / "results")
-    assert result.returncode == 0, result.stderr
-    return result.stdout.strip()
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ import pandas as pd
 import pytest
 import yaml
 
-from tests.cluster.conftest import Cluster, root_of, wait_for
+from tests.cluster.conftest import Cluster, wait_for
 from tests.conftest import ROOT
 from tests.processes import words_of
-from tests.workflow.conftest import small_disk
+from tests.workflow.conftest import root_of, small_disk
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 

@@ -13,7 +13,7 @@ import pytest
 
 from skyproof.images.definition import definition, definitions
 from tests.conftest import ROOT, launch, made_once, skyproof
-from tests.workflow.conftest import TINY_ALL, snakemake, tiny, tiny_all, tiny_sysnet  # noqa: F401
+from tests.workflow.conftest import TINY_ALL, copy_checkout, snakemake, tiny, tiny_all, tiny_sysnet  # noqa: F401
 
 
 @pytest.fixture(scope="session")
@@ -39,11 +39,7 @@ def why_not() -> str | None:
 
 
 def build(checkout: Path) -> None:
-    ignore = shutil.ignore_patterns("__pycache__", "*.egg-info", "*.sif")
-    for name in ("scripts", "rules", "envs", "profiles", "containers"):
-        shutil.copytree(ROOT / name, checkout / name, ignore=ignore)
-    for name in ("Snakefile", "config.yaml"):
-        shutil.copy(ROOT / name, checkout / name)
+    copy_checkout(checkout)
     words = ("images", "build", "--record", "--cache", ROOT / ".cache/images")
     result = skyproof(*words, timeout=1500, **of(checkout))
     assert result.returncode == 0, result.stdout + result.stderr

@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from skyproof.core.options import systems
+from skyproof.proof import manifest
 from tests.conftest import ROOT, clean_environment, launch, made_once
 from tests.processes import of_session
 
@@ -175,16 +176,25 @@ def run(folder: Path, *words: str, config: dict | None = None) -> None:
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-@pytest.fixture
-def checkout(tmp_path) -> Path:
-    """A copy of the checkout that a test may edit."""
-    copy = tmp_path / "checkout"
+def root_of(folder: Path) -> str:
+    """Return the root of a run's manifest."""
+    return manifest.read(folder / "results").root
+
+
+def copy_checkout(copy: Path) -> Path:
+    """Copy what runs of the checkout need, images apart, and return the copy."""
     ignore = shutil.ignore_patterns("__pycache__", "*.egg-info", "*.sif")
     for name in ("scripts", "rules", "envs", "profiles", "containers"):
         shutil.copytree(ROOT / name, copy / name, ignore=ignore)
     for name in ("Snakefile", "config.yaml"):
         shutil.copy(ROOT / name, copy / name)
     return copy
+
+
+@pytest.fixture
+def checkout(tmp_path) -> Path:
+    """A copy of the checkout that a test may edit."""
+    return copy_checkout(tmp_path / "checkout")
 
 
 @pytest.fixture

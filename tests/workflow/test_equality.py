@@ -15,17 +15,13 @@ from skyproof.proof import manifest
 from skyproof.proof.report import IDENTICAL
 from skyproof.proof.verify import verify
 from tests.processes import kill, of_session, wait
-from tests.workflow.conftest import TINY, small_disk, snakemake, started
+from tests.workflow.conftest import TINY, root_of, small_disk, snakemake, started
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 
 N_KILLS = 20
 # The stages that turn cores into ranks, in the cut and the whole of a step alike.
 THREE_RANKS = [f"obiwan_{rule}=3" for rule in ("simulate", "cutouts", "split", "train", "infer")]
-
-
-def root_of(folder: Path) -> str:
-    return manifest.read(folder / "results").root
 
 
 def test_another_place_time_zone_locale_umask_and_three_ranks(tiny, tmp_path):
