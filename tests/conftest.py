@@ -55,6 +55,7 @@ def skyproof(
     cwd: Path | None = None,
     toy: bool = False,
     timeout: float = LAUNCH_TIMEOUT_S,
+    sockets: Sequence[int] = (),
     **environment: str,
 ) -> subprocess.CompletedProcess[str]:
     """Run `python -m skyproof WORDS`; with `ranks` > 1 under mpiexec, which also adds --ranks."""
@@ -65,7 +66,7 @@ def skyproof(
     if ranks > 1:
         mpiexec = str(Path(sys.executable).parent / "mpiexec")
         command = [mpiexec, "-n", str(ranks), *command, "--ranks", str(ranks)]
-    return launch(command, cwd=cwd, timeout=timeout, **environment)
+    return launch(command, cwd=cwd, timeout=timeout, sockets=sockets, **environment)
 
 
 def launch(
@@ -73,13 +74,18 @@ def launch(
     *,
     cwd: Path | None = None,
     timeout: float = LAUNCH_TIMEOUT_S,
+    sockets: Sequence[int] = (),
     **environment: str,
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command under a hard time limit and return what it printed and its exit code."""
+    """Run a command under a hard time limit and return what it printed and its exit code.
+
+    It inherits the open `sockets`.
+    """
     return subprocess.run(
         [str(word) for word in command],
         cwd=cwd,
         env=clean_environment(**environment),
+        pass_fds=sockets,
         capture_output=True,
         text=True,
         timeout=timeout,

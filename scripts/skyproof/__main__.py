@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,16 +35,24 @@ def main(words: list[str] | None = None) -> int:
     """Dispatch to a stage or a tool; return the exit code."""
     words = list(sys.argv[1:] if words is None else words)
     try:
-        if not words or words[0] in ("-h", "--help"):
-            print(_overview())
-            return 0
-        command, rest = words[0], words[1:]
-        if command in TOOLS:
-            return _tool(command, rest)
-        return _stage(command, rest)
+        code = _dispatch(words)
+        sys.stdout.flush()
+        return code
     except SkyproofError as error:
         print(f"skyproof: error: {error}", file=sys.stderr)
         return error.exit_code
+    except BrokenPipeError:
+        # Who reads (head, less) has seen enough. What is still buffered must not fail at the exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+
+
+def _dispatch(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help"):
+        print(_overview())
+        return 0
+    command, rest = words[0], words[1:]
+    return _tool(command, rest) if command in TOOLS else _stage(command, rest)
 
 
 def _overview() -> str:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +18,7 @@ import pytest
 
 from skyproof.core.options import StageOptions
 from skyproof.core.stage import Call, recipe
-from tests.conftest import one_line, skyproof, tree_bytes
+from tests.conftest import LAUNCH_TIMEOUT_S, clean_environment, one_line, skyproof, tree_bytes
 
 
 def noise(folder: Path, *words: str, ranks: int = 1, **environment: str):
@@ -92,6 +94,34 @@ def test_a_launcher_of_another_mpi_family_is_told(tmp_path):
     assert result.returncode == 4
     assert "a launcher of another MPI family" in one_line(result)
     assert visible(tmp_path) == []
+
+
+@pytest.mark.mpi
+def test_a_start_of_mpi_that_does_not_end_is_ended(tmp_path):
+    """This rank's launcher is a socket on which nobody answers."""
+    ours, its = socket.socketpair()
+    words = ("toy.noise", "--out", f"record={tmp_path}/block.json", "--ranks", "2")
+    launcher = {"PMI_RANK": "0", "PMI_SIZE": "2", "PMI_FD": str(its.fileno())}
+    with ours, its:
+        result = skyproof(
+            *words, toy=True, sockets=[its.fileno()], SKYPROOF_MPI_START_SECONDS="1", **launcher
+        )
+        assert b"cmd=init" in ours.recv(100)
+    assert result.returncode == 4
+    assert "2 ranks did not find one another within 1 s" in one_line(result)
+    assert visible(tmp_path) == []
+
+
+@pytest.mark.mpi
+def test_mpi_does_not_take_the_network_that_hangs(tmp_path):
+    """With two nodes (here by mpich's own pretence), mpich by itself would take `sockets`."""
+    words = ("toy.noise", "--out", f"record={tmp_path}/block.json")
+    two_nodes = {"MPIR_CVAR_CH4_NETMOD": "ofi", "MPIR_CVAR_NUM_CLIQUES": "2"}
+    result = skyproof(*words, toy=True, ranks=2, MPIR_CVAR_DEBUG_SUMMARY="1", **two_nodes)
+    assert result.returncode == 0, result.stderr
+    chosen = re.findall(r"libfabric provider: ([^ ]+)", result.stdout + result.stderr)
+    assert chosen
+    assert "sockets" not in chosen
 
 
 @pytest.mark.parametrize(
@@ -294,3 +324,17 @@ def test_device_and_threads_are_of_the_recipe_where_they_change_bits():
     assert of("native", threads=1) != of("native", threads=2)
     assert of(threads=1) == of(threads=2)  # portable numerics use one
     assert of(ranks=1) == of(ranks=3)
+
+
+def test_a_reader_that_has_seen_enough_is_no_fault():
+    """As `python -m skyproof ... | head` is."""
+    reads, writes = os.pipe()
+    os.close(reads)
+    result = subprocess.run(
+        [sys.executable, "-m", "skyproof", "--help"],
+        stdout=writes, stderr=subprocess.PIPE, text=True, env=clean_environment(),
+        timeout=LAUNCH_TIMEOUT_S, check=False,
+    )  # fmt: skip
+    os.close(writes)
+    assert result.returncode == 141
+    assert result.stderr == ""

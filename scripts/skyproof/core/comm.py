@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any, Protocol, TypeVar
 
+from skyproof.core import mpi
 from skyproof.core.errors import EnvironmentProblem, SkyproofError, from_os_error
 
 T = TypeVar("T")
-
-# By one of these mpich finds its launcher.
-_PMI = ("PMI_RANK", "PMI_FD", "PMI_PORT")
 
 
 class Comm(Protocol):
@@ -86,48 +83,22 @@ class MPIComm:
         return result
 
 
-def connect(ranks: int) -> Comm:
+def connect(ranks: int, give_up: Callable[[EnvironmentProblem], None]) -> Comm:
     """Join the world of `ranks` ranks that the rule asked for.
 
     A wrong MPI type starts N worlds of one rank, silently, which would all write the same file;
-    hence the world is counted. One rank needs no MPI at all.
+    hence the world is counted. One rank needs no MPI at all. `give_up` ends the process when MPI
+    does not start (core/mpi.py).
     """
     if ranks == 1:
         return SerialComm()
-    comm = MPIComm(_start(ranks).COMM_WORLD)
+    comm = MPIComm(mpi.start(f"{ranks} ranks", give_up).COMM_WORLD)
     if comm.size != ranks:
         raise EnvironmentProblem(
             f"the rule asked for {ranks} ranks, but this MPI world has {comm.size}; "
             "start the command with an mpiexec (or srun --mpi type) of the MPI family in use"
         )
     return comm
-
-
-def _start(ranks: int) -> Any:
-    """Start MPI and return mpi4py's module.
-
-    Under a launcher that speaks PMIx only, mpich would end the process itself, with code 16 and
-    lines that name its parameters; so that is looked at before.
-    """
-    try:
-        import mpi4py
-
-        mpi4py.rc.initialize, mpi4py.rc.finalize = False, True
-        from mpi4py import MPI
-    except ImportError as error:
-        raise EnvironmentProblem(f"{ranks} ranks need mpi4py and an MPI library: {error}") from None
-    if MPI.Is_initialized():
-        return MPI
-    only_pmix = "PMIX_RANK" in os.environ and not any(name in os.environ for name in _PMI)
-    library = MPI.Get_library_version()
-    if only_pmix and library.startswith("MPICH") and "pmix" not in library:
-        raise EnvironmentProblem(
-            f"{ranks} ranks were started by a launcher of another MPI family (it speaks PMIx, as "
-            "Open MPI's mpiexec and srun --mpi=pmix do) and the MPI library here is mpich; start "
-            "them with mpich's mpiexec or srun --mpi=pmi2"
-        )
-    MPI.Init_thread()
-    return MPI
 
 
 def share(items: Sequence[T], comm: Comm) -> list[T]:

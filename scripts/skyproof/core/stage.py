@@ -6,6 +6,7 @@ import hashlib
 import importlib
 import json
 import logging
+import os
 import re
 import sys
 import time
@@ -149,7 +150,7 @@ def execute(call: Call) -> int:
     )  # fmt: skip
     logging.getLogger("skyproof").setLevel(logging.INFO)
     try:
-        comm = connect(call.ranks)
+        comm = connect(call.ranks, lambda problem: os._exit(_report(problem, call)))
     except SkyproofError as error:
         return _report(error, call)
     try:

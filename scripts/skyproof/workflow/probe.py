@@ -13,16 +13,21 @@ import shutil
 import socket
 import sys
 import time
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from skyproof.core import mpi
 from skyproof.workflow.code import package_digest
 
+# Less than the patience of the doctor.
+_START_S = "60"
 
-def probe(with_gpu: bool) -> dict[str, Any]:
-    """Return what this rank sees of its world, its node and the package."""
-    rank, ranks, problem = _world()
+
+def probe(world: tuple[int, int, str], with_gpu: bool) -> dict[str, Any]:
+    """Return what this rank sees: its world (rank, ranks, problem), its node and the package."""
+    rank, ranks, problem = world
     return {
         "rank": rank,
         "ranks": ranks,
@@ -38,12 +43,12 @@ def probe(with_gpu: bool) -> dict[str, Any]:
     }
 
 
-def _world() -> tuple[int, int, str]:
+def _world(give_up: Callable[[Exception], None]) -> tuple[int, int, str]:
     """Return rank and size of the MPI world, or what keeps this process out of it."""
+    os.environ.setdefault(mpi.LIMIT_NAME, _START_S)
     try:
-        from mpi4py import MPI
-
-        return int(MPI.COMM_WORLD.Get_rank()), int(MPI.COMM_WORLD.Get_size()), ""
+        world = mpi.start("the ranks", give_up).COMM_WORLD
+        return int(world.Get_rank()), int(world.Get_size()), ""
     except Exception as error:
         return 0, 1, f"{type(error).__name__}: {error}"
 
@@ -64,13 +69,21 @@ def _gpu() -> dict[str, Any]:
 
 def main(words: list[str]) -> int:
     """Write the file of this rank; its name is unique even where ranks do not know each other."""
-    folder = Path(words[0])
-    found = probe(with_gpu="gpu" in words[1:])
+    folder, with_gpu = Path(words[0]), "gpu" in words[1:]
+
+    def give_up(problem: Exception) -> None:
+        _write(folder, probe((0, 1, str(problem)), with_gpu))
+        os._exit(0)
+
+    _write(folder, probe(_world(give_up), with_gpu))
+    return 0
+
+
+def _write(folder: Path, found: Mapping[str, Any]) -> None:
     path = folder / f"{found['node']}-{os.getpid()}.json"
     temporary = path.with_suffix(".part")
     temporary.write_text(json.dumps(found), encoding="utf-8")
     temporary.rename(path)
-    return 0
 
 
 if __name__ == "__main__":
