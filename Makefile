@@ -54,7 +54,7 @@ images: venv  ## build the container images; RECORD=1 accepts what came out
 images-verify: venv  ## are they those of containers/images.yaml, and do they start here?
 	@python -m skyproof images verify $(IMAGES) $(if $(PUBLIC_KEY),--public-key $(PUBLIC_KEY))
 
-cluster:  ## start a small SLURM on this machine, as root; FOLDER=.cluster
+cluster:  ## start a small SLURM on this machine, as root; FOLDER=.cluster, ACCOUNTS=1, CGROUPS=1
 	@scripts/cluster start $(FOLDER)
 
 cluster-stop:  ## end it

@@ -10,13 +10,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import pytest
 
-from tests.conftest import ROOT, clean_environment, launch
+from tests.conftest import ROOT, clean_environment, launch, skyproof
 from tests.workflow.conftest import TINY, configured, tiny, tiny_all, tiny_sysnet  # noqa: F401
 
 _QUICK = ("--slurm-init-seconds-before-status-checks", "3", "--latency-wait", "10")
@@ -153,11 +154,11 @@ class Cluster:
         return {**clean_environment(), **self.environment}
 
 
-@pytest.fixture(scope="session")
-def cluster() -> Iterator[Cluster]:
-    """A running cluster, or a skip that says why there can be none."""
+@contextmanager
+def running(**environment: str) -> Iterator[Cluster]:
+    """A cluster, or a skip that says why there can be none; `environment` is of scripts/cluster."""
     folder = Path(tempfile.mkdtemp(prefix="skyproof-cluster-"))
-    started = launch([ROOT / "scripts/cluster", "start", folder], timeout=60)
+    started = launch([ROOT / "scripts/cluster", "start", folder], timeout=60, **environment)
     if started.returncode == 4:
         pytest.skip(started.stderr.strip())
     assert started.returncode == 0, started.stderr
@@ -166,6 +167,35 @@ def cluster() -> Iterator[Cluster]:
     finally:
         launch([ROOT / "scripts/cluster", "stop", folder], timeout=60)
         shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """The cluster of most tests."""
+    with running() as found:
+        yield found
+
+
+def examine(cluster: Cluster, profile: str | Path, folder: Path) -> tuple[int, dict[str, str]]:
+    """Let `doctor` look at a cluster; return its exit code, and what each check printed."""
+    folder.mkdir()
+    words = ("doctor", "--profile", profile, "--directory", folder)
+    conf = cluster.environment["SLURM_CONF"]
+    result = skyproof(*words, cwd=ROOT, SLURM_CONF=conf)
+    assert "Traceback" not in result.stderr, result.stderr
+    lines = {}
+    for line in result.stdout.splitlines():
+        what, _, found = line[6:].partition(": ")
+        lines[what] = f"{line[:4].strip()} {found}"
+    assert lines, result.stderr
+    # Test jobs are gone, or on their way out, and their files with them.
+    for _ in range(100):
+        if not cluster.ask("squeue", "-h").strip():
+            break
+        time.sleep(0.2)
+    assert cluster.ask("squeue", "-h") == ""
+    assert not list((folder / ".snakemake").glob("doctor-*"))
+    return result.returncode, lines
 
 
 @pytest.fixture

@@ -4,37 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
-from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.conftest import ROOT, skyproof
+from tests.cluster.conftest import examine
+from tests.conftest import ROOT
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
-
-
-def examine(cluster, profile: str | Path, folder: Path) -> tuple[int, dict[str, str]]:
-    """Return the exit code, and what each check printed."""
-    folder.mkdir()
-    words = ("doctor", "--profile", profile, "--directory", folder)
-    conf = cluster.environment["SLURM_CONF"]
-    result = skyproof(*words, cwd=ROOT, SLURM_CONF=conf)
-    assert "Traceback" not in result.stderr, result.stderr
-    lines = {}
-    for line in result.stdout.splitlines():
-        what, _, found = line[6:].partition(": ")
-        lines[what] = f"{line[:4].strip()} {found}"
-    assert lines, result.stderr
-    # Test jobs are gone, or on their way out, and their files with them.
-    for _ in range(100):
-        if not cluster.ask("squeue", "-h").strip():
-            break
-        time.sleep(0.2)
-    assert cluster.ask("squeue", "-h") == ""
-    assert not list((folder / ".snakemake").glob("doctor-*"))
-    return result.returncode, lines
 
 
 def test_a_sound_cluster_is_all_ok_but_for_the_gpu(cluster, tmp_path):

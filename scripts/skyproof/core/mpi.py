@@ -81,7 +81,9 @@ def _initialize(mpi: Any) -> None:
     # Not mpi4py's Init_thread, which keeps Python's lock: no thread could count the seconds.
     provided = ctypes.c_int()
     library = ctypes.CDLL(mpi.__file__)
-    library.MPI_Init_thread(None, None, mpi.THREAD_MULTIPLE, ctypes.byref(provided))
+    code = library.MPI_Init_thread(None, None, mpi.THREAD_MULTIPLE, ctypes.byref(provided))
+    if code != mpi.SUCCESS:
+        raise EnvironmentProblem(f"MPI_Init: {mpi.Get_error_string(code)}")
     # As mpi4py does: errors of MPI become exceptions.
     for comm in (mpi.COMM_WORLD, mpi.COMM_SELF):
         comm.Set_errhandler(mpi.ERRORS_RETURN)

@@ -105,18 +105,25 @@ def _beyond(limits: Any, nodes: Sequence[Nodes]) -> Iterator[str]:
 
 def refusals(run: DryRun, declared: Sequence[Any]) -> Iterator[Line]:
     """Yield what SLURM would not take, with the words of the profile that are to blame."""
+    rules: dict[tuple[str, str], list[str]] = {}
     for rule, job in _kinds(run).items():
-        if declared and submission.best(declared, job) is None:
-            yield fail(
-                f"jobs of {rule}",
-                "fit no partition of partitions.yaml (python -m skyproof plan says what they ask)",
-                "smaller blocks, or set-resources",
-            )
-            continue
-        try:
-            slurm.would_accept(submission.words(job, declared))
-        except (EnvironmentProblem, ValueError) as error:
-            yield fail(f"jobs of {rule}", str(error), mend_of(str(error)))
+        if (refused := _refused(job, declared)) is not None:
+            rules.setdefault(refused, []).append(rule)
+    for (found, mend), names in rules.items():
+        others = f" and {len(names) - 1} others" if len(names) > 1 else ""
+        yield fail(f"jobs of {names[0]}{others}", found, mend)
+
+
+def _refused(job: Any, declared: Sequence[Any]) -> tuple[str, str] | None:
+    """Return why SLURM would not take a job, and what mends that."""
+    if declared and submission.best(declared, job) is None:
+        found = "fit no partition of partitions.yaml (python -m skyproof plan says what they ask)"
+        return found, "smaller blocks, or set-resources"
+    try:
+        slurm.would_accept(submission.words(job, declared))
+    except (EnvironmentProblem, ValueError) as error:
+        return str(error), mend_of(str(error))
+    return None
 
 
 # What SLURM says of words that it does not take, and the word of the profile.

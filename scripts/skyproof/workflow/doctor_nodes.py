@@ -107,15 +107,19 @@ def kinds(
         seen.add(tuple(site.values()))
         yield _test(site, counts.get(name, 2), limits.get(name), folder / str(len(seen)))
     used = {found[0] for found in seen}
+    account = next((str(j.resources["slurm_account"]) for j in run.jobs if _pays(j)), "")
     for name, limit in limits.items():
         if name not in used:
-            seen.add((name,))
-            gpus = "1" if limit.max_gpu else ""
-            yield _test({"-p": name, "--gpus": gpus}, counts.get(name, 1), limit, folder / name)
+            site = {"-p": name, "-A": account, "--gpus": "1" if limit.max_gpu else ""}
+            yield _test(site, counts.get(name, 1), limit, folder / name)
 
 
 def _names(there: Sequence[Nodes]) -> set[str]:
     return {found.partition for found in there}
+
+
+def _pays(job: Any) -> bool:
+    return bool(job.resources.get("slurm_account"))
 
 
 def _gpus(resources: Any) -> str:

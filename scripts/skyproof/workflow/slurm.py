@@ -34,7 +34,8 @@ def ask(*words: str, timeout: float = 60) -> str:
     done = _run(words, timeout)
     if done.returncode:
         lines = [line for line in done.stderr.strip().splitlines() if line] or ["no message"]
-        raise EnvironmentProblem(f"{words[0]}: {lines[-1]}")
+        said = lines[-1].removeprefix(f"{words[0]}: ").removeprefix("error: ")
+        raise EnvironmentProblem(f"{words[0]}: {said}")
     return done.stdout
 
 

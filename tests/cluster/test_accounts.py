@@ -1,0 +1,71 @@
+"""A cluster that keeps accounts, as most do: jobs are charged to the profile's, or refused."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.cluster.conftest import Cluster, examine, running
+from tests.conftest import ROOT
+from tests.workflow.conftest import root_of
+
+pytestmark = [pytest.mark.workflow, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def keeping_accounts() -> Iterator[Cluster]:
+    with running(ACCOUNTS="1") as found:
+        yield found
+
+
+def profile(folder: Path, account: str) -> Path:
+    """Copy the profile, with an account."""
+    shutil.copytree(ROOT / "profiles/slurm", folder)
+    words = yaml.safe_load((folder / "config.yaml").read_text())
+    words["default-resources"]["slurm_account"] = account
+    (folder / "config.yaml").write_text(yaml.safe_dump(words))
+    return folder
+
+
+def charged(cluster: Cluster) -> list[list[str]]:
+    """Return account, state and rule of each job, as the accounts have them."""
+    lines = cluster.ask("sacct", "-X", "-n", "-P", "-o", "Account,State,Comment").splitlines()
+    return [[word.split()[0] if word else "" for word in line.split("|")] for line in lines]
+
+
+def test_doctor_sends_its_jobs_to_the_account_and_names_a_wrong_one(keeping_accounts, tmp_path):
+    code, lines = examine(
+        keeping_accounts, profile(tmp_path / "right", "research"), tmp_path / "first"
+    )
+    assert code == 0, lines
+    assert lines["status"].startswith("ok accounts are kept")
+    assert "18 kinds of job" in lines["jobs"]
+    assert {account for account, _, _ in charged(keeping_accounts)} == {"research"}
+    code, lines = examine(keeping_accounts, profile(tmp_path / "wrong", "other"), tmp_path / "run")
+    assert code == 4
+    failed = {what: text for what, text in lines.items() if text.startswith("fail")}
+    assert "jobs of obiwan_simulate and 17 others" in failed
+    refused = failed.pop("jobs of obiwan_simulate and 17 others")
+    assert "Invalid account" in refused
+    assert "correct slurm_account in the profile" in refused
+    assert set(failed) == {f"job on {name}" for name in ("regular", "knl", "gpu")}
+
+
+def test_a_run_is_charged_to_its_account(keeping_accounts, tiny, unevaluated, tmp_path):
+    """And so is the job that takes a cancelled one's place."""
+    words = profile(tmp_path / "profile", "research")
+    master = keeping_accounts.start(unevaluated, profile=str(words))
+    keeping_accounts.ask("scancel", keeping_accounts.running(unevaluated, "obiwan_evaluate"))
+    code, output = keeping_accounts.end(master)
+    assert code == 0, output
+    assert "failed, SLURM status is: 'CANCELLED'" in output
+    jobs = [job for job in charged(keeping_accounts) if job[2].startswith("rule_obiwan_evaluate")]
+    assert jobs == [
+        ["research", "CANCELLED", "rule_obiwan_evaluate"],
+        ["research", "COMPLETED", "rule_obiwan_evaluate"],
+    ]
+    assert root_of(unevaluated) == root_of(tiny)

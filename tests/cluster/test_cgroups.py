@@ -1,0 +1,23 @@
+"""A cluster whose jobs' memory the kernel watches, as on most sites."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.cluster.conftest import running, without
+from tests.workflow.conftest import root_of
+
+pytestmark = [pytest.mark.workflow, pytest.mark.slow]
+
+
+def test_a_rank_that_the_kernel_kills_gets_more_memory(tiny, tmp_path):
+    """SLURM calls such a job FAILED, as its own process ends by itself; the log says why."""
+    run = without(tiny, tmp_path / "run", "infer", "evaluate")
+    with running(CGROUPS="1") as cluster:
+        code, output = cluster.finish(run, "--set-resources", "obiwan_infer:mem_mb=600")
+        jobs = [(job.state, job.memory) for job in cluster.jobs(run, "obiwan_infer")]
+    assert code == 0, output
+    assert jobs[0] == ("FAILED", "600M")
+    assert jobs[-1] in [("COMPLETED", "1200M"), ("COMPLETED", "2400M")]
+    assert "oom-kill event" in output
+    assert root_of(run) == root_of(tiny)
