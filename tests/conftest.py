@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import fcntl
 import os
+import socket
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -91,6 +93,18 @@ def launch(
         timeout=timeout,
         check=False,
     )
+
+
+@contextmanager
+def launched_by_nobody() -> Iterator[tuple[dict[str, str], socket.socket, list[int]]]:
+    """Give a rank's variables, its launcher's end of their socket, and the rank's end to inherit.
+
+    Nobody answers there, so that MPI_Init waits without end.
+    """
+    ours, its = socket.socketpair()
+    with ours, its:
+        variables = {"PMI_RANK": "0", "PMI_SIZE": "2", "PMI_FD": str(its.fileno())}
+        yield {**variables, "SKYPROOF_MPI_START_SECONDS": "1"}, ours, [its.fileno()]
 
 
 def one_line(result: subprocess.CompletedProcess[str]) -> str:

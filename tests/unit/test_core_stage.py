@@ -18,7 +18,14 @@ import pytest
 
 from skyproof.core.options import StageOptions
 from skyproof.core.stage import Call, recipe
-from tests.conftest import LAUNCH_TIMEOUT_S, clean_environment, one_line, skyproof, tree_bytes
+from tests.conftest import (
+    LAUNCH_TIMEOUT_S,
+    clean_environment,
+    launched_by_nobody,
+    one_line,
+    skyproof,
+    tree_bytes,
+)
 
 
 def noise(folder: Path, *words: str, ranks: int = 1, **environment: str):
@@ -98,15 +105,10 @@ def test_a_launcher_of_another_mpi_family_is_told(tmp_path):
 
 @pytest.mark.mpi
 def test_a_start_of_mpi_that_does_not_end_is_ended(tmp_path):
-    """This rank's launcher is a socket on which nobody answers."""
-    ours, its = socket.socketpair()
     words = ("toy.noise", "--out", f"record={tmp_path}/block.json", "--ranks", "2")
-    launcher = {"PMI_RANK": "0", "PMI_SIZE": "2", "PMI_FD": str(its.fileno())}
-    with ours, its:
-        result = skyproof(
-            *words, toy=True, sockets=[its.fileno()], SKYPROOF_MPI_START_SECONDS="1", **launcher
-        )
-        assert b"cmd=init" in ours.recv(100)
+    with launched_by_nobody() as (variables, launcher, sockets):
+        result = skyproof(*words, toy=True, sockets=sockets, **variables)
+        assert b"cmd=init" in launcher.recv(100)
     assert result.returncode == 4
     assert "2 ranks did not find one another within 1 s" in one_line(result)
     assert visible(tmp_path) == []

@@ -16,6 +16,7 @@ from skyproof.workflow.code import package_digest
 from skyproof.workflow.config import load
 from skyproof.workflow.dryrun import DryRun, Job
 from skyproof.workflow.verdicts import Line
+from tests.conftest import launch, launched_by_nobody
 
 SINFO = """\
 regular|up|1-00:00:00|2|8|32000|cpu,haswell|(null)|idle
@@ -308,6 +309,17 @@ def test_ranks_that_start_and_see_one_another():
     mpiexec = Path(sys.executable).parent / "mpiexec"
     line = doctor_local.launcher(run(job(launcher=str(mpiexec))), 120)
     assert said(line) == f"ok    mpi: {mpiexec} starts 2 ranks in one world"
+
+
+def test_ranks_that_never_find_one_another(tmp_path):
+    """The node is looked at all the same, and the doctor reads why."""
+    words = [sys.executable, "-m", "skyproof.workflow.probe", tmp_path]
+    with launched_by_nobody() as (variables, _, sockets):
+        assert launch(words, sockets=sockets, **variables).returncode == 0
+    found = [json.loads(path.read_text()) for path in tmp_path.glob("*.json")]
+    line = doctor_local.judge_world("srun", found, 1)
+    assert line.verdict == "fail"
+    assert "the ranks did not find one another within 1 s" in line.found
 
 
 @pytest.mark.parametrize(
