@@ -83,7 +83,7 @@ class MPIComm:
         return result
 
 
-def connect(ranks: int, give_up: Callable[[EnvironmentProblem], None]) -> Comm:
+def connect(ranks: int, give_up: Callable[[EnvironmentProblem], None] = mpi.leave) -> Comm:
     """Join the world of `ranks` ranks that the rule asked for.
 
     A wrong MPI type starts N worlds of one rank, silently, which would all write the same file;

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +19,12 @@ LIMIT_S = 300.0
 
 # By one of these mpich finds its launcher.
 _PMI = ("PMI_RANK", "PMI_FD", "PMI_PORT")
+
+
+def leave(problem: EnvironmentProblem) -> None:
+    """Say why, and end the process."""
+    print(f"skyproof: error: {problem}", file=sys.stderr, flush=True)
+    os._exit(problem.exit_code)
 
 
 def start(what: str, give_up: Callable[[EnvironmentProblem], None]) -> Any:
