@@ -107,7 +107,8 @@ def kinds(
         seen.add(tuple(site.values()))
         yield _test(site, counts.get(name, 2), limits.get(name), folder / str(len(seen)))
     used = {found[0] for found in seen}
-    account = next((str(j.resources["slurm_account"]) for j in run.jobs if _pays(j)), "")
+    accounts = (job.resources.get("slurm_account") for job in run.jobs)
+    account = next((str(found) for found in accounts if found), "")
     for name, limit in limits.items():
         if name not in used:
             site = {"-p": name, "-A": account, "--gpus": "1" if limit.max_gpu else ""}
@@ -116,10 +117,6 @@ def kinds(
 
 def _names(there: Sequence[Nodes]) -> set[str]:
     return {found.partition for found in there}
-
-
-def _pays(job: Any) -> bool:
-    return bool(job.resources.get("slurm_account"))
 
 
 def _gpus(resources: Any) -> str:
