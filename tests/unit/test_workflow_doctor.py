@@ -166,6 +166,26 @@ def test_words_that_slurm_does_not_take_are_named(monkeypatch, message, word):
     assert word in line.mend
 
 
+@pytest.mark.parametrize(
+    ("refused", "what"),
+    [
+        ({"obiwan_infer"}, "obiwan_infer"),
+        ({"obiwan_infer", "obiwan_train"}, "obiwan_infer and 1 more"),
+        ({"obiwan_infer", "obiwan_train", "obiwan_split"}, "all rules"),
+    ],
+)
+def test_rules_that_are_refused_alike_share_a_line(monkeypatch, refused, what):
+    def judge(words):
+        if words[0] in refused:
+            raise EnvironmentProblem("sbatch: Invalid account")
+
+    monkeypatch.setattr(slurm, "would_accept", judge)
+    monkeypatch.setattr(doctor_cluster.submission, "words", lambda job, declared: [job.rule])
+    jobs = [job(rule) for rule in ("obiwan_infer", "obiwan_split", "obiwan_train")]
+    (line,) = doctor_cluster.refusals(run(*jobs), [])
+    assert line.what == f"jobs of {what}"
+
+
 def test_a_job_that_fits_nowhere_is_named():
     (line,) = doctor_cluster.refusals(run(job()), [declared("small", max_mem_mb=10)])
     assert "fit no partition" in line.found

@@ -54,6 +54,13 @@ def test_all_systems_plan_and_each_job_has_a_place(planned, site):
             assert "-A" in words
 
 
+def test_jobs_are_told_in_one_order(planned):
+    """Snakemake's own order among independent jobs changes from run to run."""
+    told = [(job.rule, job.outputs) for job in planned("cpu_gpu").jobs]
+    assert told == sorted(told)
+    assert len(set(told)) == len(told)
+
+
 @pytest.mark.parametrize("site", NAMES)
 def test_a_site_repeats_all_words_that_it_takes_the_place_of(site):
     """default-resources are not merged: what a site leaves out would be Snakemake's default."""

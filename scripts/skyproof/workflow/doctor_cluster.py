@@ -105,13 +105,20 @@ def _beyond(limits: Any, nodes: Sequence[Nodes]) -> Iterator[str]:
 
 def refusals(run: DryRun, declared: Sequence[Any]) -> Iterator[Line]:
     """Yield what SLURM would not take, with the words of the profile that are to blame."""
+    kinds = _kinds(run)
     rules: dict[tuple[str, str], list[str]] = {}
-    for rule, job in _kinds(run).items():
+    for rule, job in kinds.items():
         if (refused := _refused(job, declared)) is not None:
             rules.setdefault(refused, []).append(rule)
     for (found, mend), names in rules.items():
-        others = f" and {len(names) - 1} others" if len(names) > 1 else ""
-        yield fail(f"jobs of {names[0]}{others}", found, mend)
+        yield fail(f"jobs of {_named(names, len(kinds))}", found, mend)
+
+
+def _named(rules: Sequence[str], of: int) -> str:
+    """Return some of so many rules in a few words."""
+    if len(rules) == 1:
+        return rules[0]
+    return "all rules" if len(rules) == of else f"{rules[0]} and {len(rules) - 1} more"
 
 
 def _refused(job: Any, declared: Sequence[Any]) -> tuple[str, str] | None:

@@ -72,7 +72,7 @@ class Job:
 class DryRun:
     """What a dry run told."""
 
-    jobs: list[Job] = field(default_factory=list)  # without those that do nothing (targets)
+    jobs: list[Job] = field(default_factory=list)  # by rule; without those that do nothing
     config: Any = None  # the checked configuration
     folder: Path = Path()  # of the run
     executor: str = "local"
@@ -113,6 +113,8 @@ def dry_run(words: Sequence[str]) -> DryRun:
         os.environ.update(variables)
     if not done:
         raise UsageError(f"snakemake: {_reason(printed.getvalue())}")
+    # Snakemake keeps jobs in sets: among those that could run at once, it tells any one first.
+    told.jobs.sort(key=lambda job: (job.rule, job.outputs))
     told.arguments, told.executor = arguments, arguments.executor or "local"
     told.slots = _slots(arguments)
     told.partitions = Path(named) if named and told.executor == "slurm" else None
