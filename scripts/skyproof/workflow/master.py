@@ -17,11 +17,11 @@ from typing import Any
 
 from skyproof.core.errors import EnvironmentProblem, UsageError
 from skyproof.core.refusal import RUN_VARIABLE
-from skyproof.workflow import pending, slurm
+from skyproof.workflow import pending, sending, slurm
 
 LOCK = Path(".snakemake") / "skyproof-master.json"
 
-_held: list[int] = []  # descriptors of locks, open until the process ends
+_held: dict[Path, int] = {}  # descriptors of the folders' locks, open until the process ends
 
 
 def take_charge(folder: Path, executor: str, settings: Any, tell: Callable[[str], None]) -> None:
@@ -32,10 +32,11 @@ def take_charge(folder: Path, executor: str, settings: Any, tell: Callable[[str]
     """
     hold(folder)
     # Jobs inherit it: an attempt knows whether the one before it belonged to the same run.
-    os.environ[RUN_VARIABLE] = uuid.uuid4().hex
+    os.environ[RUN_VARIABLE] = run = uuid.uuid4().hex
     if executor != "slurm":
         return
     refuse_traps(settings)
+    sending.stand_before_sbatch(folder, run)
     for job in slurm.cancel(folder):
         tell(f"cancelled job {job.id} ({job.rule}) of an earlier run whose master is gone")
     pending.watch(folder, tell)
@@ -72,13 +73,14 @@ def hold(folder: Path) -> None:
     os.ftruncate(descriptor, 0)
     me = {"host": socket.gethostname(), "pid": os.getpid()}
     os.pwrite(descriptor, json.dumps(me).encode(), 0)
-    _held.append(descriptor)
+    _held[folder] = descriptor
 
 
 def release() -> None:
-    """Give the locks back at the end of a run, so that a master on another host may follow."""
+    """End a run: no job of it may begin any more, and a master on another host may follow."""
     while _held:
-        descriptor = _held.pop()
+        folder, descriptor = _held.popitem()
+        sending.withdraw_all(folder)
         os.ftruncate(descriptor, 0)
         os.close(descriptor)
 

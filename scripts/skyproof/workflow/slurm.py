@@ -16,7 +16,14 @@ from skyproof.core.errors import EnvironmentProblem
 LOGS = Path(".snakemake") / "slurm_logs"
 
 # Columns of squeue -O and their widths; what is longer would be cut off.
-_COLUMNS = {"JobID": 20, "State": 20, "Reason": 200, "Comment": 300, "StdOut": 4096}
+_COLUMNS = {
+    "JobID": 20,
+    "State": 20,
+    "Reason": 200,
+    "Comment": 300,
+    "Command": 4096,
+    "StdOut": 4096,
+}
 
 
 @dataclass(frozen=True)
@@ -27,6 +34,7 @@ class Job:
     state: str
     reason: str
     rule: str
+    script: str = ""  # its file
 
 
 def ask(*words: str, timeout: float = 60) -> str:
@@ -71,7 +79,7 @@ def jobs_of(folder: Path) -> list[Job]:
             cells.append(line[start : start + width].strip())
             start += width
         if cells[-1].startswith(logs):
-            jobs.append(Job(cells[0], cells[1], cells[2], _rule(cells[3])))
+            jobs.append(Job(cells[0], cells[1], cells[2], _rule(cells[3]), cells[4]))
     return jobs
 
 
