@@ -45,7 +45,7 @@ class Site:
         (self.folder / "queue").write_text(line)
 
     def send(self, *words: str) -> int:
-        return sending.main([str(self.tickets), *words])
+        return sending.send([str(self.tickets), *words])
 
     def start(self, number: int, job: str) -> int:
         """Start what was sent in a request, as job `job`."""
@@ -169,9 +169,19 @@ def test_jobs_of_an_earlier_run_do_not_begin(site):
     sending.stand_before_sbatch(site.run, "second")
     assert site.start(1, "12") == 1
     with pytest.raises(EnvironmentProblem, match="run that sends this job has ended"):
-        sending.main([str(earlier), "--wrap=true"])
+        sending.send([str(earlier), "--wrap=true"])
     assert len(site.asked) == 1
     assert site.tickets.name == "second"
+
+
+def test_the_program_says_so_in_one_line(site):
+    program = site.tickets / "sbatch"
+    kept = site.folder / "kept"
+    program.rename(kept)
+    sending.withdraw_all(site.run)
+    done = subprocess.run([kept, "--wrap=true"], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == "sbatch: error: the run that sends this job has ended\n"
 
 
 def test_a_file_system_that_starts_no_program_is_refused(site, monkeypatch):

@@ -39,6 +39,14 @@ _UNANSWERED = (
 )
 _PAUSE_S = 2.0
 
+# The package comes from the checkout, and the environment is the job's: it stays as it was.
+_PROGRAM = f"""\
+import sys
+sys.path.insert(0, {str(Path(__file__).parents[2])!r})
+from skyproof.workflow.sending import program
+sys.exit(program(sys.argv[1:]))
+"""
+
 # What a job does first. The same job may begin again, when its node has died.
 _TAKE = """\
 #!/bin/sh
@@ -60,7 +68,7 @@ def stand_before_sbatch(folder: Path, run: str) -> None:
     tickets = (folder / TICKETS / run).resolve()
     tickets.mkdir(parents=True)
     program = tickets / "sbatch"
-    words = [sys.executable, "-m", "skyproof.workflow.sending", str(tickets)]
+    words = [sys.executable, "-c", _PROGRAM, str(tickets)]
     program.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n', encoding="utf-8")
     program.chmod(0o755)
     if not os.access(program, os.X_OK):
@@ -75,7 +83,17 @@ def withdraw_all(folder: Path) -> None:
     shutil.rmtree(folder / TICKETS, ignore_errors=True)
 
 
-def main(words: Sequence[str]) -> int:
+def program(words: Sequence[str]) -> int | str:
+    """Send, as the program `sbatch` that stands before SLURM's; what it returns is for sys.exit."""
+    try:
+        return send(words)
+    except EnvironmentProblem as error:
+        return f"sbatch: error: {error}"
+    except KeyboardInterrupt:
+        return 130
+
+
+def send(words: Sequence[str]) -> int:
     """Do what `sbatch WORDS[1:]` does, with the tickets in the folder WORDS[0]."""
     tickets = Path(words[0])
     asked, script = _parted(words[1:])
@@ -141,12 +159,3 @@ def _withdraw(ticket: Path) -> str:
                 return jobs[0]
             time.sleep(_PAUSE_S)
     return ""
-
-
-if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except EnvironmentProblem as error:
-        sys.exit(f"sbatch: error: {error}")
-    except KeyboardInterrupt:
-        sys.exit(130)
