@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import subprocess
@@ -182,6 +183,15 @@ def test_the_program_says_so_in_one_line(site):
     done = subprocess.run([kept, "--wrap=true"], capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr == "sbatch: error: the run that sends this job has ended\n"
+
+
+def test_a_full_disk_is_told(site, monkeypatch):
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "x.sh")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(EnvironmentProblem, match=r"No space left on device: 'x.sh'"):
+        site.send("--wrap=true")
 
 
 def test_a_file_system_that_starts_no_program_is_refused(site, monkeypatch):

@@ -52,7 +52,7 @@ _TAKE = """\
 #!/bin/sh
 ticket={}
 mv "$ticket" "$ticket.$SLURM_JOB_ID" 2>/dev/null || [ -e "$ticket.$SLURM_JOB_ID" ] || {{
-    echo "job $SLURM_JOB_ID was withdrawn: it does nothing" >&2
+    echo "job $SLURM_JOB_ID does nothing: it was withdrawn, or $(hostname) sees no $ticket" >&2
     exit 1
 }}
 """
@@ -126,12 +126,14 @@ def _put_aside(tickets: Path) -> None:
 
 
 def _issue(tickets: Path, script: str) -> Path:
-    """Write a ticket. EnvironmentProblem once another process has taken the run over."""
+    """Write a ticket. EnvironmentProblem where that fails, as when the run has been taken over."""
     ticket = tickets / f"{uuid.uuid4().hex}.sh"
     try:
         ticket.write_text(f"{_TAKE.format(shlex.quote(str(ticket)))}{script}\n", encoding="utf-8")
     except FileNotFoundError:
         raise EnvironmentProblem("the run that sends this job has ended") from None
+    except OSError as error:
+        raise EnvironmentProblem(str(error)) from None
     return ticket
 
 
