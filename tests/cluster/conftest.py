@@ -126,9 +126,14 @@ class Cluster:
         """Change something of nodes, as their administrator would."""
         self.ask("scontrol", "update", f"nodename={nodes}", *words)
 
+    @property
+    def controller(self) -> int:
+        """The process of slurmctld."""
+        return int((self.folder / "run/slurmctld.pid").read_text())
+
     def stop_controller(self) -> None:
         """End slurmctld and wait until it is gone."""
-        pid = int((self.folder / "run/slurmctld.pid").read_text())
+        pid = self.controller
         os.kill(pid, signal.SIGTERM)
         wait_for(lambda: not Path(f"/proc/{pid}").exists(), "end of slurmctld")
 

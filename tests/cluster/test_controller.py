@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -30,6 +32,19 @@ def log(cluster, tmp_path, monkeypatch) -> Path:
     return tmp_path / slurm.LOGS / "%j.log"
 
 
+@contextmanager
+def client_of(name: str, folder: Path, log: Path) -> Iterator[subprocess.Popen[str]]:
+    """Send a job that adds its number to a file. The client asks without end: it is killed."""
+    job = ["sbatch", "--parsable", "-o", log, f"--wrap=echo $SLURM_JOB_ID >> {name}"]
+    with subprocess.Popen(
+        job, cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as client:
+        try:
+            yield client
+        finally:
+            client.kill()
+
+
 def test_a_job_in_the_queue_is_known_by_its_ticket(tmp_path, log):
     number = slurm.ask("sbatch", "--parsable", "--hold", "-o", str(log), "--wrap=true").strip()
     (job,) = slurm.jobs_of(tmp_path)
@@ -39,28 +54,20 @@ def test_a_job_in_the_queue_is_known_by_its_ticket(tmp_path, log):
 
 
 def test_a_job_that_was_taken_without_an_answer_is_not_sent_again(cluster, tmp_path, log):
-    controller = int((cluster.folder / "run/slurmctld.pid").read_text())
-    os.kill(controller, signal.SIGSTOP)
-    try:
-        sent = [
-            subprocess.Popen(
-                ["sbatch", "--parsable", "-o", log, f"--wrap=echo $SLURM_JOB_ID >> {name}"],
-                cwd=tmp_path,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-            for name in "abc"
-        ]
-        time.sleep(12)  # clients give up after 10 s
-    finally:
-        os.kill(controller, signal.SIGCONT)
-    for name, client in zip("abc", sent, strict=True):
-        number, said = client.communicate(timeout=60)
-        assert (client.returncode, said) == (0, "")
-        made = tmp_path / name
-        wait_for(made.is_file, "what the job writes")
-        assert made.read_text() == number
+    controller = cluster.controller
+    with ExitStack() as stack:
+        os.kill(controller, signal.SIGSTOP)
+        try:
+            sent = [stack.enter_context(client_of(name, tmp_path, log)) for name in "abc"]
+            time.sleep(12)  # clients give up after 10 s
+        finally:
+            os.kill(controller, signal.SIGCONT)
+        for name, client in zip("abc", sent, strict=True):
+            number, said = client.communicate(timeout=60)
+            assert (client.returncode, said) == (0, "")
+            made = tmp_path / name
+            wait_for(made.is_file, "what the job writes")
+            assert made.read_text() == number
     # Some were withdrawn, as squeue may be answered before what was asked earlier.
     wait_for(lambda: not cluster.ask("squeue", "-h"), "end of all jobs")
     assert [(tmp_path / name).read_text().count("\n") for name in "abc"] == [1, 1, 1]
@@ -73,7 +80,7 @@ def test_jobs_wait_for_a_controller_that_is_away(cluster, tiny, unevaluated, tmp
     programs.mkdir()
     (programs / "sbatch").write_text(
         f"""#!/bin/sh
-        pid=$(cat {cluster.folder}/run/slurmctld.pid)
+        pid={cluster.controller}
         mkdir {away} && kill $pid && while kill -0 $pid; do sleep 0.1; done
         PATH=${{PATH#*:}} exec sbatch "$@"
         """

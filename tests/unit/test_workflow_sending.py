@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import io
 import os
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 
 from skyproof.core.errors import EnvironmentProblem
 from skyproof.workflow import sending, slurm
+from tests.conftest import launch
 
 UNANSWERED = "echo >&2 sbatch: error: Batch job submission failed: {}; exit 1"
 TIMED_OUT = UNANSWERED.format("Socket timed out on send/recv operation")
@@ -51,7 +51,7 @@ class Site:
     def start(self, number: int, job: str) -> int:
         """Start what was sent in a request, as job `job`."""
         script = self.folder / f"job{number}"
-        return subprocess.run(["sh", script], env={**os.environ, "SLURM_JOB_ID": job}).returncode
+        return launch(["sh", script], SLURM_JOB_ID=job).returncode
 
     @property
     def tickets(self) -> Path:
@@ -85,7 +85,7 @@ def test_the_program_on_the_path_asks_what_it_was_asked(site):
     """With the job's script in a file, and without itself on the path of the job."""
     site.answers("echo $PATH > path; echo 12")
     line = "sbatch --parsable -p 'a b' --wrap=\"echo 'done' > did\""
-    done = subprocess.run(line, shell=True, cwd=site.run, capture_output=True, text=True)
+    done = launch(["sh", "-c", line], cwd=site.run)
     assert (done.returncode, done.stdout, done.stderr) == (0, "12\n", "")
     (asked,) = site.asked
     assert asked.startswith(f"--parsable -p a b {site.tickets}/")
@@ -180,7 +180,7 @@ def test_the_program_says_so_in_one_line(site):
     kept = site.folder / "kept"
     program.rename(kept)
     sending.withdraw_all(site.run)
-    done = subprocess.run([kept, "--wrap=true"], capture_output=True, text=True)
+    done = launch([kept, "--wrap=true"])
     assert done.returncode == 1
     assert done.stderr == "sbatch: error: the run that sends this job has ended\n"
 

@@ -28,7 +28,8 @@ def take_charge(folder: Path, executor: str, settings: Any, tell: Callable[[str]
     """Make this process the only master of the run in `folder`.
 
     `executor` and `settings` are Snakemake's; `tell` prints a line. UsageError for settings that
-    lose jobs, EnvironmentProblem where another master or an unreachable job may still write.
+    lose jobs, EnvironmentProblem where another master or an unreachable job may still write, or no
+    program can be started from the folder (sending.py).
     """
     hold(folder)
     # Jobs inherit it: an attempt knows whether the one before it belonged to the same run.
