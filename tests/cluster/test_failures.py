@@ -58,10 +58,13 @@ def test_masters_that_are_interrupted_ended_and_killed(cluster, tiny, untrained)
     # It cancels its jobs itself. Asked to end, the next one lets its job end and starts no more.
     second = cluster.start(untrained)
     cluster.running(untrained, "obiwan_train")
+    held = hold(untrained, "obiwan.train")
     second.send_signal(signal.SIGTERM)
     code, output = cluster.finish(untrained)
     assert code == 1
     assert f"process {second.pid} on" in output
+    for rank in held:
+        os.kill(rank, signal.SIGCONT)
     assert cluster.end(second)[0] == 1
     assert f"going on after step {step} of 12" in (untrained / TRAINING).read_text()
     assert not cluster.jobs(untrained, "obiwan_infer")
@@ -146,10 +149,15 @@ def hold_training(run: Path, after: int = 0) -> int:
     return newest()
 
 
-def hold(run: Path, stage: str) -> None:
-    """Stop the ranks of a stage, as soon as there are any: from here on its job does not end."""
-    for rank in wait_for(lambda: ranks(run, stage), f"rank of {stage}"):
+def hold(run: Path, stage: str) -> list[int]:
+    """Stop the ranks of a stage, as soon as there are any, and return them.
+
+    Its job does not end before they go on.
+    """
+    found = wait_for(lambda: ranks(run, stage), f"rank of {stage}")
+    for rank in found:
         os.kill(rank, signal.SIGSTOP)
+    return found
 
 
 def ranks(run: Path, stage: str) -> list[int]:
