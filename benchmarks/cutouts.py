@@ -11,8 +11,11 @@ from typing import Any
 import h5py
 import numpy as np
 
-from skyproof.core import products
-from skyproof.obiwan import gather, stamps, stampwriter, survey
+from skyproof.core.formats import write
+from skyproof.obiwan import survey
+from skyproof.obiwan.stamps import reader
+from skyproof.obiwan.stamps import writer as stampwriter
+from skyproof.sky import cutouts
 
 Planes = dict[str, np.ndarray]  # kind -> [band, ny, nx]
 
@@ -75,7 +78,7 @@ def best(work: Callable[[], object], new: Path | None = None) -> float:
 def decompression(path: Path, draw: np.random.Generator) -> tuple[float, Planes]:
     """Write a noise plane as surveys do, read it; return the seconds of six, and six planes."""
     noise = draw.normal(0, 0.01, (PIXELS, PIXELS)).astype("f4")
-    products.write_fits_image(path, noise, compress="RICE", quantize=16)
+    write.fits_image(path, noise, compress="RICE", quantize=16)
     seconds = 6 * best(lambda: survey.read_plane(path))
     planes = np.stack([np.roll(noise, shift, axis=0) for shift in range(6)])
     return seconds, {"img": planes[:3], "ivar": planes[3:]}
@@ -83,12 +86,12 @@ def decompression(path: Path, draw: np.random.Generator) -> tuple[float, Planes]
 
 def gathered(planes: Planes, table: np.ndarray) -> None:
     """Gather all stamps, block by block, and drop them."""
-    cx, cy = stamps.centre_pixel(table["x"], table["y"])
+    cx, cy = reader.centre_pixel(table["x"], table["y"])
     block = np.empty((stampwriter.BLOCK, survey.STAMP, survey.STAMP, len(BANDS)), "f4")
     for start in range(0, len(table), stampwriter.BLOCK):
         x, y = (centre[start : start + stampwriter.BLOCK] for centre in (cx, cy))
-        for kind in stamps.KINDS:
-            gather.gather(planes[kind], x, y, block[: len(x)])
+        for kind in reader.KINDS:
+            cutouts.gather(planes[kind], x, y, block[: len(x)])
 
 
 def ours(path: Path, planes: Planes, table: np.ndarray) -> None:
@@ -103,6 +106,6 @@ def plain(path: Path, planes: Planes, table: np.ndarray) -> None:
         for source in table:
             x, y = int(source["x"]) - survey.HALF, int(source["y"]) - survey.HALF
             window = slice(y, y + survey.STAMP), slice(x, x + survey.STAMP)
-            for kind in stamps.KINDS:
+            for kind in reader.KINDS:
                 stamp = np.stack([plane[window].T for plane in planes[kind]], axis=-1)
                 file.create_dataset(f"{source['id']}/{kind}", data=stamp, chunks=True)

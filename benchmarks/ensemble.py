@@ -99,7 +99,7 @@ def make_group(n: int, scale: int = 1, *, compile: bool = False) -> Any:
 
     from skyproof.learn import device
     from skyproof.learn.ensemble import Group, Member, Settings
-    from skyproof.learn.ensemble_rows import Rows
+    from skyproof.learn.ensemble.rows import Rows
     from skyproof.sysnet.network import row_loss, row_slope, shape_of
 
     where = device.prepare("cpu", 1, os.environ["SKYPROOF_PROFILE"])

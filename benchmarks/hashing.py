@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from skyproof.core import files
-from skyproof.proof import manifest, tree
+from skyproof.core import atomic
+from skyproof.proof import inventory, manifest
 from skyproof.proof.verify import verify
 
 FILE_MIB = 256
@@ -26,7 +26,7 @@ def run() -> dict[str, Any]:
     turns: neighbours on the machine disturb them little, and all alike.
     """
     with tempfile.TemporaryDirectory() as name:
-        folder, cores = Path(name), tree.cores()
+        folder, cores = Path(name), inventory.cores()
         write_run(folder, n_files=max(2, cores))
         openssl, one, every, elapsed = [], [], [], []
         for _ in range(ROUNDS):
@@ -60,7 +60,7 @@ def write_run(folder: Path, n_files: int) -> None:
     for number in range(n_files):
         path = folder / f"file{number}.npy"
         path.write_bytes(os.urandom(1 << 20) * FILE_MIB)
-        entry = {"size": path.stat().st_size, "sha256": files.sha256_of(path), "job": 0}
+        entry = {"size": path.stat().st_size, "sha256": atomic.sha256_of(path), "job": 0}
         entries.append({"path": path.name, "stage": "x.y", "class": "bytes", **entry})
     stage = {"code": "", "options": {}, "numerics": "portable", "device": "cpu"}
     job = {"stage": "x.y", "options": {}, "inputs": [], "external": [], "outputs": []}

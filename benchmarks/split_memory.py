@@ -11,12 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from skyproof.core import products, records
-from skyproof.core.files import sha256_of
-from skyproof.obiwan import grid, survey
-from skyproof.obiwan.stampfile import CLASSES
-from skyproof.obiwan.stampwriter import write_stamps
-from skyproof.obiwan.tan import Tan, footprint_info
+from skyproof.core import blocks
+from skyproof.core.atomic import sha256_of
+from skyproof.core.formats import write
+from skyproof.obiwan import survey
+from skyproof.obiwan.bricks import grid
+from skyproof.obiwan.stamps.tables import CLASSES
+from skyproof.obiwan.stamps.writer import write_stamps
+from skyproof.sky.tan import Tan, footprint_info
 
 BANDS = "grz"
 N_BRICKS = (4, 64)
@@ -63,7 +65,7 @@ def write_stamp_tree(folder: Path, n_bricks: int) -> Path:
         for name, tan in grid.synthetic_bricks(n_bricks, PIXELS)
     }
     record = folder / "cutouts.json"
-    products.write_json(record, {"format": records.FORMAT, "items": items})
+    write.json(record, {"format": blocks.FORMAT, "items": items})
     return record
 
 
@@ -86,7 +88,7 @@ def write_class(folder: Path, brick: str, tan: Tan, label: int) -> dict[str, Any
 
 def stage(*words: str) -> float:
     """Run a stage in a process of its own and return its peak memory [MiB]."""
-    package = Path(products.__file__).parents[2]
+    package = Path(write.__file__).parents[2]
     result = subprocess.run(
         [sys.executable, "-c", _MEASURE, sys.executable, "-m", "skyproof", *words],
         check=True,

@@ -110,8 +110,8 @@ def losses(inputs: dict[str, Path], out: Path) -> list[dict[str, Any]]:
 
     from skyproof.sysnet.folds import TEST, TRAINING, read_folds
     from skyproof.sysnet.losses import mean_loss
-    from skyproof.sysnet.members import find_members, read_member
-    from skyproof.sysnet.predict import predict, scaled
+    from skyproof.sysnet.members.member import find_members, read_member
+    from skyproof.sysnet.members.predict import predict, scaled
     from skyproof.sysnet.table import read_table
 
     table, folds = read_table(inputs["table"]), read_folds(inputs["folds"])

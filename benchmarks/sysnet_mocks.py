@@ -12,17 +12,18 @@ import numpy as np
 from scipy.stats import kstest
 
 from skyproof.core.seeds import stream
-from skyproof.sysnet import nullmocks, power
-from skyproof.sysnet.arrays import Regression, regress
+from skyproof.sysnet.api.regress import Regression, regress
 from skyproof.sysnet.baselines import POLYNOMIALS, out_of_fold
-from skyproof.sysnet.contrast import Bins, NullTest
-from skyproof.sysnet.mix import Sample, fit_mix
 from skyproof.sysnet.mock import Survey, make_mock
+from skyproof.sysnet.mocks import null
 from skyproof.sysnet.options import Mock, Split, Train
-from skyproof.sysnet.recovery import recovery
-from skyproof.sysnet.shrinkage import MOCKED, shrinkage
 from skyproof.sysnet.split import make_folds
 from skyproof.sysnet.table import Table
+from skyproof.sysnet.verdict import power
+from skyproof.sysnet.verdict.nulltest import Bins, NullTest
+from skyproof.sysnet.verdict.recovery import recovery
+from skyproof.sysnet.weights.combination import Sample, fit_mix
+from skyproof.sysnet.weights.shrinkage import MOCKED, shrinkage
 
 NSIDE = int(os.environ.get("SYSNET_NSIDE", "64"))
 SKIES = int(os.environ.get("SYSNET_SKIES", "3"))
@@ -101,7 +102,7 @@ def p_values() -> list[dict[str, Any]]:
     bins = Bins.of(table.features, table.fracgood)
 
     def label_of(*names: object) -> np.ndarray:
-        return nullmocks.mock_labels(grid, clustering, stream(1, "s24", *names))
+        return null.mock_labels(grid, clustering, stream(1, "s24", *names))
 
     covariance = [bins.contrast(label_of("covariance", i)) for i in range(_COVARIANCE)]
     test = NullTest(bins, np.array(covariance))
@@ -128,11 +129,11 @@ def p_values() -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def clustering_of(table: Table, grid: power.Grid) -> nullmocks.Clustering:
+def clustering_of(table: Table, grid: power.Grid) -> null.Clustering:
     """Return the clustering of a null sky, as the null test fits it."""
     mean = float(table.label.sum() / table.fracgood.sum())
     measured = power.spectrum(grid, table.label, 1.0)
-    return nullmocks.fit_clustering(
+    return null.fit_clustering(
         grid, measured, mean, 1.0, lambda turn, mock: stream(1, "s24", "clustering", turn, mock)
     )
 

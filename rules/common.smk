@@ -14,7 +14,7 @@ sys.path.insert(0, SCRIPTS)
 
 from skyproof.core.errors import SkyproofError
 from skyproof.core.options import to_words
-from skyproof.images.definition import definition
+from skyproof.containers.definition import definition
 from skyproof.workflow.code import code_digest
 from skyproof.workflow.config import load, stage_options
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from snakemake.logging import logger
 
-from skyproof.images.check import check_all, check_driver
-from skyproof.images.definition import definition, definitions
-from skyproof.workflow import master
+from skyproof.containers.check import check_all, check_driver
+from skyproof.containers.definition import definition, definitions
+from skyproof.workflow.slurm import master
 
 
 onstart:

@@ -4,7 +4,7 @@ import os
 import sys
 from shlex import join
 
-from skyproof.workflow.plans import megabytes
+from skyproof.workflow.plan.systems import megabytes
 
 # Products are read again to be hashed, from a slow disk at 100 MB/s.
 HASHING_MINUTES = 60 + megabytes(CONFIG) / 100 / 60

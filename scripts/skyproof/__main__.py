@@ -203,7 +203,7 @@ def _tool(name: str, words: list[str]) -> int:
     if name in own:
         return own[name](parser, words)
     if name == "images":
-        from skyproof.images.commands import images
+        from skyproof.containers.commands import images
 
         return images(parser, words)
     from skyproof.proof.commands import COMMANDS
@@ -238,13 +238,13 @@ def _summary(parser: argparse.ArgumentParser, words: list[str]) -> int:
 
 
 def _plan(parser: argparse.ArgumentParser, words: list[str]) -> int:
-    from skyproof.workflow.plan import plan
+    from skyproof.workflow.plan.table import plan
 
     return plan(parser, words)
 
 
 def _doctor(parser: argparse.ArgumentParser, words: list[str]) -> int:
-    from skyproof.workflow.doctor import doctor
+    from skyproof.workflow.doctor.checks import doctor
 
     return doctor(parser, words)
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from skyproof.workflow import sending, slurm
+from skyproof.workflow.slurm import client as slurm
+from skyproof.workflow.slurm import submit_once
 from tests.cluster.conftest import Cluster, wait_for
 from tests.workflow.conftest import root_of
 
@@ -27,7 +28,7 @@ def log(cluster, tmp_path, monkeypatch) -> Path:
     """Let this process send jobs of a run; the place of their logs."""
     for name, value in cluster.environment.items():
         monkeypatch.setenv(name, value)
-    sending.stand_before_sbatch(tmp_path, "run")
+    submit_once.stand_before_sbatch(tmp_path, "run")
     (tmp_path / slurm.LOGS).mkdir()
     return tmp_path / slurm.LOGS / "%j.log"
 
@@ -48,7 +49,7 @@ def client_of(name: str, folder: Path, log: Path) -> Iterator[subprocess.Popen[s
 def test_a_job_in_the_queue_is_known_by_its_ticket(tmp_path, log):
     number = slurm.ask("sbatch", "--parsable", "--hold", "-o", str(log), "--wrap=true").strip()
     (job,) = slurm.jobs_of(tmp_path)
-    (ticket,) = (tmp_path / sending.TICKETS / "run").glob("*.sh")
+    (ticket,) = (tmp_path / submit_once.TICKETS / "run").glob("*.sh")
     assert (job.id, job.state, job.script) == (number, "PENDING", str(ticket))
     slurm.cancel(tmp_path)
 
@@ -98,4 +99,4 @@ def test_jobs_wait_for_a_controller_that_is_away(cluster, tiny, unevaluated, tmp
     assert "sbatch failed" not in output
     assert "Trying to restart" not in output
     assert root_of(unevaluated) == root_of(tiny)
-    assert not (unevaluated / sending.TICKETS).exists()
+    assert not (unevaluated / submit_once.TICKETS).exists()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from skyproof.images.definition import definition, definitions
+from skyproof.containers.definition import definition, definitions
 from tests.conftest import ROOT, launch, made_once, skyproof
 from tests.workflow.conftest import TINY_ALL, copy_checkout, snakemake, tiny, tiny_all, tiny_sysnet  # noqa: F401
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from skyproof.images.definition import definitions, read_record
+from skyproof.containers.definition import definitions, read_record
 from skyproof.proof import manifest
 from tests.conftest import ROOT, launch, one_line, skyproof
 from tests.containers.conftest import (

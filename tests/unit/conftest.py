@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.proof_run import toy, write_manifest
+from tests.unit.proof.build import toy, write_manifest
 
 
 @pytest.fixture(scope="session")

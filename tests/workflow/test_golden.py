@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from skyproof.core import products
+from skyproof.core.formats import write
 from skyproof.proof import manifest
 from tests.conftest import ROOT
 
@@ -54,7 +54,7 @@ def changes(found: dict[str, str], golden: dict[str, str]) -> Iterator[str]:
 def test_the_tiny_run_makes_the_golden_products(name, request):
     found, golden = essence(request.getfixturevalue(name)), GOLDEN / f"{name}.json"
     if os.environ.get(REFRESH):
-        products.write_json(golden, found)
+        write.json(golden, found)
     assert difference(found, json.loads(golden.read_text())) == "", "on purpose? make golden"
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from skyproof.workflow import submission
-from skyproof.workflow.dryrun import DryRun, Job, dry_run
+from skyproof.workflow.plan.dryrun import DryRun, Job, dry_run
+from skyproof.workflow.slurm import sbatch_args
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.workflow
@@ -35,7 +35,7 @@ def first(run: DryRun, rule: str) -> Job:
 
 
 def sent(run: DryRun, rule: str) -> str:
-    return " ".join(submission.words(first(run, rule), submission.partitions(run)))
+    return " ".join(sbatch_args.words(first(run, rule), sbatch_args.partitions(run)))
 
 
 @pytest.mark.parametrize("site", NAMES)
@@ -46,10 +46,10 @@ def test_all_systems_plan_and_each_job_has_a_place(planned, site):
         "obiwan",
         "sysnet",
     }
-    declared = submission.partitions(run)
+    declared = sbatch_args.partitions(run)
     for job in run.jobs:
         if job.benchmark:
-            words = submission.words(job, declared)
+            words = sbatch_args.words(job, declared)
             assert ("-p" in words) == bool(declared), (job.rule, words)
             assert "-A" in words
 

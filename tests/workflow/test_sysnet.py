@@ -15,10 +15,10 @@ import fitsio
 import numpy as np
 import pytest
 
-from skyproof.proof import manifest, tree
+from skyproof.proof import inventory, manifest
+from skyproof.sysnet.api.trained_model import TrainedModel
 from skyproof.sysnet.folds import TEST, read_folds
 from skyproof.sysnet.table import read_table
-from skyproof.sysnet.trained import TrainedModel
 from tests.conftest import ROOT, skyproof
 from tests.workflow.conftest import TINY_SYSNET, planned, snakemake, started
 
@@ -34,7 +34,7 @@ STAGES = (
 def products(folder: Path, region: str) -> dict[str, bytes]:
     """Return what a run made for a region, less the records of its blocks: their cut is free."""
     results = folder / "results/sysnet" / region
-    names = sorted(path for path, _ in tree.products(results))
+    names = sorted(path for path, _ in inventory.products(results))
     return {
         name: (results / name).read_bytes() for name in names if not name.startswith("train/block-")
     }
@@ -93,7 +93,7 @@ def test_every_pixel_is_predicted_once_by_networks_that_did_not_see_it(tiny_sysn
 def test_the_manifest_lists_every_product(tiny_sysnet):
     results = tiny_sysnet / "results"
     made = manifest.read(results)
-    present = {path for path, _ in tree.products(results) if not manifest.is_beside(path)}
+    present = {path for path, _ in inventory.products(results) if not manifest.is_beside(path)}
     records = {path for path in present if "/train/block-" in path}
     assert set(made.files) == present - records
     assert set(made.trees) == {f"sysnet/{region}/train/ (sysnet.train)" for region in REGIONS}

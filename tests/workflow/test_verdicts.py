@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from skyproof.learn.twosample import Ranking
+from skyproof.assess.twosample import Ranking
 from tests.workflow.conftest import snakemake
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from skyproof.proof import manifest, tree
+from skyproof.proof import inventory, manifest
 from tests.conftest import ROOT, clean_environment, skyproof
 from tests.workflow.conftest import TINY, planned, snakemake
 
@@ -31,7 +31,7 @@ def run(tiny, tmp_path) -> Path:
 def test_the_manifest_lists_every_product(tiny):
     results = tiny / "results"
     made = manifest.read(results)
-    present = {path for path, _ in tree.products(results) if not manifest.is_beside(path)}
+    present = {path for path, _ in inventory.products(results) if not manifest.is_beside(path)}
     records = {path for path in present if re.search(r"/(block|simulated)-\d{5}\.json$", path)}
     assert len(records) == 6
     assert set(made.files) == present - records

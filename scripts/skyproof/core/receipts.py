@@ -19,10 +19,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from skyproof.core import content, files, products
+from skyproof.core import atomic
+from skyproof.core.blocks import JOURNAL_FOLDER
 from skyproof.core.errors import is_machine_problem
+from skyproof.core.formats import contents
+from skyproof.core.formats import write as writers
 from skyproof.core.options import home_of, is_grain
-from skyproof.core.records import JOURNAL_FOLDER
 
 if TYPE_CHECKING:
     from skyproof.core.stage import Call
@@ -62,8 +64,8 @@ def write(
         first = first_output(call)
         receipt = _receipt(call, made, identities, started, first.parent)
         receipt["notes"] = dict(notes)
-        with files.replacing(path_of(first)) as temporary:
-            products.write_json(temporary, receipt)
+        with atomic.replacing(path_of(first)) as temporary:
+            writers.json(temporary, receipt)
     except Exception as error:
         if isinstance(error, OSError) and is_machine_problem(error):
             raise
@@ -101,7 +103,7 @@ def _receipt(
             for path, identity in zip(paths, identities[name], strict=True)
         ],
         "outputs": [
-            {"name": name, "path": _relative(path, folder), **content.fingerprint(temporary[path])}
+            {"name": name, "path": _relative(path, folder), **contents.fingerprint(temporary[path])}
             for name, paths in call.outputs.items()
             for path in paths
         ],

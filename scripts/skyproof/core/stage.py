@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from skyproof.core import files, receipts, records, refusal, seeds
+from skyproof.core import atomic, blocks, no_retry, receipts, seeds
 from skyproof.core.comm import Comm, SerialComm, connect, on_first_rank, share
 from skyproof.core.errors import (
     EnvironmentProblem,
@@ -36,7 +36,7 @@ from skyproof.core.options import File, StageOptions
 from skyproof.core.progress import Progress
 
 T = TypeVar("T")
-Work = Callable[[str, records.ItemFiles], Mapping[str, Any] | None]
+Work = Callable[[str, blocks.ItemFiles], Mapping[str, Any] | None]
 
 # Larger inputs enter the recipe by size and time; records and catalogues by content.
 _HASHED_INPUT_BYTES = 16 << 20
@@ -87,14 +87,14 @@ class Context:
         it with its reason and without files.
         """
         final = self.final(record)
-        journal = records.Journal(final.parent, self.stage, self.recipe)
+        journal = blocks.Journal(final.parent, self.stage, self.recipe)
         mine = share(sorted(items), self.comm)
         progress = self.progress(len(mine), f"{self.stage} {final.stem}")
         entries: dict[str, dict[str, Any]] = {}
         bad: dict[str, str] = {}
         for item in mine:
             try:
-                entries[item] = records.make_item(item, work, journal)
+                entries[item] = blocks.make_item(item, work, journal)
             except InputError as error:
                 bad[item] = str(error)
                 self.log.warning("%s left out: %s", item, error)
@@ -122,7 +122,7 @@ class Context:
             # A record must not hold the path of a machine.
             reason = re.sub(r"(?<!\S)/(?:[^\s/]+/)*", "", reason.replace(f"{final.parent}/", ""))
             entries[name] = {"info": {"bad": reason}, "files": []}
-        records.write_record(record, self.stage, entries)
+        blocks.write_record(record, self.stage, entries)
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ def _run(call: Call, comm: Comm) -> None:
     on_first_rank(comm, lambda: _check_inputs(call))
     inputs = on_first_rank(comm, lambda: _identities(call))
     first, key = receipts.first_output(call), recipe(call, inputs)
-    on_first_rank(comm, lambda: refusal.repeat(first, key))
+    on_first_rank(comm, lambda: no_retry.repeat(first, key))
     temporary = on_first_rank(comm, lambda: _prepare_outputs(call))
     finals = {
         temp: final for name, temps in temporary.items()
@@ -200,7 +200,7 @@ def _run(call: Call, comm: Comm) -> None:
         on_first_rank(comm, lambda: receipts.write(call, finals, inputs, started, notes, log))
         on_first_rank(comm, lambda: _commit(finals))
     except InputError as error:
-        refusal.leave(first, key, error)
+        no_retry.leave(first, key, error)
         raise
     finally:
         if comm.rank == 0:
@@ -221,8 +221,8 @@ def _prepare_outputs(call: Call) -> dict[str, list[Path]]:
     for name, paths in call.outputs.items():
         for path in paths:
             path.parent.mkdir(parents=True, exist_ok=True)
-            files.remove_leftovers(path)
-        temporary[name] = [files.temporary_name(path) for path in paths]
+            atomic.remove_leftovers(path)
+        temporary[name] = [atomic.temporary_name(path) for path in paths]
     return temporary
 
 
@@ -242,7 +242,7 @@ def _check_outputs(call: Call, finals: Mapping[Path, Path]) -> None:
 
 def _commit(finals: Mapping[Path, Path]) -> None:
     for temporary, final in finals.items():
-        files.move_into_place(temporary, final)
+        atomic.move_into_place(temporary, final)
 
 
 def recipe(call: Call, inputs: Mapping[str, Sequence[str]]) -> str:
@@ -271,7 +271,7 @@ def _identity(path: Path) -> str:
         return path.name
     status = path.stat()
     if status.st_size <= _HASHED_INPUT_BYTES:
-        return files.sha256_of(path)
+        return atomic.sha256_of(path)
     return f"{status.st_size} bytes at {status.st_mtime_ns}"
 
 

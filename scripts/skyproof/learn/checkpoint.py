@@ -16,8 +16,9 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 
-from skyproof.core import files, products
+from skyproof.core import atomic
 from skyproof.core.errors import InputError
+from skyproof.core.formats import write as writers
 
 _KEEP = 2
 
@@ -25,7 +26,7 @@ _KEEP = 2
 def write(path: str | Path, tensors: Mapping[str, torch.Tensor], about: Mapping[str, Any]) -> None:
     """Write named tensors and `about` (plain JSON values); a checksum of the tensors is added."""
     arrays = {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
-    products.write_safetensors(path, arrays, {**about, "sha256": _digest(arrays)})
+    writers.safetensors(path, arrays, {**about, "sha256": _digest(arrays)})
 
 
 def read(path: str | Path, kind: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -66,7 +67,7 @@ class Checkpoints:
     def save(self, step: int, tensors: Mapping[str, torch.Tensor]) -> None:
         """Write the state after `step` steps (whole or not at all); the last two are kept."""
         about = {"format": self.kind, "configuration": self.configuration, "step": step}
-        with files.replacing(self.folder / f"step-{step:012d}.safetensors") as temporary:
+        with atomic.replacing(self.folder / f"step-{step:012d}.safetensors") as temporary:
             write(temporary, tensors, about)
         for path in self._newest_first()[_KEEP:]:
             path.unlink(missing_ok=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from skyproof.core import driver
+from skyproof.core import cuda
 from skyproof.core.errors import EnvironmentProblem
 
 
@@ -42,6 +42,6 @@ def _expect_gpu() -> None:
             "(TORCH=cuda make run; TORCH=cuda make images)"
         )
     major, minor = built.split(".")[:2]
-    driver.expect_cuda((int(major), int(minor)), f"torch {torch.__version__}")
+    cuda.expect_cuda((int(major), int(minor)), f"torch {torch.__version__}")
     if not torch.cuda.is_available():
         raise EnvironmentProblem("device=cuda: torch finds no GPU here; take device=cpu")

@@ -13,13 +13,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
+from skyproof.core.blocks import Item, read_records
 from skyproof.core.errors import InputError
-from skyproof.core.records import Item, read_records
 from skyproof.core.split import test_groups
-from skyproof.obiwan.membership import TEST, TRAIN, Group, group_names, write_table
-from skyproof.obiwan.overlap import Neighbours, images_touch
-from skyproof.obiwan.stampfile import CLASSES, read_stamp_table, stamp_files
-from skyproof.obiwan.tan import Tan, tan_from_info
+from skyproof.obiwan.groups import TEST, TRAIN, Group, group_names, write_table
+from skyproof.obiwan.stamps.overlap import Neighbours, images_touch
+from skyproof.obiwan.stamps.tables import CLASSES, read_stamp_table, stamp_files
+from skyproof.sky.tan import Tan, tan_from_info
 
 if TYPE_CHECKING:
     from skyproof.core.stage import Context

@@ -12,13 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from skyproof.core import products, records
+from skyproof.core import blocks
 from skyproof.core.errors import InputError
-from skyproof.obiwan import sources, stamps, survey
-from skyproof.obiwan.bricklist import read_brick_list
-from skyproof.obiwan.sources import Image
-from skyproof.obiwan.stampfile import CLASSES
-from skyproof.obiwan.stampwriter import StampWriter
+from skyproof.core.formats import write
+from skyproof.obiwan import survey
+from skyproof.obiwan.bricks.bricklist import read_brick_list
+from skyproof.obiwan.catalogue import sources
+from skyproof.obiwan.catalogue.sources import Image
+from skyproof.obiwan.stamps import reader
+from skyproof.obiwan.stamps.tables import CLASSES
+from skyproof.obiwan.stamps.writer import StampWriter
 
 if TYPE_CHECKING:
     from types import SimpleNamespace
@@ -44,7 +47,7 @@ def run(
     default = inputs.bricks.parent
     trees = {"real": inputs.real or default, "fake": inputs.fake or default}
 
-    def make(brick: str, files: records.ItemFiles) -> dict[str, Any]:
+    def make(brick: str, files: blocks.ItemFiles) -> dict[str, Any]:
         parts = [plan(image, brick, options) for image in images_of(brick, trees, options)]
         broken = write_stamp_files(files, brick, parts, options)
         for name in CLASSES:
@@ -61,7 +64,7 @@ def _bricks(path: Path, options: Cutouts, context: Context) -> list[str]:
     """Return the bricks of this block: all of a record, or this block's of a list of names."""
     if path.suffix == ".json":
         names = []
-        for item in records.read_record(path):
+        for item in blocks.read_record(path):
             if "bad" in item.info:
                 context.log.warning("%s left out, as before: %s", item.name, item.info["bad"])
             else:
@@ -109,14 +112,14 @@ def plan(image: Image, brick: str, options: Cutouts) -> Part:
     )
     part = Part(image, tan, {}, {}, {name: Counter() for name in image.classes})
     for name, table in sources.tables(image, brick, tan, options, part.counts).items():
-        centres = stamps.centre_pixel(table["x"], table["y"])
-        inside = stamps.stamp_inside(*centres, (tan.height, tan.width))
+        centres = reader.centre_pixel(table["x"], table["y"])
+        inside = reader.stamp_inside(*centres, (tan.height, tan.width))
         part.inside[name], part.edge[name] = table[inside], table[~inside]
     return part
 
 
 def write_stamp_files(
-    files: records.ItemFiles, brick: str, parts: Sequence[Part], options: Cutouts
+    files: blocks.ItemFiles, brick: str, parts: Sequence[Part], options: Cutouts
 ) -> int:
     """Write the stamps of a brick, image by image; return how many broken pixels were masked."""
     broken = 0
@@ -154,7 +157,7 @@ def read_planes(part: Part, brick: str, bands: str) -> tuple[dict[str, np.ndarra
     Also returns how many broken pixels were masked.
     """
     shape, broken = (part.tan.height, part.tan.width), 0
-    planes = {kind: np.empty((len(bands), *shape), "f4") for kind in stamps.KINDS}
+    planes = {kind: np.empty((len(bands), *shape), "f4") for kind in reader.KINDS}
     for number, band in enumerate(bands):
         paths = [
             survey.image_path(part.image.root, brick, kind, band, part.image.rs)
@@ -190,16 +193,16 @@ def mask_broken(plane: np.ndarray, ivar: np.ndarray, path: Path, path_ivar: Path
 
 
 def _write_lists(
-    files: records.ItemFiles, brick: str, name: str, parts: Sequence[Part], options: Cutouts
+    files: blocks.ItemFiles, brick: str, name: str, parts: Sequence[Part], options: Cutouts
 ) -> None:
     """Write what comes from the finished stamps: the list by magnitude, and the colour stamps."""
     folder, bands = _folder(name, brick), options.bands
     with files.write(f"{folder}/sorted_ids.fits") as path:
-        products.write_fits_table(path, _sorted_ids(_joined(parts, name, edge=False), bands))
+        write.fits_table(path, _sorted_ids(_joined(parts, name, edge=False), bands))
     if options.jpeg:
-        img, _, _ = stamps.read_stamps(files.root / f"{folder}/img_ivar_{bands}.hdf5")
+        img, _, _ = reader.read_stamps(files.root / f"{folder}/img_ivar_{bands}.hdf5")
         with files.write(f"{folder}/jpeg_{bands}.hdf5") as path:
-            products.write_hdf5(path, {"rgb": stamps.rgb(img, bands)})
+            write.hdf5(path, {"rgb": reader.rgb(img, bands)})
 
 
 def _sorted_ids(table: np.ndarray, bands: str) -> dict[str, np.ndarray]:

@@ -5,13 +5,13 @@
 - n, n_real, n_fake, bricks, groups (bricks, or patches of them), groups_in_training, confidence
 - verdict (see `verdict.judge`), statement (one sentence)
 - accuracy, auc, metadata_auc, matched_auc: value, low, high, standard_error, units, unit, trusted
-  (`learn.twosample.Interval`); auc also null_mean, null_sd and detectable (noticed with 80 %
+  (`assess.twosample.Interval`); auc also null_mean, null_sd and detectable (noticed with 80 %
   probability); metadata_auc also p_value, training_rows; matched_auc also effective_real,
   effective_fake, imbalance_before, imbalance_after, columns
 - p_value (network), balanced_accuracy, called_fake (share of rows), baselines (majority_class,
   majority_accuracy)
-- by_magnitude, magnitude: accuracy in bins of that column (`learn.twosample.accuracy_by`)
-- calibration (`learn.twosample.calibration`), telling_columns (`learn.control.telling_columns`)
+- by_magnitude, magnitude: accuracy in bins of that column (`assess.twosample.accuracy_by`)
+- calibration (`assess.twosample.calibration`), telling_columns (`assess.control.telling_columns`)
 - most_confident: real and fake rows that were called right with the greatest confidence
 """
 
@@ -25,10 +25,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from skyproof.core import products, records
-from skyproof.learn import control, plots, twosample
-from skyproof.obiwan import figures, scores, verdict
-from skyproof.obiwan.arrays import training_files
+from skyproof.assess import control, plots, twosample
+from skyproof.core import blocks
+from skyproof.core.formats import write
+from skyproof.obiwan.dataset import training_files
+from skyproof.obiwan.verdict import figures, rule, scores
 
 if TYPE_CHECKING:
     from skyproof.core.stage import Context
@@ -52,7 +53,7 @@ def run(
         return
     test = scores.read_scores(inputs.scores, options.bands)
     history = scores.read_history(inputs.history)
-    items = list(records.read_records(inputs.split))
+    items = list(blocks.read_records(inputs.split))
     train = scores.read_training(
         training_files(items), options.bands, _CONTROL_ROWS, context.stream("control", "files")
     )
@@ -61,8 +62,8 @@ def run(
     sample = Sample(test, options, context)
     metadata = metadata_scores(train, test, options.bands)
     metrics = measure(sample, train, metadata)
-    products.write_json(outputs.metrics, rounded(metrics))
-    Path(outputs.verdict).write_text(verdict.page(metrics, options.bands[0]), encoding="utf-8")
+    write.json(outputs.metrics, rounded(metrics))
+    Path(outputs.verdict).write_text(rule.page(metrics, options.bands[0]), encoding="utf-8")
     context.log.info("%s", metrics["statement"])
     draw(sample, metrics, metadata, history, items, inputs.scores, outputs)
 
@@ -140,8 +141,8 @@ def measure(sample: Sample, train: scores.Table, metadata: np.ndarray | None) ->
             "p_value": sample.permutation("metadata", metadata).p_value,
             "training_rows": len(train["id"]),
         }
-    metrics["verdict"] = verdict.judge(metrics)
-    metrics["statement"] = verdict.statement(metrics)
+    metrics["verdict"] = rule.judge(metrics)
+    metrics["statement"] = rule.statement(metrics)
     return metrics
 
 
@@ -221,7 +222,7 @@ def draw(
     metrics: Figure,
     metadata: np.ndarray | None,
     history: scores.Table,
-    items: list[records.Item],
+    items: list[blocks.Item],
     source: Path,
     outputs: SimpleNamespace,
 ) -> None:
@@ -231,9 +232,9 @@ def draw(
     rows = {name: column[chosen] for name, column in sample.table.items()}
     pixels = scores.read_pixels_of(rows, items, bands, source)
     with plots.style():
-        products.write_figure(outputs.mosaic, figures.mosaic(pixels, rows, bands))
-        products.write_figure(outputs.roc, roc_figure(sample, metrics, metadata))
-        products.write_figure(
+        write.figure(outputs.mosaic, figures.mosaic(pixels, rows, bands))
+        write.figure(outputs.roc, roc_figure(sample, metrics, metadata))
+        write.figure(
             outputs.magnitude,
             plots.accuracy_figure(
                 metrics["by_magnitude"],
@@ -242,9 +243,7 @@ def draw(
                 x_label=f"{bands[0]} magnitude (corrected for extinction)",
             ),
         )
-        products.write_figure(
-            outputs.curves, plots.training_figure(history, chance=0.5, title="Training")
-        )
+        write.figure(outputs.curves, plots.training_figure(history, chance=0.5, title="Training"))
 
 
 def roc_figure(sample: Sample, metrics: Figure, metadata: np.ndarray | None) -> Any:
@@ -256,10 +255,10 @@ def roc_figure(sample: Sample, metrics: Figure, metadata: np.ndarray | None) -> 
         draws=min(_BAND_DRAWS, sample.options.n_bootstrap), confidence=sample.options.confidence,
         stream=sample.context.stream("bootstrap", "roc"),
     )  # fmt: skip
-    name = f"network: AUC {verdict.with_interval(metrics['auc'])}"
+    name = f"network: AUC {rule.with_interval(metrics['auc'])}"
     curves = [plots.Curve(name, *ranking.roc(), band=(grid, low, high))]
     if metadata is not None:
-        name = f"metadata alone: AUC {verdict.with_interval(metrics['metadata_auc'])}"
+        name = f"metadata alone: AUC {rule.with_interval(metrics['metadata_auc'])}"
         curves.append(plots.Curve(name, *twosample.Ranking(metadata, sample.label).roc()))
     return plots.roc_figure(
         curves,

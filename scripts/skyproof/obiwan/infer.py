@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 
-from skyproof.core import products, records
+from skyproof.core import blocks
 from skyproof.core.comm import share
 from skyproof.core.errors import InputError, UsageError
+from skyproof.core.formats import write
 from skyproof.learn import checkpoint, device
-from skyproof.obiwan.arrays import channels, check_finite, open_pixels, test_files
+from skyproof.obiwan.dataset import channels, check_finite, open_pixels, test_files
 from skyproof.obiwan.network import MODEL, Network
-from skyproof.obiwan.stamps import read_stamps
+from skyproof.obiwan.stamps.reader import read_stamps
 from skyproof.obiwan.survey import read_table, stamp_dtype
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def run(
     parts = context.comm.gather(scored)
     if parts is not None:
         ordered = sorted((pair for part in parts for pair in part), key=lambda pair: pair[0])
-        products.write_parquet(outputs.scores, joined([columns for _, columns in ordered]))
+        write.parquet(outputs.scores, joined([columns for _, columns in ordered]))
 
 
 def load_model(path: Path) -> tuple[Network, str]:
@@ -81,7 +82,7 @@ def load_model(path: Path) -> tuple[Network, str]:
 
 def find_test_part(paths: list[Path]) -> Iterator[Source]:
     """Yield the test files of a split, by brick and number."""
-    for files in test_files(records.read_records(paths)):
+    for files in test_files(blocks.read_records(paths)):
         yield Source(files.x, files.catalog)
 
 

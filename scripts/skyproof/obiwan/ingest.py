@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from astropy.wcs import WCS
 
-from skyproof.core import products
+from skyproof.core.blocks import ItemFiles
 from skyproof.core.errors import InputError, UsageError
-from skyproof.core.records import ItemFiles
-from skyproof.obiwan import detect, survey
-from skyproof.obiwan.exposures import Ccd, Exposure, read_ccds, read_exposure, read_wcs
-from skyproof.obiwan.grid import Brick, brick_of_id, brick_tan, bricks_at
-from skyproof.obiwan.inject import ZERO_POINT_MAG, add_galaxies, draw_galaxies
-from skyproof.obiwan.resample import Stack, footprint_box, stack
+from skyproof.core.formats import write
+from skyproof.obiwan import survey
+from skyproof.obiwan.bricks.grid import Brick, brick_of_id, brick_tan, bricks_at
+from skyproof.obiwan.reduction import detect
+from skyproof.obiwan.reduction.ccds import Ccd, Exposure, read_ccds, read_exposure, read_wcs
+from skyproof.obiwan.reduction.inject import ZERO_POINT_MAG, add_galaxies, draw_galaxies
+from skyproof.obiwan.reduction.resample import Stack, footprint_box, stack
 
 if TYPE_CHECKING:
     from types import SimpleNamespace
@@ -224,18 +225,18 @@ def write_brick(
     for band, planes in stacks.items():
         header = {**tan.cards(), "BRICKNAM": brick, "FILTER": band}
         with files.write(str(survey.image_path("", brick, "image", band, rs))) as path:
-            products.write_fits_image(
+            write.fits_image(
                 path, planes.image, header=header, compress="RICE", quantize=_STEPS_PER_SIGMA
             )
         with files.write(str(survey.image_path("", brick, "invvar", band, rs))) as path:
-            products.write_fits_image(path, planes.ivar, header=header, compress="GZIP_2")
+            write.fits_image(path, planes.ivar, header=header, compress="GZIP_2")
     with files.write(f"tractor/{brick[:3]}/{brick}/{rs}/tractor-{brick}.fits") as path:
-        products.write_fits_table(path, measured)
+        write.fits_table(path, measured)
     with files.write(str(survey.simcat_path("", brick, rs))) as path:
-        products.write_fits_table(path, simcat_columns(injected, "".join(stacks)))
+        write.fits_table(path, simcat_columns(injected, "".join(stacks)))
     # Last: a realisation counts as there once its table of CCDs is.
     with files.write(str(survey.ccds_path("", brick, rs))) as path:
-        products.write_fits_table(path, ccds)
+        write.fits_table(path, ccds)
 
 
 def simcat_columns(injected: np.ndarray, bands: str) -> dict[str, np.ndarray]:

@@ -6,9 +6,9 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
 
+from skyproof.core.cost import Work
 from skyproof.core.errors import InputError, UsageError
-from skyproof.core.work import Work
-from skyproof.obiwan.bricklist import read_brick_list
+from skyproof.obiwan.bricks.bricklist import read_brick_list
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

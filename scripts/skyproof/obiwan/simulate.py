@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from skyproof.core import products
-from skyproof.core.records import ItemFiles
-from skyproof.obiwan import depth, measurement, population, survey
-from skyproof.obiwan.galaxies import Parts, clumpy, merged, only, points, render, smooth
-from skyproof.obiwan.grid import Brick, brick_tan, survey_bricks
-from skyproof.obiwan.measurement import Sources
-from skyproof.obiwan.population import Galaxies, Stars
-from skyproof.obiwan.tan import Tan
+from skyproof.core.blocks import ItemFiles
+from skyproof.core.formats import write
+from skyproof.obiwan import survey
+from skyproof.obiwan.bricks.grid import Brick, brick_tan, survey_bricks
+from skyproof.obiwan.mock import depth, measurement, population
+from skyproof.obiwan.mock.measurement import Sources
+from skyproof.obiwan.mock.population import Galaxies, Stars
+from skyproof.sky.profiles import Parts, clumpy, merged, only, points, render, smooth
+from skyproof.sky.tan import Tan
 
 if TYPE_CHECKING:
     from skyproof.core.stage import Context
@@ -72,7 +73,7 @@ def make_brick(
         (survey.ccds_path("", brick.name, REALIZATION), np.concatenate(ccds)),
     ):
         with files.write(str(path)) as temporary:
-            products.write_fits_table(temporary, table)
+            write.fits_table(temporary, table)
     return {
         **survey.footprint_info(tan),
         "n_real": options.n_real,
@@ -134,7 +135,7 @@ def write_plane(
     header = {**tan.cards(), "BRICK": brick, "FILTER": band}
     path = survey.image_path("", brick, kind, band, REALIZATION)
     with files.write(str(path)) as temporary:
-        products.write_fits_image(temporary, pixels, header=header, compress=how, quantize=quantize)
+        write.fits_image(temporary, pixels, header=header, compress=how, quantize=quantize)
 
 
 def injection_catalogue(

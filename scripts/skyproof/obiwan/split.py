@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from skyproof.core import products
+from skyproof.core.blocks import Item, ItemFiles, read_record
 from skyproof.core.errors import InputError
-from skyproof.core.records import Item, ItemFiles, read_record
-from skyproof.obiwan.arrays import split_names
-from skyproof.obiwan.membership import TEST, TRAIN, Group, group_names, patch_index, read_table
-from skyproof.obiwan.overlap import MARGIN_PIXELS, image_box, project, stamp_boxes, touch
-from skyproof.obiwan.stampfile import CLASSES
-from skyproof.obiwan.stamps import centre_pixel, read_stamps
+from skyproof.core.formats import write
+from skyproof.obiwan.dataset import split_names
+from skyproof.obiwan.groups import TEST, TRAIN, Group, group_names, patch_index, read_table
+from skyproof.obiwan.stamps.overlap import MARGIN_PIXELS, image_box, project, stamp_boxes, touch
+from skyproof.obiwan.stamps.reader import centre_pixel, read_stamps
+from skyproof.obiwan.stamps.tables import CLASSES
 from skyproof.obiwan.survey import HALF, STAMP, brick_folder, stamp_dtype
-from skyproof.obiwan.tan import Tan, footprint_info
+from skyproof.sky.tan import Tan, footprint_info
 
 if TYPE_CHECKING:
     from skyproof.core.stage import Context
@@ -232,11 +232,11 @@ def write_chunk(stamps: Stamps, chunk: Chunk, options: Split, files: ItemFiles) 
     x_name, y_name, catalog = split_names(stamps.brick, chunk.part, chunk.k)
     table = stamps.table[chunk.rows]
     with files.write(x_name) as path:
-        products.write_npy(path, pixels(stamps, chunk.rows, options))
+        write.npy(path, pixels(stamps, chunk.rows, options))
     with files.write(y_name) as path:
-        products.write_npy(path, table["label"].astype(np.float64))
+        write.npy(path, table["label"].astype(np.float64))
     with files.write(catalog) as path:
-        products.write_fits_table(path, table)
+        write.fits_table(path, table)
 
 
 def pixels(stamps: Stamps, rows: np.ndarray, options: Split) -> np.ndarray:

@@ -16,14 +16,14 @@ import fitsio
 import numpy as np
 
 from skyproof.core.errors import InputError
-from skyproof.obiwan.grid import (
+from skyproof.obiwan.bricks.grid import (
     PIXEL_SCALE,
     brick_names,
     brick_tan,
     bricks_of_block,
     synthetic_bricks,
 )
-from skyproof.obiwan.tan import Tan, footprint_info, tan_from_info
+from skyproof.sky.tan import Tan, footprint_info, tan_from_info
 
 __all__ = [
     "BANDS", "HALF", "PIXEL_SCALE", "STAMP", "Tan", "bands_present", "brick_folder", "brick_names",

@@ -15,14 +15,15 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from skyproof.core import files, products, records
+from skyproof.core import atomic, blocks
 from skyproof.core.comm import on_first_rank
 from skyproof.core.errors import InputError
+from skyproof.core.formats import write
 from skyproof.learn import checkpoint, device
 from skyproof.learn.reduce import Team
 from skyproof.learn.shards import Shards
 from skyproof.learn.trainer import Place, Settings, fit
-from skyproof.obiwan.arrays import SplitFiles, check_no_leak, training_files
+from skyproof.obiwan.dataset import SplitFiles, check_no_leak, training_files
 from skyproof.obiwan.network import CLASSES, MODEL, Network, initialise, loss_and_accuracy
 from skyproof.obiwan.survey import STAMP
 
@@ -67,11 +68,11 @@ def run(
         about = {"format": MODEL, "bands": options.bands, "pool": options.pool}
         checkpoint.write(outputs.model, network.state_dict(), about)
         columns = history.columns(_settings(options, context), shards.steps(options.batch))
-        products.write_csv(outputs.history, columns)
+        write.csv(outputs.history, columns)
 
 
 def _training_part(inputs: SimpleNamespace, context: Context) -> list[SplitFiles]:
-    items = list(records.read_records(inputs.split))
+    items = list(blocks.read_records(inputs.split))
     check_no_leak(items, context.log)
     parts = training_files(items)
     if not parts:
@@ -128,7 +129,7 @@ def _configuration(inputs: SimpleNamespace, options: Train, context: Context) ->
     """
     content = {
         "options": options.model_dump(mode="json", exclude={"checkpoint_every", "profile_steps"}),
-        "split": sorted(files.sha256_of(path) for path in inputs.split),
+        "split": sorted(atomic.sha256_of(path) for path in inputs.split),
         "device": context.device,
         "threads": context.threads,
     }

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from skyproof.proof import jobs, tree, trees
+from skyproof.proof import inventory, item_sets, jobs
 from skyproof.proof.manifest import Manifest, is_beside
 
 
@@ -27,7 +27,7 @@ class Found:
 
 def check(folder: Path, manifest: Manifest, workers: int) -> Found:
     """Compare every file; a symbolic link is never followed nor taken for a product."""
-    present = dict(tree.products(folder))
+    present = dict(inventory.products(folder))
     altered: dict[str, str] = {}
     sound: list[str] = []
     lower = {path.lower(): path for path in present}
@@ -38,7 +38,7 @@ def check(folder: Path, manifest: Manifest, workers: int) -> Found:
             altered[path] = "is a symbolic link or a special file"
         else:
             sound.append(path)
-    found = dict(tree.hashes(folder, sound, workers))
+    found = dict(inventory.hashes(folder, sound, workers))
     n_bytes = 0
     for path in sound:
         entry, size = manifest.files[path], (folder / path).stat().st_size
@@ -48,8 +48,8 @@ def check(folder: Path, manifest: Manifest, workers: int) -> Found:
         elif found[path] != entry["sha256"]:
             altered[path] = "has another SHA-256 than the manifest says"
     others = [p for p in present if p not in manifest.files and not is_beside(p)]
-    unfinished = [path for path in others if tree.is_unfinished(path)]
-    records, wrong = trees.check(
+    unfinished = [path for path in others if inventory.is_unfinished(path)]
+    records, wrong = item_sets.check(
         folder, [p for p in others if present[p]], manifest.trees, manifest.files
     )
     others = [path for path in others if path not in records]
@@ -75,17 +75,19 @@ def _left_over(folder: Path, paths: Sequence[str], workers: int) -> set[str]:
     if not paths:
         return set()
     known = _ever_made(folder)
-    return {p for p, digest in tree.hashes(folder, paths, workers) if digest in known.get(p, ())}
+    return {
+        p for p, digest in inventory.hashes(folder, paths, workers) if digest in known.get(p, ())
+    }
 
 
 def _ever_made(folder: Path) -> dict[str, set[str]]:
     made: dict[str, set[str]] = {}
     with suppress(OSError):
-        for path in tree.receipts(folder):
+        for path in inventory.receipts(folder):
             with suppress(Exception):  # a damaged receipt vouches for nothing
                 for output, entry in jobs.read_receipt(folder, path).outputs.items():
                     made.setdefault(output, set()).add(entry["sha256"])
-        for path in tree.journals(folder):
+        for path in inventory.journals(folder):
             home = Path(path).parents[2]
             with suppress(ValueError, KeyError, TypeError):
                 for entry in json.loads((folder / path).read_text(encoding="utf-8"))["files"]:

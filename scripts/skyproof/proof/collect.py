@@ -14,7 +14,7 @@ from typing import Any
 
 import skyproof
 from skyproof.core.errors import InputError
-from skyproof.proof import jobs, manifest, tree, trees
+from skyproof.proof import inventory, item_sets, jobs, manifest
 from skyproof.proof.jobs import AGAIN, Job, Run
 
 
@@ -64,7 +64,7 @@ def _products(run: Run) -> tuple[list[dict[str, Any]], dict[str, Any]]:
 
 
 def _entry(step: int, job: Job, path: str, made: Mapping[str, Any]) -> dict[str, Any]:
-    known = {key: made[key] for key in trees.KNOWN if key in made}
+    known = {key: made[key] for key in item_sets.KNOWN if key in made}
     return {"step": step, "stage": job.stage, "path": path, **known}
 
 
@@ -72,7 +72,7 @@ def _items(
     run: Run, step: int, job: Job, record: str, forest: dict[str, Any]
 ) -> Iterator[dict[str, Any]]:
     """Yield the files of a record's items, and add the items to their tree."""
-    content = trees.read(run.folder / record) or {"items": {}}
+    content = item_sets.read(run.folder / record) or {"items": {}}
     blank = {"folder": posixpath.dirname(record), "stage": job.stage, "items": {}}
     items = forest.setdefault(run.trees[record], blank)["items"]
     for item, entry in content["items"].items():
@@ -81,8 +81,8 @@ def _items(
                 record, "was made by another job too", record=item,
                 expected=f"each item of {run.trees[record]} once",
             )  # fmt: skip
-        items[item] = trees.item_digest(entry)
-        for path, known in trees.files_of(record, entry):
+        items[item] = item_sets.item_digest(entry)
+        for path, known in item_sets.files_of(record, entry):
             yield _entry(step, job, path, known)
 
 
@@ -115,7 +115,7 @@ def _check_files(folder: Path, entries: Sequence[Mapping[str, Any]], workers: in
             bad.append((path, f"has not the size with which {entry['stage']} wrote it"))
         else:
             sound.append(entry)
-    found = tree.hashes(folder, [entry["path"] for entry in sound], workers)
+    found = inventory.hashes(folder, [entry["path"] for entry in sound], workers)
     for entry, (path, digest) in zip(sound, found, strict=True):
         if digest != entry["sha256"]:
             bad.append((path, f"is not what {entry['stage']} wrote (another SHA-256)"))

@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 
 from skyproof.core.errors import SkyproofError
-from skyproof.proof import collect, manifest, sign, tree
+from skyproof.proof import collect, inventory, manifest
 from skyproof.proof import verify as verification
+from skyproof.proof.publish import sign
 from skyproof.proof.report import CANNOT
 
 
@@ -68,7 +69,9 @@ def collected(parser: argparse.ArgumentParser, words: list[str]) -> int:
         metavar="FILE",
         help="final products; what they were made from is found [all that have a receipt]",
     )
-    parser.add_argument("--threads", type=int, default=tree.cores(), help="files hashed at once")
+    parser.add_argument(
+        "--threads", type=int, default=inventory.cores(), help="files hashed at once"
+    )
     given = parser.parse_args(words)
     content, provenance = collect.collect(given.folder, given.products, given.threads)
     written = manifest.write(given.folder, content, provenance)
@@ -78,7 +81,7 @@ def collected(parser: argparse.ArgumentParser, words: list[str]) -> int:
 
 def bag(parser: argparse.ArgumentParser, words: list[str]) -> int:
     """Pack a run."""
-    from skyproof.proof.bag import make_bag
+    from skyproof.proof.publish.bag import make_bag
 
     parser.add_argument("folder", type=Path, help="the folder of results")
     parser.add_argument("--to", type=Path, help="the new folder [beside it, FOLDER-bag]")
@@ -91,7 +94,7 @@ def bag(parser: argparse.ArgumentParser, words: list[str]) -> int:
 
 def crate(parser: argparse.ArgumentParser, words: list[str]) -> int:
     """Describe a run."""
-    from skyproof.proof.crate import make_crate
+    from skyproof.proof.publish.crate import make_crate
 
     parser.add_argument("folder", type=Path, help="the folder of results, which becomes the crate")
     parser.add_argument(

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from skyproof.core.content import CHUNK_BYTES, Element, suffix_of
-from skyproof.proof.elements import elements
-from skyproof.proof.tally import Difference, Tally, Tolerance
+from skyproof.core.formats.contents import CHUNK_BYTES, Element, suffix_of
+from skyproof.core.formats.elements import elements
+from skyproof.proof.difference import Difference, Tally, Tolerance
 
 Source = Callable[[], Iterator[Element]]
 

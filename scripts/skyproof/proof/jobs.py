@@ -14,7 +14,7 @@ from typing import Any
 
 from skyproof.core import receipts
 from skyproof.core.errors import InputError
-from skyproof.proof import tree, trees
+from skyproof.proof import inventory, item_sets
 
 AGAIN = "run it again (snakemake --forcerun), or restore the file"
 
@@ -45,10 +45,10 @@ class Run:
     def trees(self) -> dict[str, str]:
         """For each record, the name of its tree."""
         return {
-            path: trees.name_of(posixpath.dirname(path), job.stage)
+            path: item_sets.name_of(posixpath.dirname(path), job.stage)
             for job in self.jobs
             for path in job.outputs
-            if path.endswith(".json") and trees.read(self.folder / path) is not None
+            if path.endswith(".json") and item_sets.read(self.folder / path) is not None
         }
 
     def named(self, paths: Iterable[str]) -> list[str]:
@@ -100,7 +100,7 @@ def find(folder: Path, wanted: Iterable[Path]) -> Run:
 def _jobs_by_output(folder: Path) -> dict[str, Job]:
     """Map each output to the job that made it last."""
     found: dict[str, Job] = {}
-    for path in tree.receipts(folder):
+    for path in inventory.receipts(folder):
         job = read_receipt(folder, path)
         for output in job.outputs:
             other = found.get(output)

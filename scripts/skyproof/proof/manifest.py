@@ -18,10 +18,11 @@ from pathlib import Path, PurePosixPath
 from posixpath import dirname
 from typing import Any
 
-from skyproof.core import files, products
-from skyproof.core.content import suffix_of
+from skyproof.core import atomic
 from skyproof.core.errors import SkyproofError
-from skyproof.proof.tally import Tolerance
+from skyproof.core.formats import write as writers
+from skyproof.core.formats.contents import suffix_of
+from skyproof.proof.difference import Tolerance
 
 FORMAT = "skyproof-manifest-2"
 MANIFEST = "manifest.json"
@@ -168,12 +169,12 @@ def write(folder: Path, content: Mapping[str, Any], provenance: Mapping[str, Any
     """Write the three files of a manifest into the folder of results."""
     text = sums_text(content["files"])
     digest = hashlib.sha256(text.encode()).hexdigest()
-    with files.replacing(folder / SUMS) as temporary:
+    with atomic.replacing(folder / SUMS) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
-    with files.replacing(folder / PROVENANCE) as temporary:
-        products.write_json(temporary, provenance)
-    with files.replacing(folder / MANIFEST) as temporary:
-        products.write_json(temporary, {**content, "format": FORMAT, "manifest_sha256": digest})
+    with atomic.replacing(folder / PROVENANCE) as temporary:
+        writers.json(temporary, provenance)
+    with atomic.replacing(folder / MANIFEST) as temporary:
+        writers.json(temporary, {**content, "format": FORMAT, "manifest_sha256": digest})
     return read(folder)
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from skyproof.proof.check import Found
+from skyproof.proof.difference import Difference
 from skyproof.proof.manifest import Manifest
-from skyproof.proof.tally import Difference
 
 IDENTICAL, MISMATCH, WITHIN, CANNOT = 0, 1, 2, 3
 

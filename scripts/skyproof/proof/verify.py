@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from skyproof.core.content import content_digest
-from skyproof.core.files import sha256_of
-from skyproof.proof import check, sign, tree, trees
+from skyproof.core.atomic import sha256_of
+from skyproof.core.formats.contents import content_digest
+from skyproof.proof import check, inventory, item_sets
 from skyproof.proof.compare import compare, compare_elements
+from skyproof.proof.difference import Difference, Tolerance
 from skyproof.proof.manifest import (
     MANIFEST,
     CannotVerify,
@@ -19,6 +20,7 @@ from skyproof.proof.manifest import (
     read,
     tolerance_of,
 )
+from skyproof.proof.publish import sign
 from skyproof.proof.report import (
     CANNOT,
     DETAILED,
@@ -29,7 +31,6 @@ from skyproof.proof.report import (
     notes_on,
     sort_out,
 )
-from skyproof.proof.tally import Difference, Tolerance
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class Reference:
         if self.folder is None:
             return None
         held = self.manifest.trees[name]
-        found = trees.said(self.folder, held, held["stage"])
+        found = item_sets.said(self.folder, held, held["stage"])
         if found.keys() != held["items"].keys():
             raise CannotVerify(f"{self.folder}: the reference's records lack items of {name}")
         return found
@@ -86,7 +87,7 @@ def verify(
     """
     manifest = read(folder)
     forged = _published(folder, manifest, root, public_key) + inconsistencies(manifest, folder)
-    found = check.check(folder, manifest, workers or tree.cores())
+    found = check.check(folder, manifest, workers or inventory.cores())
     outcomes = {path: Outcome(path, what, MISMATCH) for path, what in found.altered.items()}
     reference = Reference.at(against) if against is not None else None
     if reference is not None:
@@ -160,7 +161,7 @@ def _judge(folder: Path, path: str, manifest: Manifest, reference: Reference) ->
 
 def _judge_tree(folder: Path, name: str, manifest: Manifest, reference: Reference) -> Outcome:
     """Judge what the records say of items; their files are judged one by one."""
-    mine, theirs = trees.said(folder, manifest.trees[name], manifest.trees[name]["stage"]), None
+    mine, theirs = item_sets.said(folder, manifest.trees[name], manifest.trees[name]["stage"]), None
     with suppress(CannotVerify):
         theirs = reference.said(name)
     tolerance = _tolerance(name, manifest, reference)
@@ -168,7 +169,9 @@ def _judge_tree(folder: Path, name: str, manifest: Manifest, reference: Referenc
     if theirs is None:
         return Outcome(name, problem, MISMATCH if tolerance is None else CANNOT)
     details = tuple(
-        compare_elements(lambda: trees.elements(mine), lambda: trees.elements(theirs), tolerance)
+        compare_elements(
+            lambda: item_sets.elements(mine), lambda: item_sets.elements(theirs), tolerance
+        )
     )
     close = tolerance is not None and all(difference.close for difference in details)
     return Outcome(name, problem, WITHIN if close else MISMATCH, details)

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from skyproof.core import products
 from skyproof.core.errors import InputError
+from skyproof.core.formats import write
 from skyproof.sysnet.folds import TEST, TRAINING, Folds, read_folds
 from skyproof.sysnet.selection import read_kept
 from skyproof.sysnet.table import Table, read_table
@@ -62,7 +62,7 @@ def run(
     fits = {**POLYNOMIALS, "forest": forest}
     predictions = out_of_fold(table, folds, keep, fits, context.progress(folds.n_folds, "folds"))
     columns = {"hpix": table.hpix, "fold": folds.tested_by().astype("i2"), **predictions}
-    products.write_fits_table(outputs.predictions, columns, extname="BASELINES")
+    write.fits_table(outputs.predictions, columns, extname="BASELINES")
 
 
 def same_rows(path: Path, folds: Folds, table: Table) -> None:

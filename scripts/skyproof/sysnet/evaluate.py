@@ -30,11 +30,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from skyproof.core import products
-from skyproof.sysnet import figures, gains, nullmocks, outliers, power, skymap, verdict
-from skyproof.sysnet.contrast import Bins, NullTest
-from skyproof.sysnet.recovery import recovery
-from skyproof.sysnet.sky import Sky, read_history, read_json, read_sky
+from skyproof.core.formats import write
+from skyproof.sysnet.mocks import null
+from skyproof.sysnet.verdict import figures, gains, outliers, power, rule, skymap
+from skyproof.sysnet.verdict.inputs import Sky, read_history, read_json, read_sky
+from skyproof.sysnet.verdict.nulltest import Bins, NullTest
+from skyproof.sysnet.verdict.recovery import recovery
 
 if TYPE_CHECKING:
     from skyproof.core.stage import Context
@@ -56,7 +57,7 @@ def run(
     sky = read_sky(inputs)
     tuning, history = read_json(inputs.tuning), read_history(inputs.history)
     spectra = measure_power(sky)
-    clustering = nullmocks.fit_clustering(
+    clustering = null.fit_clustering(
         sky.grid, spectra["after"], sky.mean, sky.unit,
         lambda turn, mock: context.stream("clustering", turn, mock),
     )  # fmt: skip
@@ -65,9 +66,9 @@ def run(
     nulltest = judge_templates(sky, chance.test)
     metrics = measure(sky, spectra, nulltest, clustering, options, context)
     metrics["power"]["bands"] = band_table(spectra, chance.power)
-    products.write_json(outputs.metrics, rounded(metrics))
-    products.write_json(outputs.nulltest, rounded(nulltest))
-    Path(outputs.verdict).write_text(verdict.page(metrics, nulltest), encoding="utf-8")
+    write.json(outputs.metrics, rounded(metrics))
+    write.json(outputs.nulltest, rounded(nulltest))
+    Path(outputs.verdict).write_text(rule.page(metrics, nulltest), encoding="utf-8")
     context.log.info("%s", metrics["statement"])
     draw(sky, spectra, chance, nulltest, history, tuning, outputs)
 
@@ -91,16 +92,12 @@ class Chance:
     power: np.ndarray
 
 
-def draw_mocks(
-    sky: Sky, clustering: nullmocks.Clustering, n_mocks: int, context: Context
-) -> Chance:
+def draw_mocks(sky: Sky, clustering: null.Clustering, n_mocks: int, context: Context) -> Chance:
     """Observe mock skies in the templates' bins and in harmonic space."""
     bins = Bins.of(sky.features, sky.fracgood)
     progress = context.progress(n_mocks, "mock skies")
     contrasts, powers = [], []
-    skies = nullmocks.many(
-        sky.grid, clustering, n_mocks, lambda number: context.stream("mock", number)
-    )
+    skies = null.many(sky.grid, clustering, n_mocks, lambda number: context.stream("mock", number))
     for number, label in enumerate(skies):
         contrasts.append(bins.contrast(label))
         if number < _POWER_MOCKS:
@@ -140,7 +137,7 @@ def measure(
     sky: Sky,
     spectra: dict[str, power.Spectrum],
     nulltest: Figure,
-    clustering: nullmocks.Clustering,
+    clustering: null.Clustering,
     options: Evaluate,
     context: Context,
 ) -> Figure:
@@ -189,8 +186,8 @@ def measure(
             "weights": recovery(sky.selection, sky.contamination),
             **{name: recovery(sky.selection_of(name), sky.contamination) for name in _COMPARED},
         }
-    metrics["verdict"] = verdict.judge(metrics)
-    metrics["statement"] = verdict.statement(metrics)
+    metrics["verdict"] = rule.judge(metrics)
+    metrics["statement"] = rule.statement(metrics)
     return metrics
 
 
@@ -254,10 +251,8 @@ def draw(
         panels["planted contamination"] = sky.contamination / sky.contamination.mean()
     hpix = sky.table.hpix[sky.rows]
     with figures.style():
-        products.write_figure(
-            outputs.maps, skymap.maps_figure(panels, hpix, sky.fracgood, sky.table)
-        )
-        products.write_figure(outputs.templates, figures.templates_figure(nulltest))
-        products.write_figure(outputs.power, figures.power_figure(spectra, chance.power))
-        products.write_figure(outputs.curves, figures.curves_figure(history))
-        products.write_figure(outputs.scan, figures.scan_figure(tuning))
+        write.figure(outputs.maps, skymap.maps_figure(panels, hpix, sky.fracgood, sky.table))
+        write.figure(outputs.templates, figures.templates_figure(nulltest))
+        write.figure(outputs.power, figures.power_figure(spectra, chance.power))
+        write.figure(outputs.curves, figures.curves_figure(history))
+        write.figure(outputs.scan, figures.scan_figure(tuning))

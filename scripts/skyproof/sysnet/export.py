@@ -15,11 +15,16 @@ from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 
-from skyproof.core import products
-from skyproof.core.records import ItemFiles
-from skyproof.learn.plots import BLUE, ORANGE, style
-from skyproof.sysnet.checkpoints import BEST, best_checkpoint, folder_of, snapshot_checkpoint
-from skyproof.sysnet.members import Member, find_members, read_member
+from skyproof.assess.plots import BLUE, ORANGE, style
+from skyproof.core.blocks import ItemFiles
+from skyproof.core.formats import write
+from skyproof.sysnet.members.member import Member, find_members, read_member
+from skyproof.sysnet.original.checkpoints import (
+    BEST,
+    best_checkpoint,
+    folder_of,
+    snapshot_checkpoint,
+)
 
 if TYPE_CHECKING:
     from skyproof.core.stage import Context
@@ -44,7 +49,7 @@ def run(
             with files.write(name) as path:
                 path.write_bytes(content)
         with files.write(f"{item}/loss_{item}.png") as path, style():
-            products.write_figure(path, loss_figure(member))
+            write.figure(path, loss_figure(member))
         return {"fold": member.fold, "chain": member.chain, "seed": member.seed}
 
     items = [*places, ARCHIVE] if options.do_tar else list(places)

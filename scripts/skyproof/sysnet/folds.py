@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from skyproof.core import products
 from skyproof.core.errors import InputError
+from skyproof.core.formats import write
 from skyproof.sysnet.table import check_columns
 
 TRAINING, VALIDATION, TEST = 0, 1, 2
@@ -84,7 +84,7 @@ def write_folds(path: str | Path, folds: Folds) -> None:
     if folds.place is not None:
         columns["place"] = folds.place.astype("i8")
     header = {"SCHEME": folds.scheme, "NFOLDS": folds.n_folds, "NSIDEGRP": folds.nside_group}
-    products.write_fits_table(path, columns, extname="FOLDS", header=header)
+    write.fits_table(path, columns, extname="FOLDS", header=header)
 
 
 def check_folds(path: str | Path, folds: Folds) -> None:

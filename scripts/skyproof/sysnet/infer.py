@@ -17,16 +17,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from skyproof.core import products
 from skyproof.core.comm import share
 from skyproof.core.errors import InputError
+from skyproof.core.formats import write as writers
 from skyproof.learn import device
-from skyproof.sysnet import lines
 from skyproof.sysnet.folds import TEST, TRAINING, VALIDATION, Folds, read_folds
 from skyproof.sysnet.losses import constant_densities, mean_loss
-from skyproof.sysnet.members import Member, Place, find_members, read_member
-from skyproof.sysnet.original import PARTS, FoldMetrics, write_metrics, write_weights
-from skyproof.sysnet.predict import predict, scaled
+from skyproof.sysnet.members.member import Member, Place, find_members, read_member
+from skyproof.sysnet.members.predict import predict, scaled
+from skyproof.sysnet.original import train_log
+from skyproof.sysnet.original.files import PARTS, FoldMetrics, write_metrics, write_weights
 from skyproof.sysnet.table import Table, read_table
 
 if TYPE_CHECKING:
@@ -134,10 +134,10 @@ def write(
     write_weights(outputs.weights, table.hpix[rows][order], density[order])
     seeds = [outcome.member.seed for outcome in by_fold[0]]
     write_metrics(outputs.metrics, [_metrics(chains) for chains in by_fold], seeds)
-    products.write_csv(outputs.history, _history(outcomes))
+    writers.csv(outputs.history, _history(outcomes))
     names = [context.final(output).name for output in (outputs.weights, outputs.metrics)]
-    text = [*log_lines(by_fold, len(table.hpix)), lines.wrote_weights(names[0])]
-    text.append(lines.wrote_metrics(names[1]))
+    text = [*log_lines(by_fold, len(table.hpix)), train_log.wrote_weights(names[0])]
+    text.append(train_log.wrote_metrics(names[1]))
     Path(outputs.lines).write_text("\n".join(text) + "\n", encoding="utf-8")
 
 
@@ -174,16 +174,16 @@ def _history(outcomes: list[Outcome]) -> dict[str, np.ndarray]:
 
 def log_lines(by_fold: list[list[Outcome]], n_rows: int) -> list[str]:
     """Return what the original logs of a run, fold by fold and chain by chain."""
-    text = [lines.data(n_rows)]
+    text = [train_log.data(n_rows)]
     for fold, chains in enumerate(by_fold):
         first = chains[0].member
-        text.append(lines.partition(fold, first.model, first.structure, int(first.keep.sum())))
+        text.append(train_log.partition(fold, first.model, first.structure, int(first.keep.sum())))
         for part in PARTS:
-            text.append(lines.baseline(f"base_{part}_loss", chains[0].constants["base", part]))
+            text.append(train_log.baseline(f"base_{part}_loss", chains[0].constants["base", part]))
         for outcome in chains:
             member, n_epochs = outcome.member, len(outcome.member.train)
-            text.append(lines.chain(member.seed))
+            text.append(train_log.chain(member.seed))
             for i, values in enumerate(zip(member.train, member.valid, member.rate, strict=True)):
-                text.append(lines.epoch(i, n_epochs, *values))
-            text.append(lines.best(member.best_loss, outcome.test))
+                text.append(train_log.epoch(i, n_epochs, *values))
+            text.append(train_log.best(member.best_loss, outcome.test))
     return text

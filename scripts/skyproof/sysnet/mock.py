@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from skyproof.core import products
 from skyproof.core.comm import Comm, SerialComm, on_first_rank, share
+from skyproof.core.formats import write as writers
 from skyproof.core.seeds import stream as seeded_stream
-from skyproof.sysnet.fields import gaussian_field
-from skyproof.sysnet.imaging import NAMES, Imaging, Stream, draw_imaging
+from skyproof.sky.healpix import gaussian_field
+from skyproof.sysnet.mocks.imaging import NAMES, Imaging, Stream, draw_imaging
 from skyproof.sysnet.table import Table, check_table, write_table
 
 if TYPE_CHECKING:
@@ -191,4 +191,4 @@ def write_truth(path: str | Path, survey: Survey, galaxies: Galaxies, options: M
         "CONTAM": options.contamination, "DENSITY": options.density, "VARIANCE": options.variance,
         "NACTIVE": len(acting), **{f"ACTIVE{i}": name for i, name in enumerate(acting)},
     }  # fmt: skip
-    products.write_fits_table(path, columns, extname="TRUTH", header=header)
+    writers.fits_table(path, columns, extname="TRUTH", header=header)

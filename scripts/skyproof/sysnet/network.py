@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from skyproof.core.errors import UsageError
-from skyproof.learn.ensemble_network import RowLoss, Slope
-from skyproof.learn.ensemble_shape import Shape
+from skyproof.learn.ensemble.network import RowLoss, Slope
+from skyproof.learn.ensemble.shape import Shape
 from skyproof.sysnet.losses import EPSILON
 
 State = dict[str, Tensor]

@@ -6,9 +6,9 @@ from pathlib import Path
 from shlex import join, quote
 from typing import TYPE_CHECKING, Any
 
+from skyproof.core.cost import Work
 from skyproof.core.errors import UsageError
 from skyproof.core.options import as_word, home_of, options_model
-from skyproof.core.work import Work
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from skyproof.core import products
 from skyproof.core.errors import InputError, UsageError
+from skyproof.core.formats import write
 from skyproof.core.split import deal
 from skyproof.sysnet.folds import TEST, Folds, read_folds
 from skyproof.sysnet.table import Table, read_table
@@ -68,9 +68,7 @@ def run(
             context.log.info(
                 "fold %d keeps %s", fold, ", ".join(table.names[column] for column in found.kept)
             )
-    products.write_json(
-        outputs.selection, {"features": list(table.names), "keep": keep, "scans": scans}
-    )
+    write.json(outputs.selection, {"features": list(table.names), "keep": keep, "scans": scans})
 
 
 def chosen_columns(axes: list[int] | str, names: tuple[str, ...]) -> list[int]:

@@ -21,14 +21,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from skyproof.core import products
+from skyproof.core.formats import write as writers
 from skyproof.sysnet.baselines import same_rows
 from skyproof.sysnet.folds import Folds, read_folds
-from skyproof.sysnet.mix import Mix, Sample, fit_mix
-from skyproof.sysnet.outoffold import Predictions, read_predictions
 from skyproof.sysnet.selection import read_kept
-from skyproof.sysnet.shrinkage import Shrinkage, shrinkage
 from skyproof.sysnet.table import Table, read_table
+from skyproof.sysnet.weights.combination import Mix, Sample, fit_mix
+from skyproof.sysnet.weights.predictions import Predictions, read_predictions
+from skyproof.sysnet.weights.shrinkage import Shrinkage, shrinkage
 
 if TYPE_CHECKING:
     from skyproof.core.stage import Context
@@ -50,7 +50,7 @@ def run(
     mixed = mix(table, folds, keep, predictions, options, context.stream)
     selection = mixed.selection
     write(selection, table.hpix[predictions.rows], table, outputs)
-    products.write_json(outputs.stack, {
+    writers.json(outputs.stack, {
         "use": options.use, **mixed.mix.record(), **asdict(mixed.shrinkage),
         "clip": [options.clip_low, options.clip_high],
         "clipped_low": selection.clipped_low, "clipped_high": selection.clipped_high,
@@ -101,13 +101,13 @@ def write(selection: Selection, hpix: np.ndarray, table: Table, outputs: SimpleN
     """Write selection.fits and weights.fits, by pixel."""
     order = np.argsort(hpix, kind="stable")
     header = {"NSIDE": table.nside, "ORDERING": table.ordering, "COORDSYS": table.frame}
-    products.write_fits_table(
+    writers.fits_table(
         outputs.selection,
         {"PIXEL": hpix[order], "SELECTION": selection.mean[order], "STD": selection.std[order]},
         extname="SELECTION",
         header={"PIXTYPE": "HEALPIX", **header, "INDXSCHM": "EXPLICIT", "OBJECT": "PARTIAL"},
     )
-    products.write_fits_table(
+    writers.fits_table(
         outputs.weights,
         {"hpix": hpix[order], "weight": 1 / selection.mean[order]},
         extname="WEIGHTS",

@@ -7,9 +7,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from skyproof.core import products
 from skyproof.core.errors import InputError
-from skyproof.sysnet.verdict import ranked
+from skyproof.core.formats import write
+from skyproof.sysnet.verdict.rule import ranked
 
 if TYPE_CHECKING:
     from skyproof.core.stage import Context
@@ -34,7 +34,7 @@ def run(
         if metrics["region"] in regions:
             raise InputError(path, f"is of region {metrics['region']!r}, as another file is")
         regions[metrics["region"]] = metrics
-    products.write_json(outputs.metrics, {"regions": regions})
+    write.json(outputs.metrics, {"regions": regions})
     Path(outputs.verdict).write_text(page(regions), encoding="utf-8")
 
 

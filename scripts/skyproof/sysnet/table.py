@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from skyproof.core import products
 from skyproof.core.errors import InputError
+from skyproof.core.formats import write
 
 FRAMES = {"C": "celestial", "G": "Galactic", "E": "ecliptic"}
 LABELS = ("counts", "density")
@@ -79,7 +79,7 @@ def write_table(path: str | Path, table: Table) -> None:
         "LABELTYP": table.labels,
         **{f"FEAT{i}": name for i, name in enumerate(table.names)},
     }
-    products.write_fits_table(path, columns, extname="SYSNET", header=header)
+    write.fits_table(path, columns, extname="SYSNET", header=header)
 
 
 def check_table(path: str | Path, table: Table) -> None:

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from skyproof.core.errors import InputError, UsageError
-from skyproof.sysnet import regrid
-from skyproof.sysnet.formats import read_other, sorted_rows, with_labels
-from skyproof.sysnet.mapfile import Map, read_map
+from skyproof.sysnet.maps import regrid
+from skyproof.sysnet.maps.mapfile import Map, read_map
+from skyproof.sysnet.maps.tables import read_other, sorted_rows, with_labels
 from skyproof.sysnet.regions import MapForm
 from skyproof.sysnet.table import Table, check_table, is_resolution, write_table
 

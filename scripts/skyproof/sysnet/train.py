@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING, Any
 from skyproof.core.errors import InputError, SkyproofError, UsageError
 from skyproof.learn import device, ensemble
 from skyproof.learn.checkpoint import Checkpoints
-from skyproof.learn.ensemble_step import can_compile
-from skyproof.sysnet.members import Member, Place, find_members, read_member, write_member
-from skyproof.sysnet.network import ensemble_names, original_names
-from skyproof.sysnet.training import (
+from skyproof.learn.ensemble.compiled import can_compile
+from skyproof.sysnet.members.member import Member, Place, find_members, read_member, write_member
+from skyproof.sysnet.members.rows import (
     FoldRows,
     chain_seeds,
     groups,
@@ -26,9 +25,10 @@ from skyproof.sysnet.training import (
     read_tuning,
     settings,
 )
+from skyproof.sysnet.network import ensemble_names, original_names
 
 if TYPE_CHECKING:
-    from skyproof.core.records import ItemFiles
+    from skyproof.core.blocks import ItemFiles
     from skyproof.core.stage import Context
     from skyproof.sysnet.options import Train
     from skyproof.sysnet.table import Table

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from skyproof.core import products
 from skyproof.core.errors import UsageError
+from skyproof.core.formats import write
 from skyproof.learn import device, ensemble
 from skyproof.learn.checkpoint import Checkpoints
-from skyproof.learn.ensemble_range import range_test
-from skyproof.learn.ensemble_step import can_compile
+from skyproof.learn.ensemble.compiled import can_compile
+from skyproof.learn.ensemble.range_test import range_test
+from skyproof.sysnet.members.rows import FoldRows, chain_seeds, groups, read_rows, settings
 from skyproof.sysnet.network import LINEAR
-from skyproof.sysnet.training import FoldRows, chain_seeds, groups, read_rows, settings
 
 if TYPE_CHECKING:
     import torch
@@ -67,7 +67,7 @@ def run(inputs: SimpleNamespace, outputs: SimpleNamespace, options: Tune, contex
     tuning = {
         "learning_rate": learning_rate, "structure": structure, "l1_alpha": l1_alpha, "scans": scans
     }  # fmt: skip
-    products.write_json(outputs.tuning, tuning)
+    write.json(outputs.tuning, tuning)
 
 
 class Search:

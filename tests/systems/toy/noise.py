@@ -3,8 +3,8 @@
 import os
 import signal
 
-from skyproof.core import products
 from skyproof.core.errors import InputError
+from skyproof.core.formats import write
 
 
 def run(inputs, outputs, options, context):
@@ -15,10 +15,10 @@ def run(inputs, outputs, options, context):
             raise InputError(f"{item}.txt", "is broken", field="x", expected="a number")
         numbers = context.stream(item).normal(0, options.scale, 4)
         with files.write(f"items/{item}.npy") as path:
-            products.write_npy(path, numbers)
+            write.npy(path, numbers)
         if os.environ.get("TOY_EXTRA"):
             with files.write(f"items/{item}-extra.npy") as path:
-                products.write_npy(path, numbers)
+                write.npy(path, numbers)
         return {"first": float(numbers[0])}
 
     first = options.block * options.block_size

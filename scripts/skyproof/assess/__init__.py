@@ -1,0 +1,1 @@
+"""Judging of predictions: tests, controls, plots. No torch, no system."""

@@ -1,0 +1,124 @@
+"""What an image is made from, its digest, and the record of what was made: containers/images.yaml.
+
+The digest stands in the image's file name: a changed definition or lock asks for another file, and
+rules that name it run again. No source file of ours enters it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from skyproof.core import atomic
+from skyproof.core.errors import EnvironmentProblem, UsageError, did_you_mean
+
+CHECKOUT = Path(__file__).parents[3]
+RECORD = "images.yaml"
+_COMMON = ("containers/base.yaml", "containers/install", "envs/installer.lock.txt")
+_ON_GPUS = "-cuda"
+_HEADING = """\
+# What the images of this folder's definitions are, as `make images` built and checked them. Written
+# by `make images RECORD=1`; `make images-verify` compares. file_system: SHA-256 of the packed file
+# system, the same for everyone who builds from the same definition and the same Debian packages.
+"""
+
+
+@dataclass(frozen=True)
+class Definition:
+    """One environment's image definition in a checkout."""
+
+    name: str
+    checkout: Path = CHECKOUT
+
+    @property
+    def path(self) -> Path:
+        return self.checkout / "containers" / f"{self.name}.def"
+
+    @property
+    def on_gpus(self) -> bool:
+        """Whether it takes the place of another image (without `-cuda`) in jobs with a GPU."""
+        return self.name.endswith(_ON_GPUS)
+
+    @property
+    def make(self) -> str:
+        """The command that builds it."""
+        return "TORCH=cuda make images" if self.on_gpus else "make images"
+
+    @property
+    def locks(self) -> list[str]:
+        """The names of the locks that its %post installs."""
+        found = re.search(r"^ +/mnt/install (.+)$", self.path.read_text("utf-8"), re.MULTILINE)
+        if found is None:
+            raise UsageError(f"{self.path}: %post does not call /mnt/install with its locks")
+        return found[1].split()
+
+    @property
+    def parts(self) -> list[str]:
+        """The files that decide what the image holds, relative to the checkout."""
+        locks = [f"envs/{name}" for name in self.locks]
+        return [f"containers/{self.name}.def", *_COMMON, *locks]
+
+    def digest(self) -> str:
+        """Return the SHA-256 over the names and contents of its parts."""
+        lines = [f"{sha256_of(self.checkout / part)}  {part}\n" for part in self.parts]
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+    @property
+    def image(self) -> Path:
+        """Where its image lies: SKYPROOF_IMAGES, else the checkout's containers/."""
+        folder = os.environ.get("SKYPROOF_IMAGES") or self.checkout / "containers"
+        return Path(folder).absolute() / f"{self.name}-{self.digest()[:12]}.sif"
+
+
+def definitions(checkout: Path = CHECKOUT, names: list[str] | None = None) -> list[Definition]:
+    """Return a checkout's definitions of these names (default: all for CPUs) (UsageError)."""
+    known = sorted(path.stem for path in (checkout / "containers").glob("*.def"))
+    for name in names or []:
+        if name not in known:
+            raise UsageError(f"no image is called {name}{did_you_mean(name, known)}")
+    chosen = [Definition(name, checkout) for name in names or known]
+    return [each for each in chosen if names or not each.on_gpus]
+
+
+def definition(name: str, checkout: Path = CHECKOUT, device: str = "cpu") -> Definition:
+    """Return the definition of one environment, for jobs on a device (UsageError)."""
+    return definitions(checkout, [name + _ON_GPUS if device == "cuda" else name])[0]
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a part of a definition (EnvironmentProblem where it is missing)."""
+    try:
+        return atomic.sha256_of(path)
+    except FileNotFoundError:
+        raise EnvironmentProblem(f"{path}: is missing; restore it from the repository") from None
+
+
+def base_recipe(checkout: Path) -> dict[str, Any]:
+    """Return containers/base.yaml: suite, packages, epoch [s], options of mksquashfs."""
+    return yaml.safe_load((checkout / _COMMON[0]).read_text("utf-8"))
+
+
+def read_record(checkout: Path) -> dict[str, dict[str, Any]]:
+    """Return what is recorded of each image; nothing where none was ever built."""
+    path = checkout / "containers" / RECORD
+    try:
+        return (yaml.safe_load(path.read_text("utf-8")) or {}).get("images", {})
+    except FileNotFoundError:
+        return {}
+    except (yaml.YAMLError, AttributeError) as error:
+        problem = " ".join(str(error).split())
+        raise EnvironmentProblem(
+            f"{path}: cannot be read ({problem}); restore it from the repository"
+        ) from None
+
+
+def write_record(checkout: Path, entries: dict[str, dict[str, Any]]) -> None:
+    """Write the record of the images, in the order of their names."""
+    with atomic.replacing(checkout / "containers" / RECORD) as temporary:
+        temporary.write_text(_HEADING + yaml.safe_dump({"images": entries}, width=100), "utf-8")

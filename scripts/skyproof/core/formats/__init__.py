@@ -1,0 +1,1 @@
+"""Writers, readers and contents of every product format."""

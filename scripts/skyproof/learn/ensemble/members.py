@@ -1,0 +1,106 @@
+"""What is asked of an ensemble and what comes back: settings, members, their trainings."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skyproof.learn.ensemble.network import RowLoss, Slope
+from skyproof.learn.ensemble.optimiser import Kind
+from skyproof.learn.ensemble.rows import Rows
+from skyproof.learn.ensemble.shape import Shape
+from skyproof.learn.shards import Stream
+
+State = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all members share, and what decides their numbers besides their own part."""
+
+    shape: Shape
+    loss: RowLoss  # of a row, before its weight
+    batch: int  # rows of a step
+    n_epochs: int
+    group_size: int
+    slope: Slope | None = None  # the loss with its derivative; None: found by autograd
+    mean: bool = True  # step along the mean loss of a batch (by weight), or along the sum
+    optimiser: Kind = "adamw"
+    schedule: Literal["cosine", "plateau", "constant"] = "constant"
+    least_rate: float = 0.0  # of the cosine
+    first_cycle: int = 10  # epochs of the first cosine cycle
+    cycle_growth: int = 2
+    patience: int = 10  # of the plateau, epochs
+    factor: float = 0.1  # of the plateau
+    stop_after: int = 0  # epochs without a better validation loss; 0: never stop early
+    snapshots: bool = False  # keep the weights at the end of each cosine cycle
+    checkpoint_every: int = 10  # epochs
+    compile: bool = False
+
+
+@dataclass
+class Trained:
+    """A member's training: weights of its best epoch, and how it went.
+
+    The best epoch has the least validation loss, of equal ones the first; -1 where no loss was a
+    number. `state` and snapshots hold parameters and running statistics by their names in `Shape`.
+    """
+
+    state: State
+    moments: dict[str, State]  # of the optimiser, at the best epoch
+    n_steps: int  # until the best epoch
+    best_epoch: int
+    train: np.ndarray  # [n_epochs] f8, sum of weighted losses over rows, while the weights move
+    valid: np.ndarray  # [n_epochs] f8, the same at the end of each epoch
+    rate: np.ndarray  # [n_epochs] f8, step size of each epoch's last step
+    snapshots: dict[int, State] = field(default_factory=dict)  # by epoch
+
+
+@dataclass(frozen=True, eq=False)
+class Member:
+    """One network of a group: its key, its rows, and what may differ between members.
+
+    `train` and `valid` are positions in `rows`. First weights are drawn as for a network of the
+    features in `keep` only (None: all); the others weigh nothing, and their columns in `rows`
+    should be 0. `start` is a training to go on from, at its best epoch.
+    """
+
+    key: int
+    rows: Rows
+    train: np.ndarray
+    valid: np.ndarray
+    learning_rate: float
+    weight_decay: float = 0.0
+    l1: float = 0.0  # of the first layer's weights, added to the loss that is stepped along
+    keep: np.ndarray | None = None
+    start: Trained | None = None
+
+
+def first_state(shape: Shape, member: Member, stream: Stream) -> State:
+    """Return first weights and running statistics of a member.
+
+    Weights and biases are uniform in +-1/sqrt(fan_in), as torch's Linear draws them; normalisation
+    starts as the identity.
+    """
+    state: State = {}
+    keep = member.keep if member.keep is not None else np.ones(shape.widths[0], bool)
+    for name, size in [*shape.parameters(), *shape.statistics()]:
+        kind, _, layer = name.partition(".")
+        if kind not in ("weight", "bias"):
+            values = np.full(size, 1.0 if kind in ("gamma", "variance") else 0.0)
+        else:
+            fan_in = int(keep.sum()) if layer == "0" else shape.widths[int(layer)]
+            bound = 1 / math.sqrt(fan_in)
+            draw = stream("weights", member.key, name).uniform
+            if name == "weight.0":
+                values = np.zeros(size)
+                values[:, keep] = draw(-bound, bound, (size[0], fan_in))
+            else:
+                values = draw(-bound, bound, size)
+        state[name] = torch.from_numpy(values.astype(np.float32))
+    return state

@@ -1,0 +1,1 @@
+"""The grid of bricks and lists of them."""

@@ -1,0 +1,1 @@
+"""Simulated bricks: population, depth, measurement."""

@@ -1,0 +1,142 @@
+"""What is in a synthetic brick: stars, and one population of galaxies, some of them injected.
+
+Real and injected galaxies are drawn together and told apart by a random label at the end, so
+without a planted difference the classes are exchangeable: no statistic of any kind can separate
+them but by chance. Neighbouring bricks are drawn independently, where they overlap, too.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from skyproof.core.errors import UsageError
+from skyproof.obiwan.bricks.grid import PIXEL_SCALE
+from skyproof.sky.profiles import Shapes, half_light_radius
+
+if TYPE_CHECKING:
+    from skyproof.obiwan.options import Simulate
+
+Magnitudes = dict[str, np.ndarray]
+
+_DISC, _BULGE_AND_DISC = 0.6, 0.25  # shares of the population; the rest is de Vaucouleurs
+_TARGETS = 0.85  # share of galaxies with colours of emission-line galaxies; the rest is red
+_STAR_MAG = (16.0, 20.0)  # bright stars: all brighter than the selection's limits
+_DWARF_MAG = (20.0, 22.5)  # M dwarfs: redder in g-r than the selection's colour box
+
+
+class Galaxies(NamedTuple):
+    """Galaxies of a brick as they are, arrays [n]."""
+
+    x: np.ndarray  # 0-based pixel
+    y: np.ndarray
+    mag: Magnitudes  # AB, outside the Galaxy
+    shapes: Shapes
+    r_half: np.ndarray  # half-light radius along the major axis [arcsec]
+    injected: np.ndarray  # bool
+
+
+class Stars(NamedTuple):
+    """Stars of a brick, arrays [n]."""
+
+    x: np.ndarray
+    y: np.ndarray
+    mag: Magnitudes
+
+
+def check_options(options: Simulate) -> None:
+    """Refuse (UsageError) a population that cannot be drawn."""
+    if options.mag_min >= options.mag_max:
+        raise UsageError(f"mag_min {options.mag_min} is not below mag_max {options.mag_max}")
+    # Discs dropped at random without overlap jam at 55 % of the area; well below, it is quick.
+    n = options.n_real + options.n_fake
+    covered = n * np.pi / 4 * (options.separation / PIXEL_SCALE / options.brick_pixels) ** 2
+    if covered > 0.35:
+        raise UsageError(
+            f"{n} galaxies {options.separation} arcsec apart do not fit into "
+            f"{options.brick_pixels} pixels; lower n_real, n_fake or separation"
+        )
+
+
+def draw_galaxies(options: Simulate, rng: np.random.Generator) -> Galaxies:
+    """Draw real and injected galaxies; `colour_offset` is the only difference made here."""
+    n = options.n_real + options.n_fake
+    x, y = place_apart(n, options.brick_pixels, options.separation / PIXEL_SCALE, rng)
+    g = draw_magnitudes(n, options.mag_min, options.mag_max, options.count_slope, rng)
+    shapes = draw_shapes(g, options.radius, rng)
+    r_half = half_light_radius(shapes)
+    gr, rz = draw_colours(r_half, rng)
+    injected = rng.permutation(n) < options.n_fake
+    gr = gr + np.where(injected, options.colour_offset, 0.0)
+    return Galaxies(x, y, _bands(g, gr, rz), shapes, r_half, injected)
+
+
+def place_apart(
+    n: int, pixels: int, separation: float, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw n positions in the image, one by one, anew where one is nearer than `separation`."""
+    x, y = np.empty(n), np.empty(n)
+    for i in range(n):
+        while True:
+            x[i], y[i] = rng.uniform(-0.5, pixels - 0.5, 2)
+            if not (np.hypot(x[:i] - x[i], y[:i] - y[i]) < separation).any():
+                break
+    return x, y
+
+
+def draw_magnitudes(
+    n: int, brightest: float, faintest: float, slope: float, rng: np.random.Generator
+) -> np.ndarray:
+    """Draw magnitudes whose log10 counts rise by `slope` a magnitude."""
+    u = rng.uniform(size=n)
+    if slope == 0:
+        return brightest + (faintest - brightest) * u
+    return brightest + np.log10(1 + u * (10 ** (slope * (faintest - brightest)) - 1)) / slope
+
+
+def draw_shapes(g: np.ndarray, median: float, rng: np.random.Generator) -> Shapes:
+    """Draw discs (60 %), discs with a bulge (25 %), de Vaucouleurs galaxies (15 %).
+
+    The half-light radius has its `median` [arcsec] at g = 22 and falls by 0.06 dex a magnitude,
+    with a scatter of 0.12 dex; axis ratios are those of Obiwan's emission-line galaxies, U(0.2, 1).
+    """
+    n = len(g)
+    log_radius = np.log10(median) - 0.06 * (g - 22) + 0.12 * rng.standard_normal(n)
+    radius = np.clip(10**log_radius, 0.25, 1.9)
+    kind = rng.uniform(size=n)
+    mixed = (kind >= _DISC) & (kind < _DISC + _BULGE_AND_DISC)
+    bulge_share = np.where(mixed, rng.uniform(0.1, 0.5, n), np.where(kind < _DISC, 0.0, 1.0))
+    bulge_radius = np.where(mixed, radius * rng.uniform(0.3, 0.7, n), radius)
+    return Shapes(radius, bulge_radius, bulge_share, rng.uniform(0.2, 1, n), rng.uniform(0, 180, n))
+
+
+def draw_colours(r_half: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Draw g-r and r-z: 85 % as of emission-line galaxies, 15 % red; large ones are redder."""
+    n = len(r_half)
+    target = rng.uniform(size=n) < _TARGETS
+    gr = np.where(target, 0.45, 1.55) + 0.12 * rng.standard_normal(n)
+    rz = np.where(target, 0.85, 1.10) + 0.18 * rng.standard_normal(n)
+    return gr + 0.2 * np.log10(r_half / 0.9), rz
+
+
+def draw_stars(options: Simulate, rng: np.random.Generator) -> Stars:
+    """Draw stars that the selection for stamps leaves out: bright ones and, a third, M dwarfs.
+
+    Were some of them selected, they would be 'real' sources without injected counterparts.
+    """
+    n = options.n_stars
+    x, y = rng.uniform(-0.5, options.brick_pixels - 0.5, (2, n))
+    dwarf = rng.uniform(size=n) < 1 / 3
+    slope = 0.2
+    bright = draw_magnitudes(n, *_STAR_MAG, slope, rng)
+    faint = draw_magnitudes(n, *_DWARF_MAG, slope, rng)
+    temperature = rng.uniform(size=n)  # 0 a hot star of the main sequence, 1 a cool one
+    gr = np.where(dwarf, 1.5 + 0.05 * rng.standard_normal(n), 0.25 + 1.1 * temperature)
+    rz = np.where(dwarf, 1.2 + 0.6 * temperature, 0.05 + 0.65 * temperature)
+    return Stars(x, y, _bands(np.where(dwarf, faint, bright), gr, rz))
+
+
+def _bands(g: np.ndarray, gr: np.ndarray, rz: np.ndarray) -> Magnitudes:
+    r = g - gr
+    return {"g": g, "r": r, "i": r - 0.45 * rz, "z": r - rz}

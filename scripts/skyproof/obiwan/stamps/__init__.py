@@ -1,0 +1,1 @@
+"""Stamps: files, tables, writer, and overlaps on the sky."""

@@ -1,0 +1,1 @@
+"""Inputs, rule and figures of the evaluation."""

@@ -1,0 +1,199 @@
+"""What the evaluation reads: the scored test part, training catalogues, the training history."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from skyproof.assess.twosample import rows_by_group
+from skyproof.core.blocks import Item
+from skyproof.core.errors import InputError
+from skyproof.obiwan.dataset import SplitFiles, files_of, open_pixels
+from skyproof.obiwan.groups import group_names
+from skyproof.obiwan.survey import read_table
+
+HISTORY = ("step", "epoch", "loss", "accuracy")
+
+_NAMES = ("id", "brick", "rs", "label", "x", "y", "type")
+_PLAIN = ("dx", "dy", "r_half")
+_BY_BAND = ("mag", "psfsize", "ivar")
+
+Table = dict[str, np.ndarray]
+
+
+def columns_of(bands: str) -> tuple[str, ...]:
+    """Return the names of the catalogue columns that the evaluation uses."""
+    return (*_NAMES, *_PLAIN, *(f"{kind}_{band}" for kind in _BY_BAND for band in bands))
+
+
+def read_scores(path: Path, bands: str) -> Table:
+    """Return the columns of `scores.parquet`, each [n], with text as str.
+
+    InputError where the file, a column or a row cannot be used: no row, one class only, a score
+    outside [0, 1], a label other than 0 and 1, a class without any magnitude in the first band.
+    """
+    wanted = ("score", *columns_of(bands))
+    try:
+        known = set(pq.read_schema(path).names)
+        for name in wanted:
+            if name not in known:
+                raise InputError(path, "has no such column", field=name,
+                                 expected=f"scores of stamps in bands {bands}")  # fmt: skip
+        table = pq.read_table(path, columns=list(wanted))
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        reason = str(error).splitlines()[0]
+        raise InputError(path, f"cannot be read: {reason}", expected="a Parquet table") from None
+    scores = {name: _text_or_numbers(table[name].to_numpy()) for name in wanted}
+    _check_scores(path, scores, f"mag_{bands[0]}")
+    return scores
+
+
+def _text_or_numbers(values: np.ndarray) -> np.ndarray:
+    if values.dtype != object:
+        return values
+    decoded = [v.decode() if isinstance(v, bytes) else str(v) for v in values]
+    return np.array(decoded, dtype=np.str_)
+
+
+def _check_scores(path: Path, scores: Table, magnitude: str) -> None:
+    score, label = scores["score"], scores["label"]
+    if not len(score):
+        raise InputError(path, "holds no row", expected="scores of the test part")
+    for name, good, expected in (
+        ("score", (score >= 0) & (score <= 1), "a number from 0 to 1"),
+        ("label", np.isin(label, (0, 1)), "0 (real) or 1 (fake)"),
+    ):
+        if not good.all():
+            row = int(np.flatnonzero(~good)[0])
+            raise InputError(
+                path, f"is {scores[name][row]}", record=f"row {row}", field=name, expected=expected
+            )
+    for number, name in enumerate(("real", "fake")):
+        if (label == number).any() and not np.isfinite(scores[magnitude][label == number]).any():
+            raise InputError(path, f"is known of no {name} row", field=magnitude)
+    if len(np.unique(label)) == 1:
+        raise InputError(
+            path, f"all {len(label)} rows are {'fake' if label[0] else 'real'}",
+            field="label", expected="rows of both classes",
+        )  # fmt: skip
+
+
+def read_training(
+    files: Sequence[SplitFiles], bands: str, most: int, stream: np.random.Generator
+) -> Table:
+    """Return the catalogues [n] of training files, taken in random order until `most` rows."""
+    parts: list[Table] = []
+    rows = 0
+    for index in stream.permutation(len(files)):
+        if rows >= most:
+            break
+        parts.append(read_table(files[index].catalog, columns_of(bands)))
+        rows += len(parts[-1]["id"])
+    names = columns_of(bands)
+    if not parts:
+        return {name: np.array([], dtype=np.str_ if name in ("brick", "type") else float)
+                for name in names}  # fmt: skip
+    return {name: np.concatenate([part[name] for part in parts]) for name in names}
+
+
+def read_history(path: Path) -> Table:
+    """Return the columns step, epoch, loss and accuracy of `history.csv`."""
+    try:
+        frame = pd.read_csv(path)
+    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
+        raise InputError(path, f"cannot be read: {error}", expected="a table (.csv)") from None
+    for name in HISTORY:
+        if name not in frame:
+            raise InputError(path, "has no such column", field=name)
+        if not pd.api.types.is_numeric_dtype(frame[name]) or not np.isfinite(frame[name]).all():
+            raise InputError(path, "holds other things than numbers", field=name)
+    if frame.empty:
+        raise InputError(path, "holds no step", expected="a row a training step")
+    return {name: frame[name].to_numpy() for name in HISTORY}
+
+
+def groups_of(table: Table, patch_pixels: int) -> np.ndarray:
+    """Return the group of every row: its brick, or its patch of one; str [n]."""
+    groups = table["brick"].astype(object)
+    if patch_pixels:
+        for mine in rows_by_group(table["brick"]):
+            brick = str(table["brick"][mine[0]])
+            groups[mine] = group_names(brick, table["x"][mine], table["y"][mine], patch_pixels)
+    return groups.astype(np.str_)
+
+
+@dataclass(frozen=True)
+class Features:
+    """Columns [n, columns] of training and test part that a classifier without eyes may use."""
+
+    names: list[str]
+    train: np.ndarray
+    test: np.ndarray
+
+    def only(self, names: Sequence[str]) -> Features:
+        keep = [self.names.index(name) for name in names]
+        return Features(list(names), self.train[:, keep], self.test[:, keep])
+
+
+def features(train: Table, test: Table, bands: str) -> Features:
+    """Return magnitudes, colours, sizes, depths, sub-pixel positions and types as numbers.
+
+    Left out is what only says where a source lies: brick, ra, dec, x, y.
+    """
+    types = sorted(set(train["type"]) | set(test["type"]))
+    both = [_numbers(table, bands, types) for table in (train, test)]
+    return Features(list(both[0]), *(_finite_or_nan(part) for part in both))
+
+
+def _finite_or_nan(columns: Table) -> np.ndarray:
+    array = np.stack([column.astype(float) for column in columns.values()], axis=1)
+    return np.where(np.isfinite(array), array, np.nan)
+
+
+def _numbers(table: Table, bands: str, types: Sequence[str]) -> Table:
+    columns = {name: table[name] for name in (*_PLAIN, *columns_of(bands)[len(_NAMES + _PLAIN) :])}
+    columns |= {
+        f"{blue}-{red}": table[f"mag_{blue}"] - table[f"mag_{red}"] for blue, red in pairwise(bands)
+    }
+    return columns | {f"type={name}": table["type"] == name for name in types}
+
+
+def matched_columns(bands: str) -> list[str]:
+    """Return the features that matching makes alike: brightness, colours and size."""
+    colours = [f"{blue}-{red}" for blue, red in pairwise(bands)]
+    return [f"mag_{bands[0]}", *colours, "r_half"]
+
+
+def read_pixels_of(rows: Table, items: Sequence[Item], bands: str, scores: Path) -> np.ndarray:
+    """Return the pixels [n, 64, 64, 2 x bands], float32, of a few rows of the scores.
+
+    A row is found in the test files of its brick by (rs, label, id).
+    """
+    by_name = {item.name: item for item in items}
+    pixels = []
+    for brick, rs, label, number in zip(
+        *(rows[name] for name in ("brick", "rs", "label", "id")), strict=True
+    ):
+        found = None
+        for files in files_of(by_name[brick], "test") if brick in by_name else ():
+            table = read_table(files.catalog, ("id", "rs", "label"))
+            mine = (table["id"] == number) & (table["rs"] == rs) & (table["label"] == label)
+            if mine.any():
+                found = open_pixels(files.x, bands)[int(np.flatnonzero(mine)[0])]
+                break
+        if found is None:
+            raise InputError(
+                scores, "is not in the test part of the split",
+                record=f"brick {brick}, {'fake' if label else 'real'} {number}",
+            )  # fmt: skip
+        pixels.append(np.asarray(found, dtype=np.float32))
+    return np.stack(pixels)

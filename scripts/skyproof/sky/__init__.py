@@ -1,0 +1,1 @@
+"""Astronomy that several systems share. No torch, no system."""

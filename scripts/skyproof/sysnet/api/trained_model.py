@@ -1,0 +1,180 @@
+"""A trained network in three lines of Python:
+
+    from skyproof.sysnet.trained import TrainedModel
+    model = TrainedModel("dnnp", "model_0_2664486226/best.pth.tar", (4, 20), num_features=18)
+    hpix, density = model.forward("table.fits", axes=range(18))
+
+The calls are the original's. A checkpoint is the original's `.pth.tar`, read without unpickling
+anything but data, or a member of ours (`.safetensors`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from skyproof.core.errors import InputError, UsageError, did_you_mean
+from skyproof.sysnet.members.member import State, read_member
+from skyproof.sysnet.members.predict import predict, scaled
+from skyproof.sysnet.original.checkpoints import read_checkpoint
+from skyproof.sysnet.original.files import read_stats
+from skyproof.sysnet.table import Table, check_columns
+
+MODELS = ("dnn", "dnnp", "dnnps", "lin", "linp")
+_BATCH = 4096
+
+
+class TrainedModel:
+    """A network that predicts the density of any table with its features.
+
+    `nnstruct` is (layers with the output's, units); lin and linp ignore it. The original's first
+    version took the number of the fold before it: `TrainedModel(model, checkpoint, fold, nnstruct,
+    num_features)`; both calls work. InputError where the checkpoint is of another structure.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        checkpoint: str | Path,
+        *structure: Any,
+        nnstruct: Sequence[int] = (4, 20),
+        num_features: int | None = None,
+        device: str = "cpu",
+    ) -> None:
+        if model not in MODELS:
+            raise UsageError(f"unknown model {model}{did_you_mean(model, MODELS)}")
+        rest = list(structure)
+        self.fold = int(rest.pop(0)) if rest and np.ndim(rest[0]) == 0 else 0
+        self.structure = tuple(rest.pop(0) if rest else nnstruct)
+        self.model, self.device = model, torch.device(device)
+        self.state, self.stats, self.keep = load(Path(checkpoint))
+        self.n_features = rest.pop(0) if rest else num_features
+        if self.n_features is None:
+            self.n_features = _n_features(self.state)
+        check_structure(Path(checkpoint), self.state, model, self.structure, self.n_features)
+
+    def forward(self, *places: Any, axes: Sequence[int] | None = None) -> tuple[Any, Any]:
+        """Return hpix [n] and the predicted density [n], rows as the table.
+
+        `forward(table, axes)`: a table's path, or an array with fields features and hpix; `axes`
+        are the columns of its features that the network takes (all). The original's first
+        version took mean and spread of the features from a file: `forward(metrics.npz, table)`.
+        """
+        rest = list(places)
+        stats = self.stats
+        if isinstance(rest[0], (str, Path)) and str(rest[0]).endswith(".npz"):
+            stats = read_stats(Path(rest.pop(0)), self.fold)
+        if stats is None:
+            raise UsageError(
+                "the checkpoint holds no mean and spread of the features; call forward(metrics, "
+                "table) with the metrics.npz beside it"
+            )
+        hpix, features = columns(rest.pop(0))
+        axes = rest.pop(0) if rest else axes
+        x = self._chosen(features, stats, axes)
+        return hpix, predict(self.model, self.state, x, _BATCH, self.device).astype(np.float64)
+
+    def _chosen(
+        self, features: np.ndarray, stats: dict[str, Any], axes: Sequence[int] | None
+    ) -> np.ndarray:
+        """Return the scaled columns `axes`; statistics are of all columns or of those."""
+        chosen = list(range(features.shape[1])) if axes is None else [int(i) for i in axes]
+        if not all(0 <= i < features.shape[1] for i in chosen):
+            raise UsageError(f"axes {chosen}: the table has {features.shape[1]} features")
+        if len(chosen) != self.n_features:
+            raise UsageError(
+                f"{len(chosen)} features for a network of {self.n_features}; say which: axes=[...]"
+            )
+        shift, scale = (np.asarray(values, np.float64) for values in stats["x"])
+        of_all = len(shift) == features.shape[1]
+        if not of_all and len(shift) != len(chosen):
+            raise UsageError(
+                f"mean and spread are of {len(shift)} features, the table has {features.shape[1]}"
+            )
+        where = chosen if of_all else slice(None)
+        keep = np.ones(len(chosen), bool) if self.keep is None else self.keep
+        return scaled(features[:, chosen], shift[where], scale[where], keep)
+
+
+def load(path: Path) -> tuple[State, dict[str, Any] | None, np.ndarray | None]:
+    """Return weights, statistics of the features and input mask (None: not known, all)."""
+    if path.suffix == ".safetensors":
+        member = read_member(path)
+        return member.state, {"x": (member.shift, member.scale), "y": member.label}, member.keep
+    content = read_checkpoint(path)
+    state = {
+        name: tensor
+        for name, tensor in content["state_dict"].items()
+        if not name.endswith("num_batches_tracked")
+    }
+    return state, content.get("stats"), None
+
+
+def check_structure(
+    path: Path, state: State, model: str, structure: tuple[int, ...], n_features: int
+) -> None:
+    """Refuse (InputError) weights that are not of this model, structure and number of features."""
+    found = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    expected = shapes(model, structure, n_features)
+    if found == expected:
+        return
+    names = sorted(set(found) ^ set(expected)) or sorted(
+        name for name in found if found[name] != expected[name]
+    )
+    name = names[0]
+    raise InputError(
+        path,
+        f"is of another structure: {found.get(name, 'missing')} for {expected.get(name, 'none')}",
+        field=name,
+        expected=f"{model} {tuple(structure)} of {n_features} features",
+    )
+
+
+def shapes(model: str, structure: Sequence[int], n_features: int) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of a network's weights by name."""
+    if model in ("lin", "linp"):
+        return {"hl1.weight": (1, n_features), "hl1.bias": (1,)}
+    layers, units = structure
+    found: dict[str, tuple[int, ...]] = {}
+    for i in range(layers):
+        wide = 1 if i == layers - 1 else units
+        found[f"fc.{i}.weight"] = (wide, n_features if i == 0 else units)
+        found[f"fc.{i}.bias"] = (wide,)
+        if i < layers - 1:
+            for name in ("weight", "bias", "running_mean", "running_var"):
+                found[f"bn.{i}.{name}"] = (units,)
+    return found
+
+
+def _n_features(state: State) -> int:
+    first = state.get("fc.0.weight", state.get("hl1.weight"))
+    return 0 if first is None else int(first.shape[1])
+
+
+def columns(table: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return hpix [n] and features [n, F] of a table's path, a table, or an array with fields.
+
+    The path may be that of an original's table, whose header says nothing of pixels and names.
+    """
+    if isinstance(table, Table):
+        return table.hpix, table.features
+    if isinstance(table, (str, Path)):
+        table = _read_fits(Path(table))
+    features = np.asarray(table["features"], np.float64)
+    return np.asarray(table["hpix"], np.int64), features.reshape(len(features), -1)
+
+
+def _read_fits(path: Path) -> np.ndarray:
+    import fitsio
+
+    try:
+        data = fitsio.read(str(path), ext=1)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(path, f"cannot be read ({reason})", expected="a FITS table") from None
+    check_columns(path, data.dtype.names or (), ("hpix", "features"))
+    return data

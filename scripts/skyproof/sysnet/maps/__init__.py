@@ -1,0 +1,1 @@
+"""HEALPix maps and tables of other layouts."""

@@ -1,0 +1,222 @@
+"""HEALPix maps from files of any common kind: FITS (full or of chosen pixels), .npy, text.
+
+What a file says of its ordering, frame and resolution is checked against the configuration; what
+neither says is asked for, never guessed: a map read in the wrong order looks like noise to a model,
+and one in the wrong frame looks like a map.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from skyproof.core.errors import InputError
+from skyproof.core.formats.pickles import read_npy
+from skyproof.sysnet.table import check_distinct, is_resolution
+
+if TYPE_CHECKING:
+    from skyproof.sysnet.regions import MapForm
+
+PIXEL_COLUMNS = ("PIXEL", "HPIX", "HPXPIXEL", "HPIXEL", "HPIND", "IPIX", "PIX")
+_ORDERINGS = {"RING": "RING", "NEST": "NESTED", "NESTED": "NESTED"}
+_FRAMES = {
+    **dict.fromkeys(("C", "CEL", "CELESTIAL", "EQ", "EQU", "EQUATORIAL", "ICRS", "FK5"), "C"),
+    **dict.fromkeys(("G", "GAL", "GALACTIC"), "G"),
+    **dict.fromkeys(("E", "ECL", "ECLIPTIC"), "E"),
+}
+_UNSEEN = -1.6375e30
+
+# A map whose neighbouring pixels differ as those of noise do, but less than half as much when read
+# in the other order, is not in the order that it claims.
+_SAMPLE = 20_000
+_ROUGHER = 2.0
+_FEWEST_PAIRS = 200
+
+
+@dataclass(frozen=True)
+class Map:
+    """A map of the whole sky in RING order; NaN where it says nothing."""
+
+    path: Path
+    values: np.ndarray  # float64 [12 nside^2]
+    nside: int
+    frame: str  # C, G or E
+
+    @property
+    def seen(self) -> np.ndarray:
+        return np.isfinite(self.values)
+
+
+def read_map(path: Path, form: MapForm) -> Map:
+    """Read a map; `form` says what the file leaves open (InputError if they contradict)."""
+    pixels, values, header = _read(path, form.column)
+    ordering = _agreed(path, "ordering", header.get("ORDERING"), form.ordering, _ORDERINGS)
+    frame = _agreed(path, "frame", header.get("COORDSYS"), form.frame, _FRAMES)
+    nside = _resolution(path, header.get("NSIDE"), form.nside, pixels, len(values))
+    full = np.full(12 * nside**2, np.nan)
+    if pixels is None:
+        full[: len(values)] = values
+    else:
+        check_distinct(path, pixels, nside, "pixel")
+        full[pixels] = values
+    bad = ~np.isfinite(full) | np.isclose(full, _UNSEEN, rtol=1e-4, atol=0)
+    full[bad] = np.nan
+    if bad.all():
+        raise InputError(path, "holds no value")
+    check_order(path, full, nside, ordering)
+    return Map(path, to_ring(full, nside) if ordering == "NESTED" else full, nside, frame)
+
+
+def to_ring(nested: np.ndarray, nside: int) -> np.ndarray:
+    """Return a map of NESTED order in RING order."""
+    import healpy
+
+    return nested[healpy.ring2nest(nside, np.arange(len(nested)))]
+
+
+def check_order(path: str | Path, full: np.ndarray, nside: int, ordering: str) -> None:
+    """Refuse (InputError) a map that is smooth in the other order and rough in its own."""
+    if nside < 8 or ordering not in ("RING", "NESTED"):
+        return
+    other = "NESTED" if ordering == "RING" else "RING"
+    own_roughness, other_roughness = (roughness(full, nside, order) for order in (ordering, other))
+    if own_roughness > _ROUGHER * other_roughness:
+        raise InputError(
+            path, f"is said to be {ordering}, but its neighbouring pixels fit together as {other}",
+            field="ordering", expected=other,
+        )  # fmt: skip
+
+
+def roughness(full: np.ndarray, nside: int, ordering: str) -> float:
+    """Return the mean square difference of neighbours over twice the variance: 1 for noise.
+
+    Ranks are compared, so that a few bright pixels do not decide.
+    """
+    import healpy
+
+    seen = np.flatnonzero(np.isfinite(full))
+    rank = np.full(len(full), np.nan)
+    _, place = np.unique(full[seen], return_inverse=True)
+    rank[seen] = place
+    step = max(1, len(seen) // _SAMPLE)
+    some = seen[::step]
+    near = healpy.get_all_neighbours(nside, some, nest=ordering == "NESTED")
+    difference = np.where(near >= 0, rank[near] - rank[some], np.nan)
+    known = np.isfinite(difference)
+    variance = float(np.var(rank[seen]))
+    if known.sum() < _FEWEST_PAIRS or variance == 0:
+        return 1.0
+    return float(np.mean(difference[known] ** 2)) / (2 * variance)
+
+
+def _read(path: Path, column: str) -> tuple[np.ndarray | None, np.ndarray, Mapping[str, Any]]:
+    """Return pixels (None: all, in order), values, and the header."""
+    name = path.name.lower()
+    if name.endswith((".fits", ".fit", ".fits.gz", ".fits.fz")):
+        return _read_fits(path, column)
+    if name.endswith(".npy"):
+        found = read_npy(path)
+        if not isinstance(found, np.ndarray):
+            raise InputError(path, "holds no array", expected="a map saved by numpy.save")
+        if found.dtype.names:
+            return *_from_columns(path, {n: found[n] for n in found.dtype.names}, column), {}
+        return None, _plain(path, found), {}
+    try:
+        rows = np.loadtxt(path, ndmin=2)
+    except (ValueError, UnicodeDecodeError) as error:
+        raise InputError(
+            path, f"cannot be read ({error})",
+            expected="FITS, .npy, or text with one number a line (or pixel and number)",
+        ) from None  # fmt: skip
+    if rows.shape[1] == 1:
+        return None, rows[:, 0], {}
+    return *_from_columns(path, {"PIXEL": rows[:, 0], "VALUE": rows[:, -1]}, "VALUE"), {}
+
+
+def _read_fits(path: Path, column: str) -> tuple[np.ndarray | None, np.ndarray, Mapping[str, Any]]:
+    from astropy.io import fits
+
+    try:
+        with fits.open(path) as file:
+            hdu = next((h for h in file if getattr(h, "columns", None) is not None), None)
+            if hdu is None:
+                raise InputError(path, "has no table", expected="a HEALPix map")
+            header = {key: value for key, value in hdu.header.items() if key}
+            columns = {name: np.asarray(hdu.data[name]) for name in hdu.columns.names}
+    except (OSError, ValueError) as error:
+        raise InputError(path, f"cannot be read ({error})", expected="a HEALPix map") from None
+    return *_from_columns(path, columns, column), header
+
+
+def _from_columns(
+    path: Path, columns: Mapping[str, np.ndarray], column: str
+) -> tuple[np.ndarray | None, np.ndarray]:
+    index = next((name for name in columns if name.upper() in PIXEL_COLUMNS), None)
+    values = [name for name in columns if name != index]
+    if column and column not in values:
+        raise InputError(path, "is missing", field=f"column {column}",
+                         expected=f"one of {', '.join(values)}")  # fmt: skip
+    if not column and len(values) != 1:
+        raise InputError(
+            path, f"has {len(values)} columns ({', '.join(values)})", field="column",
+            expected="the configuration to say which",
+        )  # fmt: skip
+    pixels = None
+    if index is not None:
+        pixels = np.asarray(columns[index]).ravel()
+        if (pixels != np.floor(pixels)).any():
+            raise InputError(path, "are no whole numbers", field=index, expected="pixels")
+        pixels = pixels.astype("i8")
+    return pixels, _plain(path, columns[column or values[0]])
+
+
+def _plain(path: Path, values: np.ndarray) -> np.ndarray:
+    if values.dtype.kind not in "fiub":
+        raise InputError(path, f"holds {values.dtype}", expected="numbers")
+    return values.astype("f8").ravel()
+
+
+def _agreed(path: Path, what: str, said: Any, given: str, known: Mapping[str, str]) -> str:
+    """Return what header and configuration agree on."""
+    word = str(said).strip().upper() if said is not None else ""
+    if word and word not in known:
+        raise InputError(
+            path, f"is {word!r} in the header", field=what,
+            expected=f"one of {', '.join(sorted(known))}",
+        )  # fmt: skip
+    if word and given and known[word] != given:
+        raise InputError(
+            path, f"is {word} in the header, {given} in the configuration", field=what,
+            expected="the same",
+        )  # fmt: skip
+    if not word and not given:
+        raise InputError(
+            path, "is not in the file", field=what,
+            expected=f"the configuration to say it ({', '.join(sorted(set(known.values())))})",
+        )  # fmt: skip
+    return given or known[word]
+
+
+def _resolution(path: Path, said: Any, given: int, pixels: np.ndarray | None, n: int) -> int:
+    if said is not None and given and int(said) != given:
+        raise InputError(
+            path, f"is {said} in the header, {given} in the configuration", field="nside",
+            expected="the same",
+        )  # fmt: skip
+    nside = int(said) if said is not None else given
+    if not nside:
+        nside = round((n / 12) ** 0.5)
+        if pixels is not None and len(pixels) != 12 * nside**2:
+            raise InputError(path, "is not in the file", field="nside",
+                             expected="the configuration to say it")  # fmt: skip
+    if not is_resolution(nside):
+        raise InputError(path, f"is {nside} for {n} values", field="nside", expected="a power of 2")
+    if pixels is None and n != 12 * nside**2:
+        raise InputError(
+            path, f"has {n} values", expected=f"{12 * nside**2}, as nside is {nside}"
+        )  # fmt: skip
+    return nside

@@ -1,0 +1,291 @@
+"""Tables of other layouts: the original's FITS and legacy .npy, Parquet, HDF5, npz.
+
+They say less than the SYSNet table: resolution, names, frame may be missing. What the configuration
+does not give is inferred, and said in the log. Nothing in a file is executed.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from skyproof.core.errors import InputError, UsageError
+from skyproof.core.formats.pickles import read_npy, read_npz
+from skyproof.sysnet.maps.mapfile import Map, check_order
+from skyproof.sysnet.table import Table, check_table, is_resolution
+
+if TYPE_CHECKING:
+    from skyproof.sysnet.options import Tabulate
+
+_LEGACY_PARTS = ("train", "validation", "test")
+_LEGACY_FOLDS = tuple(f"fold{i}" for i in range(5))
+_KNOWN = ("label", "hpix", "fracgood", "features")
+
+Columns = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Loose:
+    """Columns of a table and what its file says of them."""
+
+    columns: Columns
+    header: Mapping[str, Any]
+
+
+def read_other(path: Path, options: Tabulate, log: logging.Logger) -> Table:
+    """Read a table of any layout into a checked one, in RING order, sorted by pixel."""
+    loose = _read(path)
+    columns = loose.columns
+    if "hpix" not in columns and "hpind" in columns:
+        columns["hpix"] = columns.pop("hpind")
+    for name in ("hpix", "label"):
+        if name not in columns:
+            raise InputError(path, "is missing", field=name,
+                             expected="columns label, hpix, features, fracgood")  # fmt: skip
+    features, own_names = _features(path, columns)
+    names = _names(path, options.names, own_names, loose.header, features.shape[1], log)
+    n = len(columns["hpix"])
+    hpix = np.asarray(columns["hpix"])
+    if not np.array_equal(hpix, np.floor(hpix)):
+        raise InputError(path, "are no whole numbers", field="hpix", expected="pixels")
+    if "fracgood" not in columns:
+        log.warning("%s has no fracgood: 1 is taken for all pixels", path.name)
+    nside = _nside(path, loose.header, options.nside, hpix.astype("i8"), log)
+    ordering = _said(path, loose.header, "ORDERING", options.ordering, "RING", log)
+    frame = _said(path, loose.header, "COORDSYS", options.frame, "C", log)
+    table = Table(
+        hpix=hpix.astype("i8"),
+        label=np.asarray(columns["label"], "f8"),
+        fracgood=np.asarray(columns.get("fracgood", np.ones(n)), "f8"),
+        features=features,
+        names=names,
+        nside=nside,
+        frame=frame,
+        labels=str(loose.header.get("LABELTYP", "counts")).strip(),
+    )
+    return in_order(path, table, ordering)
+
+
+def in_order(path: Path, table: Table, ordering: str) -> Table:
+    """Return the table in RING order, by pixel, once its pixels are sound (InputError)."""
+    import healpy
+
+    if ordering not in ("RING", "NESTED"):
+        raise InputError(path, f"is {ordering!r}", field="ORDERING", expected="RING or NESTED")
+    by_pixel = sorted_rows(table, np.argsort(table.hpix, kind="stable"))
+    check_table(path, by_pixel)
+    check_table_order(path, by_pixel, ordering)
+    if ordering == "RING":
+        return by_pixel
+    ring = _with(by_pixel, hpix=healpy.nest2ring(table.nside, by_pixel.hpix))
+    return sorted_rows(ring, np.argsort(ring.hpix, kind="stable"))
+
+
+def check_table_order(path: Path, table: Table, ordering: str) -> None:
+    """Refuse (InputError) pixels whose features fit together in the other order only."""
+    for values in table.features.T:
+        full = np.full(12 * table.nside**2, np.nan)
+        full[table.hpix] = values
+        check_order(path, full, table.nside, ordering)
+
+
+def sorted_rows(table: Table, rows: np.ndarray) -> Table:
+    """Return the chosen rows of a table, in their order."""
+    return _with(
+        table, hpix=table.hpix[rows], label=table.label[rows], fracgood=table.fracgood[rows],
+        features=table.features[rows],
+    )  # fmt: skip
+
+
+def with_labels(table: Table, labels: Map) -> Table:
+    """Return the table with its labels from a map and fracgood 1, as the original's pair."""
+    import healpy
+
+    if labels.frame != table.frame:
+        raise InputError(labels.path, f"is in frame {labels.frame}", field="frame",
+                         expected=f"{table.frame}, as the table")  # fmt: skip
+    if labels.nside != table.nside:
+        raise InputError(labels.path, f"is {labels.nside}", field="nside",
+                         expected=f"{table.nside}, as the table")  # fmt: skip
+    values = labels.values[table.hpix]
+    unseen = ~np.isfinite(values)
+    if unseen.any():
+        pixel = int(table.hpix[np.argmax(unseen)])
+        lon, lat = healpy.pix2ang(table.nside, pixel, lonlat=True)
+        raise InputError(
+            labels.path, f"is UNSEEN at ({lon:.3f}, {lat:.3f}) deg, and in {unseen.sum()} pixels "
+            "of the table in all", record=f"pixel {pixel}", expected="a value in every pixel",
+        )  # fmt: skip
+    return _with(table, label=values, fracgood=np.ones(len(table)))
+
+
+def _with(table: Table, **changes: Any) -> Table:
+    from dataclasses import replace
+
+    return replace(table, **changes)
+
+
+def _read(path: Path) -> Loose:
+    name = path.name.lower()
+    try:
+        if name.endswith((".fits", ".fit", ".fits.gz")):
+            return _from_fits(path)
+        if name.endswith(".npy"):
+            return Loose(_from_npy(path), {})
+        if name.endswith(".npz"):
+            return Loose({k: np.asarray(v) for k, v in read_npz(path).items()}, {})
+        if name.endswith((".parquet", ".pq")):
+            return Loose(_from_parquet(path), {})
+        if name.endswith((".h5", ".hdf5")):
+            return _from_hdf5(path)
+    except (OSError, ValueError) as error:
+        reason = (str(error).splitlines() or ["empty"])[0]
+        raise InputError(path, f"cannot be read ({reason})", expected="a table") from None
+    raise InputError(
+        path, "is of an unknown kind", expected=".fits, .npy, .npz, .parquet, .h5 or .hdf5"
+    )
+
+
+def _from_fits(path: Path) -> Loose:
+    import fitsio
+
+    with fitsio.FITS(str(path)) as file:
+        if len(file) < 2:
+            raise InputError(path, "has no table in HDU 1")
+        data, header = file[1].read(), file[1].read_header()
+    names = data.dtype.names
+    if names is None:
+        raise InputError(path, "has no table in HDU 1")
+    return Loose({name: data[name] for name in names}, dict(header))
+
+
+def _from_npy(path: Path) -> Columns:
+    """Return the columns of a structured array, or of the legacy dictionary of folds.
+
+    That one holds every row once in the test parts, and again in training and validation.
+    """
+    found = read_npy(path)
+    if isinstance(found, dict):
+        for part in _LEGACY_PARTS:
+            if part not in found or set(_LEGACY_FOLDS) - set(found[part]):
+                raise InputError(path, "is missing", field=part,
+                                 expected="folds fold0 to fold4")  # fmt: skip
+        try:
+            found = np.concatenate([np.asarray(found["test"][fold]) for fold in _LEGACY_FOLDS])
+        except (TypeError, ValueError) as error:
+            raise InputError(path, f"holds folds of different kinds ({error})") from None
+    if not isinstance(found, np.ndarray) or found.dtype.names is None:
+        raise InputError(path, "is no table", expected="columns label, hpix, features, fracgood")
+    return {name: found[name] for name in found.dtype.names}
+
+
+def _from_parquet(path: Path) -> Columns:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path)
+    except pa.ArrowException as error:
+        raise InputError(path, f"cannot be read ({error})", expected="Parquet") from None
+    columns = {}
+    for name in table.column_names:
+        values = table.column(name).combine_chunks()
+        if pa.types.is_nested(values.type):
+            columns[name] = np.array(values.to_pylist(), "f8")
+        else:
+            columns[name] = values.to_numpy(zero_copy_only=False)
+    return columns
+
+
+def _from_hdf5(path: Path) -> Loose:
+    import h5py
+
+    with h5py.File(path) as file:
+        columns = {name: np.asarray(item) for name, item in file.items()
+                   if isinstance(item, h5py.Dataset)}  # fmt: skip
+        header = {key.upper(): value for key, value in file.attrs.items()}
+    return Loose(columns, header)
+
+
+def _features(path: Path, columns: Columns) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return the features [n, F], and their names where each is a column of its own."""
+    n = len(columns["hpix"])
+    own = tuple(name for name in columns if name not in _KNOWN)
+    parts = [columns["features"]] if "features" in columns else [columns[name] for name in own]
+    for name, part in zip(("features",) if "features" in columns else own, parts, strict=True):
+        if len(part) != n or part.dtype.kind not in "fiub":
+            raise InputError(
+                path, f"holds {part.dtype} [{len(part)}]", field=name, expected=f"{n} numbers"
+            )
+    if not parts:
+        raise InputError(path, "is missing", field="features", expected="columns of features")
+    features = np.column_stack([np.asarray(part, "f8") for part in parts])
+    return features, () if "features" in columns else own
+
+
+def _names(
+    path: Path,
+    given: list[str],
+    own: tuple[str, ...],
+    header: Mapping[str, Any],
+    n: int,
+    log: logging.Logger,
+) -> tuple[str, ...]:
+    if given:
+        if len(given) != n:
+            raise UsageError(f"names: has {len(given)}, but {path} has {n} features")
+        return tuple(given)
+    if own:
+        return own
+    cards = tuple(str(header[f"FEAT{i}"]).strip() for i in range(n) if f"FEAT{i}" in header)
+    listed = tuple(
+        part.strip() for part in str(header.get("FEATURES", header.get("FEATS", ""))).split(",")
+    )
+    for found in (cards, listed):
+        if len(found) == n:
+            return found
+    log.warning("%s does not name its %d features: they become feature_0, ...", path.name, n)
+    return tuple(f"feature_{i}" for i in range(n))
+
+
+def _nside(
+    path: Path, header: Mapping[str, Any], given: int, hpix: np.ndarray, log: logging.Logger
+) -> int:
+    """Return the resolution: the file's, the configuration's, or the least with such pixels."""
+    said = int(header["NSIDE"]) if "NSIDE" in header else 0
+    if said and given and said != given:
+        raise InputError(
+            path, f"is {said} in the file, {given} in the configuration", field="nside",
+            expected="the same",
+        )  # fmt: skip
+    nside = said or given
+    if not nside:
+        top = int(hpix.max()) if len(hpix) else 0
+        nside = 1
+        while 12 * nside**2 <= top:
+            nside *= 2
+        log.warning("%s does not say its nside: %d is taken, as its last pixel is %d",
+                    path.name, nside, top)  # fmt: skip
+    if not is_resolution(nside):
+        raise InputError(path, f"is {nside}", field="nside", expected="a power of 2 to 8192")
+    return nside
+
+
+def _said(
+    path: Path, header: Mapping[str, Any], card: str, given: str, usual: str, log: logging.Logger
+) -> str:
+    said = str(header.get(card, "")).strip().upper()
+    said = "NESTED" if said == "NEST" else said
+    if said and given and said != given:
+        raise InputError(
+            path, f"is {said} in the file, {given} in the configuration", field=card,
+            expected="the same",
+        )  # fmt: skip
+    if not said and not given:
+        log.warning("%s does not say its %s: %s is taken", path.name, card, usual)
+    return said or given or usual

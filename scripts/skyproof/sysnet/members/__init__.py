@@ -1,0 +1,1 @@
+"""Networks of an ensemble: files, rows, predictions."""

@@ -1,0 +1,154 @@
+"""What search and training share: the rows of each fold as networks see them, and the settings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from skyproof.core.errors import InputError
+from skyproof.learn import ensemble
+from skyproof.learn.ensemble.rows import Rows
+from skyproof.sysnet.folds import TRAINING, VALIDATION, Folds, read_folds
+from skyproof.sysnet.members.predict import scaled
+from skyproof.sysnet.network import check_model, row_loss, row_slope, shape_of
+from skyproof.sysnet.selection import read_kept
+from skyproof.sysnet.table import Table, read_table
+
+if TYPE_CHECKING:
+    from skyproof.sysnet.options import Network
+
+_ORIGINAL_SEED = 85
+_FIRST_CYCLE, _CYCLE_GROWTH = 10, 2  # epochs of the cosine's first cycle; how cycles grow
+
+
+@dataclass(frozen=True)
+class FoldRows:
+    """The rows of a fold: scaled by its own training part, with 0 for features it does not keep."""
+
+    fold: int
+    rows: Rows
+    train: np.ndarray  # positions in `rows`
+    valid: np.ndarray
+    shift: np.ndarray  # f8 [F]
+    scale: np.ndarray  # f8 [F]
+    keep: np.ndarray  # bool [F]
+    label: tuple[float, float]  # mean and spread of the training labels; minimum and range
+
+    def member(self, seed: int, learning_rate: float, **more: Any) -> ensemble.Member:
+        """Return a network of this fold, for the ensemble."""
+        return ensemble.Member(
+            seed, self.rows, self.train, self.valid, learning_rate, keep=self.keep, **more
+        )
+
+
+def read_rows(inputs: SimpleNamespace, options: Network) -> tuple[Table, list[FoldRows]]:
+    """Return the table, and its rows by fold (InputError, UsageError where nothing can be fitted).
+
+    Reading the folds refuses those that leak.
+    """
+    check_model(options.model, options.loss)
+    table, folds = read_table(inputs.table), read_folds(inputs.folds)
+    if not np.array_equal(table.hpix, folds.hpix):
+        raise InputError(inputs.folds, "has other pixels than the table", field="hpix")
+    keep = read_kept(inputs.selection, folds.n_folds, len(table.names))
+    return table, [
+        fold_rows(inputs.table, table, folds, fold, keep[fold], options.normalisation)
+        for fold in range(folds.n_folds)
+    ]
+
+
+def fold_rows(
+    path: Path, table: Table, folds: Folds, fold: int, keep: np.ndarray, normalisation: str
+) -> FoldRows:
+    """Return the rows of a fold, scaled by its training part (InputError: a constant feature)."""
+    train, valid = folds.rows(fold, TRAINING), folds.rows(fold, VALIDATION)
+    if len(train) < 2:
+        raise InputError(
+            path, f"gives fold {fold} {len(train)} training rows", expected="2 or more"
+        )
+    features, label = table.features[train], table.label[train]
+    shift, scale = spread(features, normalisation)
+    for column in np.flatnonzero(keep & ~(scale > 0)):
+        raise InputError(
+            path, f"has one value ({features[0, column]:g}) in all training rows of fold {fold}",
+            field=f"feature {table.names[column]}", expected="a feature that varies, or axes "
+            "without it",
+        )  # fmt: skip
+    scale = np.where(scale > 0, scale, 1.0)
+    middle, width = spread(label[:, None], normalisation)
+    rows = Rows(
+        scaled(table.features, shift, scale, keep),
+        table.label.astype(np.float32),
+        table.fracgood.astype(np.float32),
+    )
+    return FoldRows(
+        fold, rows, train, valid, shift, scale, keep, (float(middle[0]), float(width[0]))
+    )
+
+
+def spread(values: np.ndarray, normalisation: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and population standard deviation of each column, or minimum and range."""
+    if normalisation == "minmax":
+        return values.min(axis=0), np.ptp(values, axis=0)
+    # A constant column has a spread of rounding errors, not of 0.
+    constant = np.ptp(values, axis=0) == 0
+    return values.mean(axis=0), np.where(constant, 0.0, values.std(axis=0))
+
+
+def chain_seeds(n_chains: int) -> list[int]:
+    """Return the seeds of the chains, those of the original: the same ones in every fold."""
+    draws = np.random.RandomState(_ORIGINAL_SEED).randint(0, 2**32 - 1, n_chains, np.int64)
+    return [int(draw) + 1000 for draw in draws]
+
+
+def settings(
+    options: Network, structure: tuple[int, int], n_features: int, n_epochs: int, **more: Any
+) -> ensemble.Settings:
+    """Return the settings of an ensemble of the configured networks.
+
+    In the original's weighting a step goes along the sum of a batch's losses, as there, otherwise
+    along their mean by weight: then the step of SGD and the meaning of the L1 weight do not depend
+    on the size of a batch, and the rows of a last, smaller batch count no less than others.
+    """
+    given: dict[str, Any] = {
+        "slope": row_slope(options.model, options.loss, options.weighting),
+        "group_size": options.group_size,
+        "mean": options.weighting != "original",
+        "optimiser": options.optimiser,
+        "schedule": "cosine" if options.scheduler == "cosann" else "constant",
+        "least_rate": options.eta_min,
+        "first_cycle": _FIRST_CYCLE,
+        "cycle_growth": _CYCLE_GROWTH,
+        "compile": options.compile,
+    }
+    return ensemble.Settings(
+        shape_of(options.model, structure, n_features),
+        row_loss(options.model, options.loss, options.weighting),
+        options.batch,
+        n_epochs,
+        **(given | more),
+    )
+
+
+def read_tuning(path: Path) -> tuple[float, tuple[int, int], float]:
+    """Return learning rate, structure and L1 weight that sysnet.tune found (InputError)."""
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+        layers, units = found["structure"]
+        values = float(found["learning_rate"]), (int(layers), int(units)), float(found["l1_alpha"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            path, f"cannot be read ({error})", expected="learning_rate, structure, l1_alpha (.json)"
+        ) from None
+    return values
+
+
+def groups(n_members: int, size: int) -> list[Sequence[int]]:
+    """Return the members of each group, by number."""
+    return [range(start, min(start + size, n_members)) for start in range(0, n_members, size)]

@@ -1,0 +1,1 @@
+"""Mock skies: imaging templates and null mocks."""

@@ -1,0 +1,1 @@
+"""Files of the original SYSNet: checkpoints, predictions, log lines."""

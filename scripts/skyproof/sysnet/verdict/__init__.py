@@ -1,0 +1,1 @@
+"""Inputs, tests, rule and figures of the evaluation."""

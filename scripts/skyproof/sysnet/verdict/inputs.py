@@ -1,0 +1,101 @@
+"""The rows that a verdict rests on, with all that is known of them, read from earlier stages."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from skyproof.core.errors import InputError
+from skyproof.sysnet.baselines import same_rows
+from skyproof.sysnet.folds import read_folds
+from skyproof.sysnet.mocks import null
+from skyproof.sysnet.table import Table, read_table
+from skyproof.sysnet.verdict import power
+from skyproof.sysnet.verdict.recovery import read_contamination
+from skyproof.sysnet.weights.predictions import Predictions, read_map, read_predictions
+
+
+@dataclass(frozen=True)
+class Sky:
+    """The tested rows of a region with all that is known of them; arrays [m], chains [m, columns].
+
+    selection: S, mean about 1; spread: its standard deviation; contamination: the planted one.
+    """
+
+    table: Table
+    rows: np.ndarray
+    group: np.ndarray
+    predictions: Predictions
+    selection: np.ndarray
+    spread: np.ndarray
+    contamination: np.ndarray | None
+    stack: dict[str, Any]
+    grid: power.Grid
+    unit: float
+
+    @property
+    def label(self) -> np.ndarray:
+        return self.table.label[self.rows]
+
+    @property
+    def fracgood(self) -> np.ndarray:
+        return self.table.fracgood[self.rows]
+
+    @property
+    def features(self) -> np.ndarray:
+        return self.table.features[self.rows]
+
+    @property
+    def mean(self) -> float:
+        """Mean density, sum y / sum w."""
+        return float(self.label.sum() / self.fracgood.sum())
+
+    def selection_of(self, model: str) -> np.ndarray:
+        """Return the selection function that a model alone would give, clipped alike."""
+        density = self.predictions.models[model]
+        return np.clip(density / density.mean(), *self.stack["clip"])
+
+    @property
+    def weighted_density(self) -> np.ndarray:
+        """The selection function as a density, so that its loss compares with the models'."""
+        return self.selection * self.label.sum() / np.sum(self.selection * self.fracgood)
+
+
+def read_sky(inputs: SimpleNamespace) -> Sky:
+    """Read and align everything; refuse (InputError) what does not belong together."""
+    table, folds = read_table(inputs.table), read_folds(inputs.folds)
+    same_rows(inputs.folds, folds, table)
+    predictions = read_predictions(inputs.baselines, inputs.network, table)
+    rows = predictions.rows
+    selection, spread = read_map(inputs.selection, table.hpix[rows])
+    contamination = read_contamination(inputs.truth, table)[rows] if inputs.truth else None
+    grid = power.Grid.of(table, rows)
+    return Sky(
+        table=table, rows=rows, group=folds.group[rows], predictions=predictions,
+        selection=selection, spread=spread, contamination=contamination,
+        stack=read_json(inputs.stack), grid=grid, unit=null.galaxy(grid, table.label[rows]),
+    )  # fmt: skip
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the content of a JSON file of an earlier stage."""
+    try:
+        value = json.loads(Path(path).read_text())
+    except ValueError as error:
+        raise InputError(path, f"cannot be read ({error})", expected="JSON") from None
+    return dict(value)
+
+
+def read_history(path: Path) -> dict[str, np.ndarray]:
+    """Return the columns of history.csv: fold, chain, epoch, train, valid."""
+    try:
+        data = np.genfromtxt(path, delimiter=",", names=True, dtype=None, encoding="utf-8")
+        data = np.atleast_1d(data)
+        return {name: data[name] for name in ("fold", "chain", "epoch", "train", "valid")}
+    except (ValueError, IndexError) as error:
+        raise InputError(path, f"cannot be read ({error})", expected="columns of infer") from None

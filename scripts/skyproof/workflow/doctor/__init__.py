@@ -1,0 +1,1 @@
+"""The tool `doctor`: is a site, or this machine, ready for the first job?"""

@@ -1,0 +1,162 @@
+"""What `doctor` looks at on a SLURM cluster: the controller, the profile's words, the nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from skyproof.core.errors import EnvironmentProblem, UsageError
+from skyproof.workflow.doctor import node_tests
+from skyproof.workflow.doctor.findings import Line, fail, ok
+from skyproof.workflow.plan.dryrun import DryRun
+from skyproof.workflow.slurm import client, master, sbatch_args
+from skyproof.workflow.slurm.client import Nodes
+
+_UNUSABLE = {"down", "drained", "draining", "fail", "failing", "maint", "unknown", "reboot"}
+
+
+def examine(run: DryRun, patience: float) -> Iterator[Line]:
+    """Yield the findings on the cluster; test jobs run while the rest is looked at."""
+    try:
+        config = client.settings()
+        there = client.nodes()
+    except EnvironmentProblem as error:
+        yield fail("slurm", str(error), "start on a login node, load the site's module of SLURM")
+        return
+    yield ok("slurm", f"{config.get('SLURM_VERSION', 'SLURM')} of {config.get('ClusterName', '?')}")
+    yield status(_settings(run), config)
+    try:
+        declared = sbatch_args.partitions(run)
+    except Exception as error:  # Snakemake's, and whatever its reader of the file lets through
+        yield fail("partitions", " ".join(str(error).split()), f"correct {run.partitions}")
+        return
+    judged = [partition(found, there, str(run.partitions)) for found in declared]
+    yield from judged
+    refused = list(refusals(run, declared))
+    yield from refused or [ok("jobs", f"SLURM would take each of {len(_kinds(run))} kinds of job")]
+    broken = {line.what.split()[-1] for line in judged if line.verdict == "fail"}
+    yield from node_tests.examine(run, declared, there, broken, patience)
+
+
+def _settings(run: DryRun) -> Any:
+    """Return the executor's settings, the profile's over its defaults."""
+    from snakemake_interface_executor_plugins.registry import ExecutorPluginRegistry
+
+    return ExecutorPluginRegistry().get_plugin("slurm").get_settings(run.arguments)
+
+
+def status(settings: Any, config: Mapping[str, str]) -> Line:
+    """Whether jobs' states are asked for in the one way that works."""
+    try:
+        master.refuse_traps(settings)
+    except UsageError as error:
+        found, _, mend = str(error).rpartition("; ")
+        return fail("status", found, f"{mend} (in the profile)")
+    kept = config.get("AccountingStorageType", "") not in ("", "accounting_storage/none", "(null)")
+    accounts = "accounts are kept" if kept else "no accounts are kept"
+    return ok("status", f"{accounts}; {settings.status_command} shows ended jobs long enough")
+
+
+def partition(declared: Any, there: Sequence[Nodes], file: str) -> Line:
+    """Whether a partition of partitions.yaml exists and is as large as that says."""
+    what = f"partition {declared.name}"
+    nodes = [found for found in there if found.partition == declared.name]
+    if not nodes:
+        names = ", ".join(sorted({found.partition for found in there}))
+        return fail(what, f"is not on this cluster, which has {names}", f"correct {file}")
+    if not any(found.is_up for found in nodes):
+        return fail(what, "is closed", f"take it out of {file}, or wait")
+    if all(found.state in _UNUSABLE for found in nodes):
+        states = ", ".join(sorted({found.state for found in nodes}))
+        return fail(what, f"all its nodes are {states}", f"wait, or take it out of {file}")
+    wrong = list(_beyond(declared.limits, nodes))
+    if wrong:
+        return fail(what, f"has not what {file} says: {'; '.join(wrong)}", "correct the file")
+    size = f"{sum(n.count for n in nodes)} nodes, {max(n.cores for n in nodes)} cores"
+    memory = f"{max(n.memory_mb for n in nodes) / 1e3:.0f} GB"
+    features = ",".join(sorted(set().union(*(n.features for n in nodes)))) or "no features"
+    return ok(what, f"{size}, {memory}, {features}")
+
+
+def _beyond(limits: Any, nodes: Sequence[Nodes]) -> Iterator[str]:
+    """Yield the limits of partitions.yaml that the cluster does not reach."""
+    features = set().union(*(found.features for found in nodes))
+    gpus: dict[str, int] = {}
+    for found in nodes:
+        for model, count in found.gpus.items():
+            gpus[model] = max(count, gpus.get(model, 0))
+    real = {
+        "max_runtime": max(found.minutes for found in nodes),
+        "max_mem_mb": max(found.memory_mb for found in nodes),
+        "max_threads": max(found.cores for found in nodes),
+        "max_nodes": sum(found.count for found in nodes),
+        "max_gpu": max(gpus.values(), default=0),
+    }
+    for name, most in real.items():
+        said = getattr(limits, name)
+        if said != float("inf") and said > most:
+            yield f"{name} {said:g}, there are {most:g}"
+    for name in limits.available_constraints or ():
+        if name not in features:
+            yield f"feature {name}, there are {', '.join(sorted(features)) or 'none'}"
+    for model in limits.available_gpu_models or ():
+        if model not in gpus:
+            yield f"GPU model {model}, there are {', '.join(sorted(gpus)) or 'none'}"
+
+
+def refusals(run: DryRun, declared: Sequence[Any]) -> Iterator[Line]:
+    """Yield what SLURM would not take, with the words of the profile that are to blame."""
+    kinds = _kinds(run)
+    rules: dict[tuple[str, str], list[str]] = {}
+    for rule, job in kinds.items():
+        if (refused := _refused(job, declared)) is not None:
+            rules.setdefault(refused, []).append(rule)
+    for (found, mend), names in rules.items():
+        yield fail(f"jobs of {_named(names, len(kinds))}", found, mend)
+
+
+def _named(rules: Sequence[str], of: int) -> str:
+    """Return some of so many rules in a few words."""
+    if len(rules) == 1:
+        return rules[0]
+    return "all rules" if len(rules) == of else f"{rules[0]} and {len(rules) - 1} more"
+
+
+def _refused(job: Any, declared: Sequence[Any]) -> tuple[str, str] | None:
+    """Return why SLURM would not take a job, and what mends that."""
+    if declared and sbatch_args.best(declared, job) is None:
+        found = "fit no partition of partitions.yaml (python -m skyproof plan says what they ask)"
+        return found, "smaller blocks, or set-resources"
+    try:
+        client.would_accept(sbatch_args.words(job, declared))
+    except (EnvironmentProblem, ValueError) as error:
+        return str(error), mend_of(str(error))
+    return None
+
+
+# What SLURM says of words that it does not take, and the word of the profile.
+_WORDS = {
+    "account": "correct slurm_account in the profile (sacctmgr show assoc user=$USER)",
+    "partition": "correct partitions.yaml, or slurm_partition in the profile",
+    "qos": "correct qos in the profile",
+    "feature": "correct constraint in the profile (sinfo -o %f)",
+    "node configuration": "correct constraint, mem_mb, gpu or gpu_model (sinfo -o '%m %f %G')",
+    "generic resource": "correct gpu and gpu_model in the profile (sinfo -o %G)",
+    "time limit": "correct max_runtime in partitions.yaml",
+}
+
+
+def mend_of(message: str) -> str:
+    """Return what mends a refusal of sbatch."""
+    said = message.lower()
+    return next((mend for word, mend in _WORDS.items() if word in said), "see man sbatch")
+
+
+def _kinds(run: DryRun) -> dict[str, Any]:
+    """Return the greatest job of each rule that is sent to the cluster."""
+    found: dict[str, Any] = {}
+    for job in run.jobs:
+        sent = job.benchmark or job.outputs
+        if sent and (job.rule not in found or job.memory_mb > found[job.rule].memory_mb):
+            found[job.rule] = job
+    return found

@@ -1,0 +1,163 @@
+"""The jobs that Snakemake would run, with the resources that each would ask for.
+
+Snakemake runs in this process, as a dry run. It announces each job in a record of its log, whose
+fields are those of its interface for logger plugins; a filter on its logger reads them. So nothing
+that it prints has to be parsed, and all its own options and profiles count.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from skyproof.core.errors import UsageError
+from skyproof.workflow import config as configuration
+
+SNAKEFILE = Path(__file__).parents[4] / "Snakefile"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job as Snakemake announces it."""
+
+    rule: str
+    wildcards: Mapping[str, str]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    benchmark: str  # path of its benchmark file, empty where the rule has none
+    threads: int
+    resources: Mapping[str, Any]
+
+    @property
+    def tasks(self) -> int:
+        """Ranks; 1 where the rule has none."""
+        return int(self.resources.get("tasks", 1) or 1)
+
+    @property
+    def nodes(self) -> int:
+        return int(self.resources.get("nodes", 1) or 1)
+
+    @property
+    def cores(self) -> int:
+        """Cores that it occupies, on all nodes."""
+        if "cpus_per_task" in self.resources:
+            return self.tasks * int(self.resources["cpus_per_task"])
+        return self.threads
+
+    @property
+    def gpus(self) -> int:
+        """GPUs that it occupies: `gpu=N`, or `gres="gpu:MODEL:N"`."""
+        words = str(self.resources.get("gres", "")).split(":")
+        if words[0] == "gpu":
+            return int(words[-1]) if words[-1].isdigit() else 1
+        return int(self.resources.get("gpu", 0) or 0)
+
+    @property
+    def memory_mb(self) -> float:
+        """Megabytes that it asks of each node, at the first attempt."""
+        return float(self.resources.get("mem_mb", 0) or 0)
+
+    @property
+    def limit_minutes(self) -> float:
+        """The time limit of the first attempt; 0 where there is none."""
+        return float(self.resources.get("runtime", 0) or 0)
+
+
+@dataclass
+class DryRun:
+    """What a dry run told."""
+
+    jobs: list[Job] = field(default_factory=list)  # by rule; without those that do nothing
+    config: Any = None  # the checked configuration
+    folder: Path = Path()  # of the run
+    executor: str = "local"
+    slots: int = 1  # jobs at a time on a cluster, cores on one machine
+    arguments: Any = None  # Snakemake's own, profile and command line together
+    partitions: Path | None = None  # the file of the site's partitions
+
+
+def dry_run(words: Sequence[str]) -> DryRun:
+    """Return what `snakemake WORDS` would do (UsageError with its message if it refuses)."""
+    from snakemake.cli import args_to_api, parse_args
+    from snakemake.logging import logger
+
+    told = DryRun()
+
+    def listen(record: Any) -> bool:
+        if str(getattr(record, "event", "")) == "job_info":
+            told.jobs.append(_job(record))
+        return True
+
+    argv = ["-n", "--nocolor", "-s", str(SNAKEFILE), *words]
+    printed = io.StringIO()
+    logger.addFilter(listen)
+    variables = dict(os.environ)
+    try:
+        with redirect_stdout(printed), redirect_stderr(printed), _remembered(told):
+            parser, arguments = parse_args(argv)
+            done = args_to_api(arguments, parser)
+    except SystemExit as stop:
+        done = not stop.code
+    except Exception as error:
+        raise UsageError(f"snakemake: {' '.join(str(error).split())}") from None
+    finally:
+        logger.removeFilter(listen)
+        # The rules set some for their jobs.
+        named = os.environ.get("SNAKEMAKE_SLURM_PARTITIONS", "")
+        os.environ.clear()
+        os.environ.update(variables)
+    if not done:
+        raise UsageError(f"snakemake: {_reason(printed.getvalue())}")
+    # Snakemake keeps jobs in sets: among those that could run at once, it tells any one first.
+    told.jobs.sort(key=lambda job: (job.rule, job.outputs))
+    told.arguments, told.executor = arguments, arguments.executor or "local"
+    told.slots = _slots(arguments)
+    told.partitions = Path(named) if named and told.executor == "slurm" else None
+    return told
+
+
+@contextmanager
+def _remembered(told: DryRun) -> Any:
+    """Keep the configuration that the rules check, and the folder that they run in."""
+    load = configuration.load
+
+    def loaded(values: Mapping[str, Any], where: str = "configuration") -> Any:
+        told.config, told.folder = load(values, where), Path.cwd()
+        return told.config
+
+    configuration.load = loaded
+    try:
+        yield
+    finally:
+        configuration.load = load
+
+
+def _job(record: Any) -> Job:
+    return Job(
+        rule=record.rule_name,
+        wildcards=dict(record.wildcards or {}),
+        inputs=tuple(map(str, record.input)),
+        outputs=tuple(map(str, record.output)),
+        benchmark=str(record.benchmark or ""),
+        threads=int(record.threads),
+        resources=dict(record.resources.items()),
+    )
+
+
+def _slots(arguments: Any) -> int:
+    if arguments.executor not in (None, "local"):
+        return int(arguments.jobs) if str(arguments.jobs).isdigit() else 100
+    here = len(os.sched_getaffinity(0))
+    return int(arguments.cores) if str(arguments.cores).isdigit() else here
+
+
+def _reason(printed: str) -> str:
+    """Return the last line that Snakemake printed, places in source files apart."""
+    lines = [line.strip() for line in printed.splitlines() if line.strip()]
+    told = [line for line in lines if not line.startswith('File "')]
+    return told[-1] if told else "refused, without a message"

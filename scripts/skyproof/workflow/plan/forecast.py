@@ -1,0 +1,156 @@
+"""What the jobs of a dry run will take: hours, disk, the longest chain, the end of it all."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any, Literal
+
+from skyproof.core.options import systems
+from skyproof.workflow.plan.dryrun import DryRun, Job
+from skyproof.workflow.plan.history import Rate
+from skyproof.workflow.plan.systems import plan_of
+
+Basis = Literal["measured", "estimate", "limit"]
+
+# Of the rule `manifest`, which belongs to no system: megabytes that a core hashes in a second.
+_HASHED_MB = 800
+
+
+@dataclass(frozen=True)
+class Foreseen:
+    """A job and what it will take."""
+
+    job: Job
+    stage: str  # 'system.stage', or the rule where it is no stage's
+    hours: float
+    megabytes: float
+    basis: Basis  # of the hours: earlier jobs, the system's estimate, or else the time limit
+    disk_basis: Basis
+
+    @property
+    def core_hours(self) -> float:
+        return self.hours * self.job.cores
+
+    @property
+    def gpu_hours(self) -> float:
+        return self.hours * self.job.gpus
+
+
+def foresee(run: DryRun, rates: Mapping[tuple[str, str], Rate]) -> list[Foreseen]:
+    """Return what each job of a dry run will take, in its order."""
+    plans = {name: plan_of(name, getattr(run.config, name)) for name in run.config.systems}
+    found = [_one(job, plans, rates) for job in run.jobs if job.benchmark or job.outputs]
+    total = sum(item.megabytes for item in found)
+    return [_manifest(item, total) if item.stage == "manifest" else item for item in found]
+
+
+def _one(job: Job, plans: Mapping[str, Any], rates: Mapping[tuple[str, str], Rate]) -> Foreseen:
+    system, name = stage_of(job)
+    plan = plans.get(system)
+    if plan is None:
+        return Foreseen(job, job.rule, job.limit_minutes / 60, 0, "limit", "limit")
+    work = plan.work(name, job.wildcards)
+    device = str(job.resources.get("device", "cpu"))
+    stage = f"{system}.{name}"
+    rate = rates.get((stage, device), Rate())
+    disk = rate if rate.disk_known else rates.get((stage, "cpu"), Rate())
+    hours = work.hours(job.cores, gpu=device == "cuda", factor=rate.seconds)
+    basis: Basis = "measured" if rate.jobs else "estimate"
+    disk_basis: Basis = "measured" if disk.disk_known else "estimate"
+    return Foreseen(job, stage, hours, work.megabytes * disk.disk, basis, disk_basis)
+
+
+def stage_of(job: Job) -> tuple[str, str]:
+    """Return system and stage of a job, which its benchmark file names; empty where it has none."""
+    parts = PurePosixPath(job.benchmark).parts[2:]  # below logs/benchmarks
+    if len(parts) < 2 or parts[0] not in systems():
+        return "", job.rule
+    block = job.wildcards.get("block")
+    return parts[0], PurePosixPath(parts[-1]).stem.removesuffix(f"-{block}")
+
+
+def _manifest(item: Foreseen, megabytes: float) -> Foreseen:
+    """Return the collection of checksums, which reads all products again."""
+    hours = (1 + megabytes / _HASHED_MB / item.job.threads) / 3600
+    return Foreseen(item.job, item.stage, hours, 0.001, "estimate", "estimate")
+
+
+def parents(items: Sequence[Foreseen]) -> list[list[int]]:
+    """Return for each job the numbers of those whose outputs it reads."""
+    makers = {path: number for number, item in enumerate(items) for path in item.job.outputs}
+    return [sorted({makers[path] for path in item.job.inputs if path in makers}) for item in items]
+
+
+def longest_chain(items: Sequence[Foreseen], before: Sequence[Sequence[int]]) -> list[int]:
+    """Return the jobs, first to last, that must follow one another for the longest time."""
+    end = [0.0] * len(items)
+    last: list[int | None] = [None] * len(items)
+    for number in in_order(before):
+        if before[number]:
+            last[number] = latest = max(before[number], key=lambda parent: end[parent])
+            end[number] = end[latest]
+        end[number] += items[number].hours
+    chain: list[int] = []
+    at = max(range(len(items)), key=lambda number: end[number], default=None)
+    while at is not None:
+        chain.append(at)
+        at = last[at]
+    return chain[::-1]
+
+
+def in_order(before: Sequence[Sequence[int]]) -> list[int]:
+    """Return the numbers such that each comes after those before it."""
+    after, missing = _turned(before)
+    ready = [number for number, count in enumerate(missing) if not count]
+    for number in ready:  # grows while it is read
+        for child in after[number]:
+            missing[child] -= 1
+            if not missing[child]:
+                ready.append(child)
+    return ready
+
+
+def hours_until_done(
+    items: Sequence[Foreseen], before: Sequence[Sequence[int]], slots: int, cluster: bool
+) -> float:
+    """Return when the last job ends if each starts as soon as it can.
+
+    On a cluster `slots` jobs run at a time, and none waits in the queue; on one machine the jobs
+    that run have so many cores together.
+    """
+    after, missing = _turned(before)
+    size = [1 if cluster else min(item.job.cores, slots) for item in items]
+    ready = [number for number, count in enumerate(missing) if not count]
+    heapq.heapify(ready)
+    running: list[tuple[float, int]] = []
+    now, free = 0.0, slots
+    while ready or running:
+        waiting = []
+        while ready and free > 0:
+            number = heapq.heappop(ready)
+            if size[number] <= free:
+                free -= size[number]
+                heapq.heappush(running, (now + items[number].hours, number))
+            else:
+                waiting.append(number)
+        for number in waiting:
+            heapq.heappush(ready, number)
+        now, done = heapq.heappop(running)
+        free += size[done]
+        for child in after[done]:
+            missing[child] -= 1
+            if not missing[child]:
+                heapq.heappush(ready, child)
+    return now
+
+
+def _turned(before: Sequence[Sequence[int]]) -> tuple[list[list[int]], list[int]]:
+    """Return the jobs after each, and how many are before it."""
+    after: list[list[int]] = [[] for _ in before]
+    for number, found in enumerate(before):
+        for parent in found:
+            after[parent].append(number)
+    return after, [len(found) for found in before]

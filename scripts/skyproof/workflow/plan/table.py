@@ -1,0 +1,267 @@
+"""The tool `plan`: what a run will take, a line a stage, before its first job."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from skyproof.core.errors import UsageError
+from skyproof.workflow.plan import forecast
+from skyproof.workflow.plan.dryrun import DryRun, dry_run
+from skyproof.workflow.plan.forecast import Foreseen
+from skyproof.workflow.plan.history import Rate, rates
+from skyproof.workflow.slurm import sbatch_args
+
+# Snakemake itself, whatever a job does (measured: two processes in one another on a node).
+_SNAKEMAKE_CORE_SECONDS = 2.0
+_MANY_JOBS = 10_000
+
+
+@dataclass(frozen=True)
+class Row:
+    """A stage, all its jobs together unless it says otherwise."""
+
+    rule: str
+    jobs: int
+    nodes: int  # of one job
+    ranks: int  # of one job
+    hours: float  # of its longest job
+    core_hours: float
+    gpu_hours: float
+    memory_gb: float  # that a job asks of each node, at most
+    seen_gb: float  # the most that an earlier job took, at its own size; 0: not known
+    disk_gb: float  # of its products
+    chain_hours: float  # its part of the longest chain
+    basis: str  # measured, estimate, limit
+    disk_basis: str
+    partition: str  # where its jobs fit best; empty without partitions
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will take."""
+
+    rows: list[Row]
+    chain_hours: float  # the longest chain of jobs
+    until_done_hours: float  # with so many jobs, or cores, at a time
+    slots: int
+    cluster: bool
+    snakemake_core_hours: float
+    warnings: list[str]
+
+
+def plan(parser: argparse.ArgumentParser, words: list[str]) -> int:
+    """Print what a run will take."""
+    parser.allow_abbrev = False
+    parser.epilog = (
+        "All other words are Snakemake's: --profile, --configfile, --config, --directory, -c, "
+        "targets; --forceall plans what is done already as well."
+    )
+    parser.add_argument(
+        "--rates",
+        type=Path,
+        metavar="FOLDER",
+        help="of an earlier run that tells rates [the run's]",
+    )
+    parser.add_argument("--json", action="store_true", help="for a program to read")
+    given, rest = parser.parse_known_args(words)
+    if given.rates is not None and not (given.rates / "logs/benchmarks").is_dir():
+        raise UsageError(f"--rates {given.rates}: holds no logs/benchmarks of an earlier run")
+    run = dry_run(rest)
+    known = rates(given.rates or run.folder, run.config)
+    made = make(run, known)
+    print(json.dumps(asdict(made), indent=1) if given.json else "\n".join(lines(made)))
+    return 0
+
+
+def make(run: DryRun, known: Mapping[tuple[str, str], Rate]) -> Plan:
+    """Return the plan of a dry run; `known` are the rates of earlier jobs."""
+    items = forecast.foresee(run, known)
+    before = forecast.parents(items)
+    chain = forecast.longest_chain(items, before)
+    partitions = sbatch_args.partitions(run)
+    on_chain: dict[str, float] = defaultdict(float)
+    for number in chain:
+        on_chain[items[number].job.rule] += items[number].hours
+    stages: dict[str, list[Foreseen]] = defaultdict(list)
+    for number in forecast.in_order(before):
+        stages[items[number].job.rule].append(items[number])
+    cluster = run.executor != "local"
+    return Plan(
+        rows=[
+            _row(rule, stage, on_chain[rule], known, partitions) for rule, stage in stages.items()
+        ],
+        chain_hours=sum(on_chain.values()),
+        until_done_hours=forecast.hours_until_done(items, before, run.slots, cluster),
+        slots=run.slots,
+        cluster=cluster,
+        snakemake_core_hours=len(items) * _SNAKEMAKE_CORE_SECONDS / 3600,
+        warnings=list(_warnings(stages, known, partitions)),
+    )
+
+
+def _row(
+    rule: str,
+    stage: Sequence[Foreseen],
+    chain: float,
+    known: Mapping[tuple[str, str], Rate],
+    partitions: list[Any],
+) -> Row:
+    jobs = [item.job for item in stage]
+    best = {sbatch_args.best(partitions, job) or "none" for job in jobs} if partitions else set()
+    return Row(
+        rule=rule,
+        jobs=len(jobs),
+        nodes=max(job.nodes for job in jobs),
+        ranks=max(job.tasks for job in jobs),
+        hours=max(item.hours for item in stage),
+        core_hours=sum(item.core_hours for item in stage),
+        gpu_hours=sum(item.gpu_hours for item in stage),
+        memory_gb=max(job.memory_mb for job in jobs) / 1e3,
+        seen_gb=_seen_mb(stage, known) / 1e3,
+        disk_gb=sum(item.megabytes for item in stage) / 1e3,
+        chain_hours=chain,
+        basis=stage[0].basis,
+        disk_basis=stage[0].disk_basis,
+        partition=",".join(sorted(best)),
+    )
+
+
+def _seen_mb(stage: Sequence[Foreseen], known: Mapping[tuple[str, str], Rate]) -> float:
+    """Return the memory of the largest earlier job of a stage; 0 where there was none."""
+    return max(
+        (rate.memory_mb for key, rate in known.items() if key[0] == stage[0].stage), default=0
+    )
+
+
+def _warnings(
+    stages: Mapping[str, Sequence[Foreseen]],
+    known: Mapping[tuple[str, str], Rate],
+    partitions: list[Any],
+) -> Iterator[str]:
+    for rule, stage in stages.items():
+        worst = max(stage, key=lambda item: item.hours)
+        limit = worst.job.limit_minutes / 60
+        if limit and worst.hours > limit:
+            yield (
+                f"{rule}: {_time(worst.hours)} are foreseen for a job whose first time limit is "
+                f"{_time(limit)}: more ranks, smaller blocks, a GPU, or a longer runtime"
+            )
+        lost = next(
+            (
+                item.job
+                for item in stage
+                if partitions and not sbatch_args.best(partitions, item.job)
+            ),
+            None,
+        )
+        if lost is not None:
+            yield (
+                f"{rule}: fits no partition of partitions.yaml ({lost.limit_minutes:.0f} min, "
+                f"{lost.memory_mb:.0f} MB and {lost.cores // lost.nodes} cores a node, "
+                f"{lost.nodes} nodes, {lost.gpus} GPUs); SLURM's default partition would be tried"
+            )
+        took = _seen_mb(stage, known)
+        asked = max(item.job.memory_mb * item.job.nodes for item in stage)
+        if took > asked > 0:
+            yield f"{rule}: an earlier job took {took:.0f} MB, {asked:.0f} MB are asked for"
+    jobs = sum(map(len, stages.values()))
+    if jobs > _MANY_JOBS:
+        yield f"{jobs} jobs, each {_SNAKEMAKE_CORE_SECONDS:.0f} s of Snakemake: raise block_size"
+
+
+_HEAD = (
+    *("stage", "jobs", "nodes", "ranks", "a job", "core-h", "GPU-h"),
+    *("GB/node", "seen", "disk GB", "chain", "basis"),
+)
+
+
+def lines(made: Plan) -> list[str]:
+    """Return a plan as lines of text."""
+    if not made.rows:
+        return ["Nothing to be done; --forceall plans all of it."]
+    width = len(_HEAD) + any(row.partition for row in made.rows)
+    table = [[*_HEAD, "partition"], *map(_cells, made.rows), _total(made)]
+    what = "jobs" if made.cluster else "cores"
+    return [
+        *_table([row[:width] for row in table]),
+        "",
+        f"longest chain of jobs: {_time(made.chain_hours)}; with {made.slots} {what} at a time and "
+        f"no queue, all is done after {_time(made.until_done_hours)}",
+        f"Snakemake itself: {_number(made.snakemake_core_hours)} core-hours",
+        "measured: by earlier jobs of that stage, scaled to this size; estimate: by the system's",
+        "plan.py, for a usual server, right within a factor of a few; GB/node: what jobs ask for;",
+        "seen: the most that an earlier job took, at its own size",
+        *(f"warning: {text}" for text in made.warnings),
+    ]
+
+
+def _cells(row: Row) -> list[str]:
+    return [
+        row.rule,
+        f"{row.jobs:,}",
+        str(row.nodes),
+        str(row.ranks),
+        _time(row.hours),
+        _number(row.core_hours),
+        _number(row.gpu_hours),
+        f"{row.memory_gb:.1f}",
+        f"{row.seen_gb:.1f}" if row.seen_gb else "-",
+        _number(row.disk_gb),
+        _time(row.chain_hours) if row.chain_hours else "-",
+        row.basis + (" (disk measured)" if row.disk_basis == "measured" != row.basis else ""),
+        row.partition,
+    ]
+
+
+def _total(made: Plan) -> list[str]:
+    rows = made.rows
+    return [
+        "total",
+        f"{sum(row.jobs for row in rows):,}",
+        *("", "", ""),
+        _number(sum(row.core_hours for row in rows)),
+        _number(sum(row.gpu_hours for row in rows)),
+        f"{max(row.memory_gb for row in rows):.1f}",
+        "",
+        _number(sum(row.disk_gb for row in rows)),
+        _time(made.chain_hours),
+        *("", ""),
+    ]
+
+
+def _table(cells: list[list[str]]) -> list[str]:
+    """Words to the left, numbers to the right."""
+    widths = [max(len(row[k]) for row in cells) for k in range(len(cells[0]))]
+    texts = {0, *range(_HEAD.index("basis"), len(widths))}
+    return [
+        "  ".join(
+            cell.ljust(width) if k in texts else cell.rjust(width)
+            for k, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in cells
+    ]
+
+
+def _number(value: float) -> str:
+    """Three digits, or all before the point."""
+    return (
+        f"{value:,.0f}"
+        if value >= 100
+        else f"{value:.3g}"
+        if value >= 0.01
+        else "<0.01"
+        if value
+        else "-"
+    )
+
+
+def _time(hours: float) -> str:
+    if hours >= 1:
+        return f"{_number(hours)} h"
+    return f"{hours * 60:.1f} min" if hours * 60 >= 1 else f"{hours * 3600:.0f} s"

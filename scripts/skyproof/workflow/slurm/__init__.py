@@ -1,0 +1,1 @@
+"""SLURM as the Snakemake process that starts jobs uses it."""

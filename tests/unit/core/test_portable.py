@@ -1,0 +1,96 @@
+"""Portable numerics: the same bytes on processors of other families, emulated.
+
+`qemu-x86_64-static` runs each stage as on a Haswell or a Zen 2, which lack AVX-512.
+Short runs of small data: an emulated processor is some fifty times slower, and no real one.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from skyproof.core import numerics
+from tests.conftest import clean_environment
+from tests.unit.obiwan.build.train import write_split
+
+pytestmark = pytest.mark.slow
+
+QEMU = "qemu-x86_64-static"
+PROCESSORS = ("Haswell", "EPYC-Rome")
+PRODUCTS = ("bricks.json", "model.safetensors", "history.csv", "scores.parquet")
+
+
+@pytest.fixture(scope="module")
+def qemu() -> str:
+    found = shutil.which(QEMU)
+    if found is None:
+        pytest.skip(f"{QEMU} is absent (Debian: apt-get install qemu-user-static)")
+    return found
+
+
+@pytest.fixture(scope="module")
+def record(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A split to train on, made on this processor."""
+    return write_split(tmp_path_factory.mktemp("split"), n_bricks=2, n=6)
+
+
+@pytest.fixture(scope="module")
+def here(record: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The products as this processor makes them."""
+    return made(record, tmp_path_factory.mktemp("here"), [])
+
+
+def made(record: Path, folder: Path, emulator: list[str]) -> dict[str, bytes]:
+    """Simulate a brick; train and infer on the split; return the products."""
+    for words in (
+        ["obiwan.simulate", "--out", "bricks=bricks.json", "--n-bricks", "1", "--brick-pixels",
+         "160", "--n-real", "6", "--n-fake", "6", "--n-stars", "2"],
+        ["obiwan.train", "--in", f"split={record}", "--out", "model=model.safetensors",
+         "history=history.csv", "--bands", "g", "--batch", "4", "--n-epochs", "1",
+         "--profile-steps", "0"],
+        ["obiwan.infer", "--in", "model=model.safetensors", f"split={record}",
+         "--out", "scores=scores.parquet", "--batch", "8"],
+    ):  # fmt: skip
+        # The command would start itself again, natively, to set these variables.
+        environment = clean_environment(**numerics.environment("portable", 1))
+        command = [*emulator, sys.executable, "-m", "skyproof", *words]
+        result = subprocess.run(
+            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600,
+            check=False,
+        )  # fmt: skip
+        assert result.returncode == 0, result.stderr
+    return {name: (folder / name).read_bytes() for name in PRODUCTS}
+
+
+@pytest.mark.parametrize("processor", PROCESSORS)
+def test_an_emulated_processor_makes_the_same_bytes(
+    qemu: str, record: Path, here: dict[str, bytes], tmp_path: Path, processor: str
+):
+    """The record of bricks holds the checksums of their images, which are compared by that."""
+    there = made(record, tmp_path, [qemu, "-cpu", processor])
+    assert [name for name in PRODUCTS if here[name] != there[name]] == []
+
+
+def test_native_numerics_do_differ_there(qemu: str, record: Path, tmp_path: Path):
+    """Else the test above would show nothing of the profile."""
+    program = (
+        "import numpy as np; x = np.random.default_rng(1).random(10000);"
+        "print(np.exp(x).sum().hex(), np.exp(x).tobytes().hex()[:4000])"
+    )
+    command = [sys.executable, "-c", program]
+    found = [
+        subprocess.run(
+            [*emulator, *command], env=clean_environment(**environment), capture_output=True,
+            text=True, timeout=300, check=True,
+        ).stdout
+        for emulator in ([], [qemu, "-cpu", "Haswell"])
+        for environment in ({}, numerics.environment("portable", 1))
+    ]  # fmt: skip
+    native_here, portable_here, native_there, portable_there = found
+    assert portable_here == portable_there == native_there
+    if native_here == portable_here:
+        pytest.skip("this processor has no AVX-512: nothing to be told apart")

@@ -1,0 +1,477 @@
+"""Verification: every kind of tampering is found and named; equal, close and unequal runs."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from skyproof.core.formats import write
+from skyproof.proof import manifest
+from skyproof.proof.manifest import MANIFEST, SUMS, CannotVerify
+from skyproof.proof.report import CANNOT, IDENTICAL, MISMATCH, WITHIN, Report
+from skyproof.proof.verify import verify
+from tests.conftest import launch, skyproof
+from tests.unit.proof.build import edit_json, forge, forge_record, toy, write_manifest
+
+ITEM = "toy/items/item1.npy"
+
+
+@pytest.fixture
+def results(made, tmp_path) -> Path:
+    return shutil.copytree(made, tmp_path / "results", symlinks=True)
+
+
+def text(report: Report) -> str:
+    return "\n".join(report.lines())
+
+
+def test_an_untouched_run_is_identical(results):
+    report = verify(results)
+    assert report.code == IDENTICAL
+    assert report.lines() == [f"identical: {results}, 5 files, 0.0 MB, root {report.manifest.root}"]
+
+
+def test_sha256sum_reads_the_list(results):
+    command = ["sha256sum", "--check", "--strict", "--quiet", SUMS]
+    subprocess.run(command, cwd=results, check=True, timeout=60)
+    names = [line.split("  ", 1)[1] for line in (results / SUMS).read_text().splitlines()]
+    assert names == sorted(names, key=str.encode)
+    assert {ITEM, "toy/total.json"} <= set(names)
+
+
+# Tampering: each takes the folder of results, and gives what the report must name.
+
+
+def flip_a_bit(results: Path) -> str:
+    path = results / ITEM
+    data = bytearray(path.read_bytes())
+    data[-3] ^= 1
+    path.write_bytes(data)
+    return f"{ITEM} has another SHA-256"
+
+
+def flip_a_bit_and_keep_the_time(results: Path) -> str:
+    times = (results / ITEM).stat()
+    found = flip_a_bit(results)
+    os.utime(results / ITEM, ns=(times.st_atime_ns, times.st_mtime_ns))
+    return found
+
+
+def truncate(results: Path) -> str:
+    path = results / ITEM
+    path.write_bytes(path.read_bytes()[:-8])
+    return f"{ITEM} has 152 bytes, the manifest says 160"
+
+
+def swap_two_files(results: Path) -> str:
+    one, two = results / ITEM, results / "toy/items/item2.npy"
+    a, b = one.read_bytes(), two.read_bytes()
+    assert len(a) == len(b)
+    one.write_bytes(b)
+    two.write_bytes(a)
+    return f"{ITEM} has another SHA-256"
+
+
+def add_a_file(results: Path) -> str:
+    (results / "toy/items/item9.npy").write_bytes(b"more")
+    return "extra    toy/items/item9.npy: is not in the manifest"
+
+
+def remove_a_file(results: Path) -> str:
+    (results / ITEM).unlink()
+    return f"{ITEM} is missing"
+
+
+def remove_a_line(results: Path) -> str:
+    lines = (results / SUMS).read_text().splitlines(keepends=True)
+    (results / SUMS).write_text("".join(line for line in lines if ITEM not in line))
+    return f"{SUMS}: is not the one of which {MANIFEST} holds the digest"
+
+
+def empty_the_list(results: Path) -> str:
+    (results / SUMS).write_text("")
+    return f"{SUMS}: is not the one"
+
+
+def remove_a_line_and_its_file(results: Path) -> str:
+    (results / ITEM).unlink()
+    return remove_a_line(results)
+
+
+def forge_a_line(results: Path) -> str:
+    flip_a_bit(results)
+    digest = hashlib.sha256((results / ITEM).read_bytes()).hexdigest()
+    lines = (results / SUMS).read_text().splitlines()
+    lines = [f"{digest}  {ITEM}" if line.endswith(ITEM) else line for line in lines]
+    (results / SUMS).write_text("\n".join(lines) + "\n")
+    return f"{SUMS}: is not the one"
+
+
+def change_a_class(results: Path) -> str:
+    forge(results, lambda content: content["files"][2].update({"class": "tolerance", "rtol": 1.0}))
+    return "is stated as of class tolerance {'rtol': 1.0}, which does not follow from the numerics"
+
+
+def link_to_a_file(results: Path) -> str:
+    (results / ITEM).rename(results.parent / "elsewhere.npy")
+    (results / ITEM).symlink_to(results.parent / "elsewhere.npy")
+    return f"{ITEM} is a symbolic link"
+
+
+def link_to_a_folder(results: Path) -> str:
+    (results / "toy/items").rename(results.parent / "items")
+    (results / "toy/items").symlink_to(results.parent / "items")
+    return f"{ITEM} is missing"
+
+
+def lead_out_of_the_folder(results: Path) -> str:
+    (results / ITEM).rename(results.parent / "outside.npy")
+
+    def change(content):
+        next(e for e in content["files"] if e["path"] == ITEM)["path"] = "../outside.npy"
+
+    forge(results, change)
+    return "'../outside.npy': leads out of the folder"
+
+
+def rename_by_case(results: Path) -> str:
+    (results / ITEM).rename(results / "toy/items/Item1.npy")
+    return f"{ITEM} is missing; toy/items/Item1.npy is there, whose name differs in upper and lower"
+
+
+def change_what_a_record_says(results: Path) -> str:
+    edit_json(
+        results / "toy/block.json",
+        lambda content: content["items"]["item1"]["info"].update({"first": 0.5}),
+    )
+    return "toy/block.json says of item1 something else than its stage did"
+
+
+def change_a_checksum_in_a_record(results: Path) -> str:
+    forge_record(results, ITEM, "0" * 64)
+    return f"toy/block.json says of {ITEM} (item item1) other checksums than the manifest"
+
+
+def take_an_item_from_a_record(results: Path) -> str:
+    edit_json(results / "toy/block.json", lambda content: content["items"].pop("item0"))
+    return "toy/ (toy.noise) is incomplete: no sound record lists item0"
+
+
+def add_an_item_to_a_record(results: Path) -> str:
+    edit_json(
+        results / "toy/block.json",
+        lambda content: content["items"].update({"item9": content["items"]["item1"]}),
+    )
+    return "toy/block.json lists item9, which is not of the run"
+
+
+def remove_a_record(results: Path) -> str:
+    (results / "toy/block.json").unlink()
+    return "toy/ (toy.noise) is incomplete: no sound record lists item0 and 2 more items"
+
+
+def damage_a_record(results: Path) -> str:
+    (results / "toy/block.json").write_text("{")
+    return "extra    toy/block.json: is not in the manifest"
+
+
+def list_a_file_twice(results: Path) -> str:
+    forge(results, lambda content: content["files"].append(dict(content["files"][2])))
+    return f"{ITEM}: is listed 2 times"
+
+
+def hide_a_file_among_the_manifest(results: Path) -> str:
+    (results / "toy/manifest.json").write_text("{}")
+    return "extra    toy/manifest.json"
+
+
+TAMPERING = [
+    flip_a_bit,
+    flip_a_bit_and_keep_the_time,
+    truncate,
+    swap_two_files,
+    add_a_file,
+    remove_a_file,
+    remove_a_line,
+    empty_the_list,
+    remove_a_line_and_its_file,
+    forge_a_line,
+    change_a_class,
+    link_to_a_file,
+    link_to_a_folder,
+    lead_out_of_the_folder,
+    rename_by_case,
+    change_what_a_record_says,
+    change_a_checksum_in_a_record,
+    take_an_item_from_a_record,
+    add_an_item_to_a_record,
+    remove_a_record,
+    damage_a_record,
+    list_a_file_twice,
+    hide_a_file_among_the_manifest,
+]
+
+
+@pytest.mark.parametrize("tamper", TAMPERING, ids=lambda tamper: tamper.__name__)
+def test_tampering_is_found_and_named(results, tamper):
+    expected = tamper(results)
+    report = verify(results)
+    assert report.code == MISMATCH
+    assert report.lines()[0].startswith("MISMATCH: ")
+    assert expected in text(report)
+
+
+def forged(results: Path) -> None:
+    """Alter a product and make every list of checksums agree with it."""
+    flip_a_bit(results)
+    digest = hashlib.sha256((results / ITEM).read_bytes()).hexdigest()
+    forge_record(results, ITEM, digest)
+
+    def change(content):
+        next(e for e in content["files"] if e["path"] == ITEM)["sha256"] = digest
+
+    forge(results, change)
+
+
+def weakened(results: Path) -> None:
+    """Make all products of class tolerance, as if the run had been native."""
+
+    def change(content):
+        for stage in content["stages"].values():
+            stage["numerics"] = "native"
+        for entry in content["files"]:
+            entry |= {"class": "tolerance", **manifest.allowance(entry["path"])}
+
+    forge(results, change)
+
+
+@pytest.mark.parametrize("forgery", [forged, weakened])
+def test_a_forged_manifest_is_found_by_the_published_root_only(made, results, forgery):
+    published = manifest.read(made).root
+    forgery(results)
+    assert verify(results).code == IDENTICAL
+    report = verify(results, root=published)
+    assert report.code == MISMATCH
+    assert f"published was {published}" in text(report)
+    assert verify(made, root=published.upper()).code == IDENTICAL
+
+
+def test_a_forged_manifest_is_found_by_comparison(made, results):
+    forged(results)
+    report = verify(results, made)
+    assert report.code == MISMATCH
+    assert f"{ITEM} differs" in text(report)
+
+
+@pytest.mark.parametrize(
+    "content", [None, "", "{", "[]", '{"format": "other"}', '{"format": "skyproof-manifest-1"}']
+)
+def test_without_a_manifest_nothing_can_be_verified(results, content):
+    if content is None:
+        (results / MANIFEST).unlink()
+    else:
+        (results / MANIFEST).write_text(content)
+    with pytest.raises(CannotVerify, match=r"manifest\.json"):
+        verify(results)
+    result = skyproof("verify", results)
+    assert result.returncode == CANNOT
+    assert "cannot be verified" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("words", [[], ["--no-such-option"], ["absent"]])
+def test_a_wrong_command_is_not_taken_for_a_result(words):
+    """argparse would exit with 2, which means 'within tolerance' here."""
+    assert skyproof("verify", *words).returncode == CANNOT
+
+
+# Two runs.
+
+
+def test_an_equal_run_elsewhere_is_identical_to_folder_and_manifest(made, tmp_path):
+    toy(tmp_path / "deeper/elsewhere")
+    other = tmp_path / "deeper/elsewhere/results"
+    assert write_manifest(other).root == manifest.read(made).root
+    for reference in (made, made / MANIFEST):
+        report = verify(other, reference)
+        assert report.code == IDENTICAL
+        assert report.lines()[0].startswith(f"identical: {other} against {reference}")
+
+
+@pytest.fixture(scope="session")
+def scaled(tmp_path_factory) -> Path:
+    """The results of the toy run with another option of its first stage."""
+    folder = tmp_path_factory.mktemp("scaled")
+    toy(folder, "--scale", "2")
+    write_manifest(folder / "results")
+    return folder / "results"
+
+
+def test_the_earliest_rule_and_what_follows_from_it(made, scaled):
+    report = verify(scaled, made)
+    assert report.code == MISMATCH
+    lines = [line.strip() for line in report.lines()]
+    assert lines[0].startswith("MISMATCH: ")
+    first = lines[lines.index("earliest mismatch:") :]
+    assert first[1:4] == ["rule     toy_noise", "file     toy/items/item0.npy differs",
+                          "data     the array"]  # fmt: skip
+    assert first[4].startswith("first    [0] ")
+    assert "0x" in first[4]
+    assert first[5].startswith("extent   4 of 4 differ; largest difference ")
+    assert first[5].endswith(" ulp")
+    assert first[6:9] == ["downstream of toy.noise: 2 files", "toy/copy.npy", "toy/total.json"]
+    assert "note: toy.noise had scale 2.0, in the reference 1.0" in lines
+    named = [line for line in lines if line.startswith("file ")]
+    assert named[-1].startswith("file     toy/ (toy.noise) has records that say something else")
+
+
+def test_with_the_manifest_alone_only_digests_are_compared(made, scaled, tmp_path):
+    shutil.copy(made / MANIFEST, tmp_path / "published.json")
+    report = verify(scaled, tmp_path / "published.json")
+    assert report.code == MISMATCH
+    assert "without a reference copy (--against FOLDER) only digests can be compared" in text(
+        report
+    )
+    assert "extent" not in text(report)
+
+
+def test_a_file_of_one_run_only(made, tmp_path):
+    toy(tmp_path, n_items=4)
+    write_manifest(tmp_path / "results")
+    assert "toy/items/item3.npy is not in the reference" in text(verify(tmp_path / "results", made))
+    report = verify(made, tmp_path / "results")
+    assert report.code == MISMATCH
+    assert "toy/items/item3.npy is in the reference only" in text(report)
+
+
+def test_an_altered_reference_is_no_reference(made, scaled, tmp_path):
+    reference = shutil.copytree(made, tmp_path / "reference")
+    (reference / "toy/items/item0.npy").write_bytes(b"x")
+    with pytest.raises(CannotVerify, match="the reference is itself not what its manifest says"):
+        verify(scaled, reference)
+
+
+def rewrite(results: Path, change: float, **surroundings: str) -> None:
+    """Let a run's products differ by a factor 1 + change, as another machine might have made them.
+
+    `surroundings`: the numerics of the stages, or versions of libraries.
+    """
+    path = results / ITEM
+    write.npy(path, np.load(path) * (1 + change))
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    forge_record(results, ITEM, digest)
+
+    def entry(content):
+        next(e for e in content["files"] if e["path"] == ITEM)["sha256"] = digest
+        numerics = surroundings.get("numerics", "portable")
+        for stage in content["stages"].values():
+            stage["numerics"] = numerics
+        content["libraries"] |= {k: v for k, v in surroundings.items() if k != "numerics"}
+        if numerics == "native":
+            for file in content["files"]:
+                file |= {"class": "tolerance", **manifest.allowance(file["path"])}
+
+    forge(results, entry)
+
+
+@pytest.mark.parametrize(
+    ("change", "surroundings", "code"),
+    [
+        (1e-7, {}, MISMATCH),  # equal bytes were promised
+        (1e-7, {"numerics": "native"}, WITHIN),
+        (1e-3, {"numerics": "native"}, MISMATCH),
+        (1e-7, {"numpy": "9.9"}, WITHIN),
+        (1e-3, {"numpy": "9.9"}, MISMATCH),
+        (0.0, {"numpy": "9.9"}, IDENTICAL),
+        (0.0, {"numerics": "native"}, IDENTICAL),
+    ],
+)
+def test_within_tolerance_is_never_called_identical(made, results, change, surroundings, code):
+    rewrite(results, change, **surroundings)
+    assert verify(results).code == IDENTICAL  # by itself it is what it says
+    report = verify(results, made)
+    assert report.code == code
+    if code == WITHIN:
+        assert report.lines()[0].startswith("equal within tolerance only, not identical: ")
+        assert f"file     {ITEM} differs within tolerance" in text(report)
+        assert "equal bytes are promised for equal numerics and libraries only" in text(report)
+        assert verify(results, made, strict=True).code == MISMATCH
+
+
+def test_how_far_files_are_within_tolerance_the_manifest_alone_cannot_tell(made, results, tmp_path):
+    shutil.copy(made / MANIFEST, tmp_path / "published.json")
+    rewrite(results, 1e-7, numerics="native")
+    report = verify(results, tmp_path / "published.json")
+    assert report.code == CANNOT
+    assert report.lines()[0].startswith("cannot be verified: ")
+
+
+def test_an_altered_file_is_never_within_tolerance(made, results):
+    """Class tolerance is for other machines, not for files that changed after the run."""
+    rewrite(results, 0.0, numerics="native")
+    path = results / ITEM
+    write.npy(path, np.load(path) * (1 + 1e-12))
+    assert verify(results).code == MISMATCH
+    assert verify(results, made).code == MISMATCH
+
+
+# What may lie in a folder without being of the run.
+
+
+def test_logs_and_the_manifests_own_files_are_no_products(results):
+    for name in ("toy/logs/events", "toy/ckpts/step", "toy/prof/trace.json", "report.zip"):
+        (results / name).parent.mkdir(exist_ok=True)
+        (results / name).write_text("any")
+    assert verify(results).code == IDENTICAL
+
+
+def test_products_of_an_earlier_configuration_are_named_and_fail_only_a_strict_check(tmp_path):
+    toy(tmp_path, n_items=4)
+    toy(tmp_path, n_items=3)
+    results = tmp_path / "results"
+    write_manifest(results)
+    left = results / "toy/items/item3.npy"
+    report = verify(results)
+    assert report.code == IDENTICAL
+    assert "note: products of earlier configurations lie here too" in text(report)
+    assert verify(results, strict=True).code == MISMATCH
+    left.write_bytes(left.read_bytes() + b"x")
+    assert verify(results).code == MISMATCH
+
+
+def test_unfinished_files_of_a_killed_process_are_named(results):
+    (results / "toy/.tmp-host-1.total.json").write_text("half")
+    report = verify(results)
+    assert report.code == IDENTICAL
+    assert "note: unfinished files of a killed process lie here" in text(report)
+    assert verify(results, strict=True).code == MISMATCH
+
+
+# The command line.
+
+
+def test_exit_codes_and_words_of_the_command(made, results, scaled):
+    root = skyproof("root", results)
+    assert (root.returncode, root.stdout) == (0, f"{manifest.read(made).root}\n")
+    assert skyproof("verify", results, "--root", root.stdout.strip()).returncode == IDENTICAL
+    mismatch = skyproof("verify", scaled, "--against", made)
+    assert mismatch.returncode == MISMATCH
+    assert "earliest mismatch:" in mismatch.stdout
+    rewrite(results, 1e-7, numerics="native")
+    assert skyproof("verify", results, "--against", made).returncode == WITHIN
+    assert skyproof("verify", results, "--against", made, "--strict").returncode == MISMATCH
+
+
+def test_verifying_loads_no_torch():
+    program = (
+        "import sys; from skyproof.proof import commands, collect, compare, verify; "
+        "from skyproof.proof.publish import bag, crate; print('torch' in sys.modules)"
+    )
+    assert launch([sys.executable, "-c", program]).stdout == "False\n"

@@ -1,0 +1,88 @@
+"""The code digest of a stage covers what it imports, and nothing else."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from skyproof.core.options import stages, systems
+from skyproof.workflow.code import code_digest, reachable
+from tests.conftest import ROOT, clean_environment
+
+PACKAGE = ROOT / "scripts/skyproof"
+# These still take sizes from obiwan; they become arguments.
+UNFINISHED = ("skyproof.sky.profiles", "skyproof.sky.cutouts")
+SHARED = ("core", "sky", "learn", "assess")  # what a system may import
+ALL = [f"{system}.{name}" for system in systems() for name in stages(system)]
+
+
+def digests(scripts: Path) -> dict[str, str]:
+    """Digests as a fresh process sees them, from a copy of the sources."""
+    program = "from skyproof.workflow.code import code_digest as digest\n"
+    program += f"for stage in {ALL!r}: print(stage, digest(stage))"
+    printed = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**clean_environment(), "PYTHONPATH": str(scripts)},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    ).stdout
+    return dict(line.split() for line in printed.splitlines())
+
+
+@pytest.fixture
+def scripts(tmp_path):
+    shutil.copytree(ROOT / "scripts/skyproof", tmp_path / "skyproof")
+    return tmp_path
+
+
+def changed_by(scripts: Path, module: str) -> set[str]:
+    before = digests(scripts)
+    path = scripts / module
+    path.write_text(path.read_text() + "# one more line\n")
+    after = digests(scripts)
+    return {stage for stage in ALL if before[stage] != after[stage]}
+
+
+def test_a_line_in_a_stage_changes_that_stage_alone(scripts):
+    assert changed_by(scripts, "skyproof/obiwan/simulate.py") == {"obiwan.simulate"}
+    assert changed_by(scripts, "skyproof/obiwan/evaluate.py") == {"obiwan.evaluate"}
+
+
+def test_a_line_in_an_imported_module_changes_its_importers(scripts):
+    changed = changed_by(scripts, "skyproof/obiwan/network.py")
+    assert changed == {"obiwan.train", "obiwan.infer"}
+
+
+def test_options_and_runner_are_not_part_of_it(scripts):
+    """Their values are parameters of the rule: an edit of another's option re-runs nothing."""
+    assert changed_by(scripts, "skyproof/obiwan/options.py") == set()
+    assert changed_by(scripts, "skyproof/core/stage.py") == set()
+
+
+@pytest.mark.parametrize("stage", ALL)
+def test_systems_do_not_touch_each_other_and_imports_go_down(stage):
+    system = stage.split(".")[0]
+    for module in reachable(f"skyproof.{stage}"):
+        parts = module.split(".")
+        assert parts[1:2] in ([], *([floor] for floor in SHARED), [system]), module
+
+
+def test_floors():
+    """core knows no other room; the rooms of floor 2 know core only, not each other or a system."""
+    for room in ("core", *SHARED[1:], "proof", "containers"):
+        for path in (PACKAGE / room).rglob("*.py"):
+            module = ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
+            for found in reachable(module.removesuffix(".__init__")):
+                known = found == "skyproof" or found.split(".")[1] in ("core", room)
+                assert known or module in UNFINISHED, (module, found)
+
+
+def test_digest_is_short_and_stable():
+    assert code_digest("obiwan.simulate") == code_digest("obiwan.simulate")
+    assert len(code_digest("obiwan.simulate")) == 16

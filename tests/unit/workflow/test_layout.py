@@ -1,0 +1,40 @@
+"""A listing of a system's folder is its table of contents: stages on top, all else in rooms."""
+
+from __future__ import annotations
+
+import pytest
+
+from skyproof.core.options import stages, systems
+from tests.conftest import ROOT
+
+PACKAGE = ROOT / "scripts/skyproof"
+
+# What may lie on top of a system's folder besides its stages.
+FIXED = {"__init__", "options", "plan", "network", "commands"}
+# The files of a system's data model: what its products are, read and written by several stages.
+DATA_MODEL = {
+    "obiwan": {"survey", "dataset", "groups"},
+    "sysnet": {"regions", "table", "folds", "losses"},
+}
+MOST_DATA_MODEL_FILES = 4
+# Files that have yet to move into a room.
+EXCEPTIONS = {"obiwan": {"normalise"}, "sysnet": {"selection"}}
+
+
+@pytest.mark.parametrize("system", systems())
+def test_the_top_of_a_system_holds_its_stages_and_little_else(system):
+    found = {path.stem for path in (PACKAGE / system).glob("*.py")}
+    wanted = set(stages(system))
+    assert wanted <= found
+    others = found - wanted - FIXED - EXCEPTIONS.get(system, set())
+    assert others == DATA_MODEL.get(system, set())
+    assert len(others) <= MOST_DATA_MODEL_FILES
+
+
+@pytest.mark.parametrize("system", systems())
+def test_rooms_say_what_they_are_and_hold_no_rooms(system):
+    rooms = [path for path in (PACKAGE / system).iterdir() if path.is_dir()]
+    for room in (path for path in rooms if path.name != "__pycache__"):
+        assert (room / "__init__.py").read_text().startswith('"""'), room
+        assert len(list(room.glob("*.py"))) > 1, room
+        assert not list(room.glob("*/*.py")), room

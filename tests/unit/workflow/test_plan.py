@@ -1,0 +1,281 @@
+"""What a run will take: rates of earlier jobs, the longest chain, limits that are too short."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from skyproof.core import blocks as records
+from skyproof.core import receipts
+from skyproof.core.cost import Work
+from skyproof.core.options import stages, systems
+from skyproof.workflow.config import load, stage_options
+from skyproof.workflow.plan import forecast
+from skyproof.workflow.plan.dryrun import DryRun, Job
+from skyproof.workflow.plan.history import Rate, _receipts, rates
+from skyproof.workflow.plan.systems import megabytes, plan_of
+from skyproof.workflow.plan.table import lines, make
+
+CONFIG = {"systems": ["obiwan"], "obiwan": {"block_size": 4, "simulate": {"n_bricks": 8}}}
+
+
+def job(stage: str, *, reads=(), makes=(), block: str | None = None, threads=1, **resources) -> Job:
+    """A job of Obiwan as Snakemake would announce it."""
+    end = f"-{block}" if block else ""
+    return Job(
+        rule=f"obiwan_{stage}",
+        wildcards={"block": block} if block else {},
+        inputs=tuple(reads),
+        outputs=tuple(makes),
+        benchmark=f"logs/benchmarks/obiwan/{stage}{end}.tsv",
+        threads=threads,
+        resources={"mem_mb": 1000, "runtime": 60, **resources},
+    )
+
+
+def chain(**train) -> DryRun:
+    """Two blocks of bricks, then a training; on one core."""
+    jobs = [job("simulate", makes=[f"b{k}"], block=f"0000{k}") for k in (0, 1)]
+    jobs.append(job("train", reads=["b0", "b1"], makes=["model"], **train))
+    return DryRun(jobs, load(CONFIG), Path(), "local", 1)
+
+
+# --- work ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("system", "stage"), [(system, name) for system in systems() for name in stages(system)]
+)
+def test_every_stage_says_what_its_jobs_have_to_do(system, stage):
+    plan = plan_of(system, getattr(load({}), system))
+    work = plan.work(stage, {"region": "clean"})
+    assert work.start > 0
+    assert work.megabytes > 0
+    assert work.core_seconds >= 0
+    assert work.parts >= 1
+
+
+@pytest.mark.parametrize("stage", ["simulate", "cutouts", "split"])
+def test_the_blocks_of_a_run_are_the_whole(stage):
+    """10 bricks in blocks of 4: the last block is smaller."""
+    config = load({"obiwan": {"block_size": 4, "simulate": {"n_bricks": 10}}}).obiwan
+    plan = plan_of("obiwan", config)
+    blocks = [plan.work(stage, {"block": f"0000{k}"}) for k in range(3)]
+    whole = plan.work(stage, {})
+    assert sum(block.core_seconds for block in blocks) == pytest.approx(whole.core_seconds)
+    assert sum(block.megabytes for block in blocks) == pytest.approx(whole.megabytes)
+    assert [block.parts for block in blocks] == [4, 4, 2]
+
+
+def test_blocks_of_groups_are_all_networks():
+    config = load({"sysnet": {"group_size": 4, "train": {"n_chains": 2}}}).sysnet
+    plan = plan_of("sysnet", config)
+    blocks = [plan.work("train", {"block": f"0000{k}"}) for k in range(3)]
+    assert sum(block.core_seconds for block in blocks) == pytest.approx(
+        plan.work("train", {}).core_seconds
+    )
+
+
+def test_the_products_of_a_run_are_those_of_its_systems():
+    both = load({"systems": ["obiwan", "sysnet"]})
+    each = [load({"systems": [name]}) for name in ("obiwan", "sysnet")]
+    assert megabytes(both) == pytest.approx(sum(map(megabytes, each)))
+    assert min(map(megabytes, each)) > 0
+
+
+def test_ranks_share_whole_items():
+    """Five items on four ranks take two rounds."""
+    work = Work(core_seconds=3600, megabytes=0, start=0, parts=5)
+    assert work.hours(1) == 1
+    assert work.hours(4) == pytest.approx(2 / 5)
+    assert work.hours(8) == pytest.approx(1 / 5)
+
+
+def test_what_is_written_takes_its_time_on_any_number_of_ranks():
+    work = Work(core_seconds=0, megabytes=300 * 3600, start=0, parts=8)
+    assert work.hours(8) == work.hours(1) == 1
+
+
+def test_a_gpu_takes_its_own_time():
+    work = Work(core_seconds=3600, megabytes=0, start=36, gpu_seconds=72)
+    assert work.hours(1, gpu=True) == pytest.approx(0.03)
+    assert work.hours(1, gpu=True, factor=2) == pytest.approx(0.06)
+
+
+# --- rates of earlier jobs ----------------------------------------------------------------------
+
+
+def finished(folder: Path, config: dict, seconds: float, megabytes: float) -> None:
+    """Leave what a finished block of simulated bricks leaves: record, receipt, benchmark."""
+    options = stage_options(load(config), "obiwan.simulate")
+    values = options.model_dump(mode="json")
+    grain = {"block": 0, "block_size": values.pop("block_size")}
+    values.pop("block")
+    home = folder / "results/obiwan/bricks"
+    (home / ".journal").mkdir(parents=True)
+    record = home / "simulated-00000.json"
+    brick = {"info": {}, "files": [{"path": "a.fits", "size": int(megabytes * 1e6)}]}
+    record.write_text(
+        json.dumps({"format": records.FORMAT, "stage": "obiwan.simulate", "items": {"a": brick}})
+    )
+    receipt = {
+        "format": receipts.FORMAT,
+        "stage": "obiwan.simulate",
+        "device": "cpu",
+        "numerics": "portable",
+        "options": values,
+        "job_options": {},
+        "inputs": [],
+        "outputs": [{"name": "bricks", "path": record.name, "size": 0}],
+        "run": {"ranks": 1, "threads": 1, "grain": grain, "ended": "2026-01-01"},
+    }
+    receipts.path_of(record).write_text(json.dumps(receipt))
+    benchmark = folder / "logs/benchmarks/obiwan/simulate-00000.tsv"
+    benchmark.parent.mkdir(parents=True)
+    benchmark.write_text(f"s\th:m:s\tmax_rss\n{seconds}\t0:0:0\t123.5\n")
+
+
+def test_a_rate_of_small_bricks_is_scaled_to_a_survey(tmp_path):
+    """Three times as long, and half of the bytes, that the system foresees for the small job."""
+    small = plan_of("obiwan", load(CONFIG).obiwan).work("simulate", {"block": "00000"})
+    seconds = 3600 * small.hours(1, factor=3)
+    finished(tmp_path, CONFIG, seconds, small.megabytes / 2)
+    survey = load({"obiwan": {"block_size": 64, "simulate": {"brick_pixels": 3600}}})
+    rate = rates(tmp_path, survey)["obiwan.simulate", "cpu"]
+    assert rate.jobs == 1
+    assert rate.seconds == pytest.approx(3)
+    assert rate.disk == pytest.approx(0.5, rel=1e-3)
+    assert rate.memory_mb == 123.5
+    run = DryRun([job("simulate", block="00000", makes=["b"])], survey, Path())
+    (found,) = forecast.foresee(run, {("obiwan.simulate", "cpu"): rate})
+    large = plan_of("obiwan", survey.obiwan).work("simulate", {"block": "00000"})
+    assert found.hours == pytest.approx(large.hours(1, factor=3))
+    assert large.hours(1) > 20 * small.hours(1)
+    assert found.megabytes == pytest.approx(large.megabytes / 2, rel=1e-3)
+    assert (found.basis, found.disk_basis) == ("measured", "measured")
+
+
+def test_a_job_that_hardly_did_more_than_start_tells_no_rate_but_its_bytes(tmp_path):
+    """However long that took: on a survey it would be counted a thousand times."""
+    small = {"obiwan": {"block_size": 4, "simulate": {"n_bricks": 4, "brick_pixels": 200}}}
+    finished(tmp_path, small, seconds=30, megabytes=7)
+    rate = rates(tmp_path, load(small))["obiwan.simulate", "cpu"]
+    assert (rate.jobs, rate.seconds) == (0, 1.0)
+    run = DryRun([job("simulate", block="00000", makes=["b"])], load(small), Path())
+    (found,) = forecast.foresee(run, {("obiwan.simulate", "cpu"): rate})
+    assert (found.basis, found.disk_basis) == ("estimate", "measured")
+    assert found.megabytes == pytest.approx(7)
+
+
+def test_of_a_survey_so_many_blocks_are_enough(tmp_path):
+    journal = tmp_path / "obiwan/split/.journal"
+    journal.mkdir(parents=True)
+    names = [f"block-{k:05d}.json" for k in range(1000)]
+    for name in [*names, "membership.csv"]:
+        (journal / f"{name}{receipts.SUFFIX}").touch()
+    found = list(_receipts(tmp_path))
+    assert 32 <= len(found) <= 65
+    assert f"obiwan/split/.journal/membership.csv{receipts.SUFFIX}" in found
+
+
+@pytest.mark.parametrize("left", ["", "s\tmax_rss\n", "s\tmax_rss\nNA\t-\n"])
+def test_a_benchmark_that_says_nothing_is_left_out(tmp_path, left):
+    finished(tmp_path, CONFIG, seconds=100, megabytes=7)
+    (tmp_path / "logs/benchmarks/obiwan/simulate-00000.tsv").write_text(left)
+    assert rates(tmp_path, load(CONFIG)) == {}
+
+
+def test_a_rate_of_a_cpu_says_nothing_of_a_gpu():
+    run = chain(device="cuda", gpu=1)
+    known = {("obiwan.train", "cpu"): Rate(1, 5.0, 2.0, 100)}
+    train = forecast.foresee(run, known)[-1]
+    assert (train.basis, train.disk_basis) == ("estimate", "measured")
+    assert train.gpu_hours == train.hours < forecast.foresee(chain(), {})[-1].hours
+
+
+# --- chain and end ------------------------------------------------------------------------------
+
+
+def items(*hours: float, reads: dict[int, list[int]], cores: int = 1) -> list[forecast.Foreseen]:
+    """Jobs of so many hours, each of which reads what others make."""
+    return [
+        forecast.Foreseen(
+            job("x", reads=map(str, reads.get(k, [])), makes=[str(k)], threads=cores),
+            "x", value, 0, "estimate", "estimate",
+        )
+        for k, value in enumerate(hours)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("slots", "cluster", "hours"), [(1, True, 15), (2, True, 9), (9, True, 8), (9, False, 9)]
+)
+def test_the_end_depends_on_how_many_run_at_a_time(slots, cluster, hours):
+    """Jobs of 3, 3, 3 and 1 h, and one of 5 h after the first; each takes 4 cores of a machine."""
+    found = items(3, 3, 3, 1, 5, reads={4: [0]}, cores=4)
+    assert forecast.hours_until_done(found, forecast.parents(found), slots, cluster) == hours
+
+
+def test_the_longest_chain_is_that_of_hours_not_of_jobs():
+    found = items(1, 1, 1, 5, 1, reads={1: [0], 2: [1], 4: [2, 3]})
+    chain = forecast.longest_chain(found, forecast.parents(found))
+    assert chain == [3, 4]
+
+
+# --- the plan -----------------------------------------------------------------------------------
+
+
+def test_a_line_a_stage_and_totals_that_are_their_sums():
+    made = make(chain(tasks=2, cpus_per_task=3), {})
+    assert [(row.rule, row.jobs, row.ranks) for row in made.rows] == [
+        ("obiwan_simulate", 2, 1),
+        ("obiwan_train", 1, 2),
+    ]
+    train = made.rows[1]
+    assert train.core_hours == pytest.approx(6 * train.hours)
+    assert made.chain_hours == pytest.approx(made.rows[0].hours + train.hours)
+    assert made.until_done_hours == pytest.approx(2 * made.rows[0].hours + train.hours)
+    printed = lines(made)
+    assert printed[0].split()[0] == "stage"
+    assert printed[3].split()[:2] == ["total", "3"]
+
+
+def test_a_limit_that_is_too_short_is_named():
+    made = make(chain(runtime=0.01), {})
+    (warning,) = made.warnings
+    assert warning.startswith("obiwan_train: ")
+    assert "first time limit is 1 s" in warning
+
+
+def test_memory_that_an_earlier_job_took_is_compared():
+    made = make(chain(), {("obiwan.train", "cpu"): Rate(1, 1.0, 1.0, 1500)})
+    assert [row.seen_gb for row in made.rows] == [0, 1.5]
+    assert made.warnings == ["obiwan_train: an earlier job took 1500 MB, 1000 MB are asked for"]
+
+
+def test_a_job_that_fits_no_partition_is_named(tmp_path):
+    path = tmp_path / "partitions.yaml"
+    path.write_text("partitions: {small: {max_runtime: 90, max_mem_mb: 4000, max_threads: 8}}\n")
+    run = chain(runtime=100)
+    run.executor, run.partitions = "slurm", path
+    made = make(run, {})
+    assert [row.partition for row in made.rows] == ["small", "none"]
+    assert made.warnings[0].startswith(
+        "obiwan_train: fits no partition of partitions.yaml (100 min"
+    )
+
+
+def test_nothing_to_do_is_said():
+    assert lines(make(DryRun([], load(CONFIG)), {})) == [
+        "Nothing to be done; --forceall plans all of it."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("resources", "gpus"),
+    [({}, 0), ({"gpu": 2}, 2), ({"gres": "gpu:a100:4"}, 4), ({"gres": "gpu"}, 1)],
+)
+def test_gpus_are_read_from_either_word(resources, gpus):
+    assert job("train", **resources).gpus == gpus
