@@ -9,6 +9,7 @@ import posixpath
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
 
@@ -157,23 +158,19 @@ def _jobs_behind(folder: Path, makers: Mapping[str, Job], names: Iterable[str]) 
 
 
 def _topological(parents: Mapping[str, set[str]]) -> Iterator[str]:
-    """Yield the keys in graph order; of those that are ready, the first by name."""
-    children: dict[str, list[str]] = {}
-    missing = {key: len(before) for key, before in parents.items()}
-    for key, before in parents.items():
-        for parent in before:
-            children.setdefault(parent, []).append(key)
-    ready = [key for key, count in missing.items() if not count]
-    heapq.heapify(ready)
-    done = 0
-    while ready:
+    """Yield the keys in graph order; of those that are ready, the first by name.
+
+    Raises InputError where a key follows from itself.
+    """
+    sorter = TopologicalSorter({key: sorted(parents[key]) for key in sorted(parents)})
+    try:
+        sorter.prepare()
+    except CycleError as error:
+        raise InputError(min(error.args[1]), "was made from itself, by the receipts") from None
+    ready: list[str] = []
+    while sorter.is_active():
+        for key in sorter.get_ready():
+            heapq.heappush(ready, key)
         key = heapq.heappop(ready)
         yield key
-        done += 1
-        for child in children.get(key, []):
-            missing[child] -= 1
-            if not missing[child]:
-                heapq.heappush(ready, child)
-    if done < len(parents):
-        stuck = min(key for key, count in missing.items() if count)
-        raise InputError(stuck, "was made from itself, say the receipts")
+        sorter.done(key)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
+import random
 import re
 import shutil
 import socket
@@ -19,7 +20,7 @@ from skyproof.core.comm import SerialComm
 from skyproof.core.errors import InputError
 from skyproof.core.formats import contents
 from skyproof.core.stage import Call, _run
-from skyproof.proof import collect
+from skyproof.proof import collect, jobs
 from skyproof.proof.manifest import MANIFEST, PROVENANCE
 from skyproof.proof.report import IDENTICAL
 from skyproof.proof.verify import verify
@@ -207,6 +208,34 @@ def test_products_restrict_the_manifest_to_what_they_were_made_from(results):
     content, _ = collect.collect(results, [results / "toy/block.json"], 1)
     assert [step["stage"] for step in content["steps"]] == ["toy.noise"]
     assert "toy/total.json" not in [entry["path"] for entry in content["files"]]
+
+
+def a_job(name: str, reads: set[str]) -> jobs.Job:
+    receipt = {"stage": "toy.total", "job_options": {}}
+    return jobs.Job(name, receipt, {path: {} for path in reads}, [], {name: {}})
+
+
+def test_steps_are_in_graph_order_and_by_name_where_that_leaves_a_choice(tmp_path):
+    for seed in range(300):
+        draw = random.Random(seed)
+        names = draw.sample([f"{n:02}.npy" for n in range(30)], draw.randint(1, 30))
+        reads = {
+            name: set(draw.sample(names[:place], draw.randint(0, min(place, 4))))
+            for place, name in enumerate(names)
+        }
+        expected: list[str] = []
+        while len(expected) < len(names):
+            ready = [name for name in names if reads[name] <= set(expected)]
+            expected.append(min(set(ready) - set(expected)))
+        found = jobs.Run(tmp_path, [a_job(name, reads[name]) for name in names])
+        assert [job.key for (job,) in found.steps] == expected
+
+
+def test_a_product_made_from_itself_is_no_run(tmp_path):
+    circle = {"a.npy": {"d.npy"}, "b.npy": {"c.npy", "a.npy"}, "c.npy": {"b.npy"}, "d.npy": set()}
+    found = jobs.Run(tmp_path, [a_job(name, reads) for name, reads in circle.items()])
+    with pytest.raises(InputError, match=r"b\.npy: was made from itself"):
+        found.steps  # noqa: B018
 
 
 def change_receipt(key: str, value: object):

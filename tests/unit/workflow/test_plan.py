@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 
 import pytest
@@ -216,6 +217,27 @@ def test_the_end_depends_on_how_many_run_at_a_time(slots, cluster, hours):
     """Jobs of 3, 3, 3 and 1 h, and one of 5 h after the first; each takes 4 cores of a machine."""
     found = items(3, 3, 3, 1, 5, reads={4: [0]}, cores=4)
     assert forecast.hours_until_done(found, forecast.parents(found), slots, cluster) == hours
+
+
+def random_graph(seed: int) -> list[list[int]]:
+    """For each of up to 40 jobs, the jobs before it."""
+    draw = random.Random(seed)
+    order = draw.sample(range(40), draw.randint(0, 40))
+    order = [sorted(order).index(number) for number in order]
+    before: list[list[int]] = [[] for _ in order]
+    for place, number in enumerate(order):
+        before[number] = sorted(draw.sample(order[:place], draw.randint(0, min(place, 4))))
+    return before
+
+
+def test_jobs_are_in_the_order_in_which_they_become_ready():
+    for before in map(random_graph, range(300)):
+        expected = [number for number, found in enumerate(before) if not found]
+        for done in expected:
+            for number, found in enumerate(before):
+                if done in found and set(found) <= set(expected[: expected.index(done) + 1]):
+                    expected.append(number)
+        assert forecast.in_order(before) == expected
 
 
 def test_the_longest_chain_is_that_of_hours_not_of_jobs():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from graphlib import TopologicalSorter
 from pathlib import PurePosixPath
 from typing import Any, Literal
 
@@ -102,15 +103,12 @@ def longest_chain(items: Sequence[Foreseen], before: Sequence[Sequence[int]]) ->
 
 
 def in_order(before: Sequence[Sequence[int]]) -> list[int]:
-    """Return the numbers such that each comes after those before it."""
-    after, missing = _turned(before)
-    ready = [number for number, count in enumerate(missing) if not count]
-    for number in ready:  # grows while it is read
-        for child in after[number]:
-            missing[child] -= 1
-            if not missing[child]:
-                ready.append(child)
-    return ready
+    """Return the numbers such that each comes after those before it.
+
+    The first are those with none before them, in increasing order; the others follow in the order
+    in which they become ready.
+    """
+    return list(_sorter(before).static_order())
 
 
 def hours_until_done(
@@ -121,9 +119,10 @@ def hours_until_done(
     On a cluster `slots` jobs run at a time, and none waits in the queue; on one machine the jobs
     that run have so many cores together.
     """
-    after, missing = _turned(before)
+    sorter = _sorter(before)
+    sorter.prepare()
     size = [1 if cluster else min(item.job.cores, slots) for item in items]
-    ready = [number for number, count in enumerate(missing) if not count]
+    ready = list(sorter.get_ready())
     heapq.heapify(ready)
     running: list[tuple[float, int]] = []
     now, free = 0.0, slots
@@ -140,17 +139,15 @@ def hours_until_done(
             heapq.heappush(ready, number)
         now, done = heapq.heappop(running)
         free += size[done]
-        for child in after[done]:
-            missing[child] -= 1
-            if not missing[child]:
-                heapq.heappush(ready, child)
+        sorter.done(done)
+        for child in sorter.get_ready():
+            heapq.heappush(ready, child)
     return now
 
 
-def _turned(before: Sequence[Sequence[int]]) -> tuple[list[list[int]], list[int]]:
-    """Return the jobs after each, and how many are before it."""
-    after: list[list[int]] = [[] for _ in before]
+def _sorter(before: Sequence[Sequence[int]]) -> TopologicalSorter[int]:
+    """Return the graph of the jobs; they are added in order, which `in_order` keeps."""
+    sorter: TopologicalSorter[int] = TopologicalSorter(dict.fromkeys(range(len(before)), ()))
     for number, found in enumerate(before):
-        for parent in found:
-            after[parent].append(number)
-    return after, [len(found) for found in before]
+        sorter.add(number, *found)
+    return sorter
