@@ -138,8 +138,8 @@ def _hdf5_chunks(dataset: Any) -> Chunks:
     return chunks
 
 
-# What only says how cfitsio lays out or packs the data, and what it adds by itself.
-_LAYOUT_CARDS = (
+# Cards of the layout and the compression, and those that cfitsio adds by itself.
+LAYOUT_CARDS = (
     *("SIMPLE", "XTENSION", "BITPIX", "NAXIS", "EXTEND", "PCOUNT", "GCOUNT", "TFIELDS"),
     *("TTYPE", "TFORM", "TDIM", "THEAP", "CHECKSUM", "DATASUM", "COMMENT", "END"),
     *("ZIMAGE", "ZTABLE", "ZCMPTYPE", "ZBITPIX", "ZNAXIS", "ZTILE", "ZNAME", "ZVAL", "ZQUANTIZ"),
@@ -165,7 +165,7 @@ def _fits_cards(hdu: str, header: Any) -> Iterator[Element]:
     seen: dict[str, int] = {}
     for record in header.records():
         name = record["name"]
-        if name and not name.startswith(_LAYOUT_CARDS):
+        if name and not name.startswith(LAYOUT_CARDS):
             seen[name] = seen.get(name, 0) + 1
             repeated = f" ({seen[name]})" if seen[name] > 1 else ""
             yield make_value(f"{hdu} card {name}{repeated}", record["value"])

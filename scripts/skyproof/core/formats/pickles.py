@@ -51,7 +51,9 @@ def read_npz(path: str | Path) -> dict[str, Any]:
                 with archive.open(member) as stream:
                     found[name] = read_stream(stream, path, name)
     except zipfile.BadZipFile:
-        raise InputError(path, "cannot be read", expected="arrays saved by numpy.savez") from None
+        raise InputError(
+            path, "cannot be read: it is no zip archive", expected="arrays saved by numpy.savez"
+        ) from None
     return found
 
 
@@ -76,6 +78,6 @@ def read_stream(stream: IO[bytes], path: str | Path, field: str | None = None) -
         ) from None  # fmt: skip
     except (ValueError, EOFError, AttributeError, TypeError, IndexError, KeyError) as error:
         raise InputError(
-            path, f"cannot be read ({error})", field=field, expected="numpy's format"
+            path, f"cannot be read: {error}", field=field, expected="numpy's format"
         ) from None
     return array.reshape(shape, order="F" if fortran else "C").copy()
