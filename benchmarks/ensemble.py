@@ -98,8 +98,8 @@ def make_group(n: int, scale: int = 1, *, compile: bool = False) -> Any:
     import torch
 
     from skyproof.learn import device
-    from skyproof.learn.ensemble import Group, Member, Settings
-    from skyproof.learn.ensemble.rows import Rows
+    from skyproof.learn.ensemble import EnsembleGroup, EnsembleMember, EnsembleSettings
+    from skyproof.learn.ensemble.rows import EnsembleRows
     from skyproof.sysnet.network import row_loss, row_slope, shape_of
 
     where = device.prepare("cpu", 1, os.environ["SKYPROOF_PROFILE"])
@@ -107,18 +107,20 @@ def make_group(n: int, scale: int = 1, *, compile: bool = False) -> Any:
     x = rng.standard_normal((ROWS * scale, FEATURES), np.float32)
     weight = rng.uniform(0.2, 1, len(x)).astype(np.float32)
     label = rng.poisson(weight * np.exp(0.2 * x[:, 0])).astype(np.float32)
-    rows = Rows(x, label, weight)
+    rows = EnsembleRows(x, label, weight)
     members = []
     for key in range(n):
         chosen = rng.permutation(len(x))
         train, valid = np.split(chosen, [TRAIN * scale])[:2]
-        members.append(Member(key, rows, train, valid[: VALID * scale], 0.01))
+        members.append(EnsembleMember(key, rows, train, valid[: VALID * scale], 0.01))
     kind = ("dnnp", "pnll", "poisson")
-    settings = Settings(
+    settings = EnsembleSettings(
         shape_of("dnnp", STRUCTURE, FEATURES), row_loss(*kind), BATCH, 1, n,
         slope=row_slope(*kind), schedule="cosine", least_rate=1e-5, compile=compile,
     )  # fmt: skip
-    group = Group(members, settings, partial(stream, 1), where, logging.getLogger("benchmark"))
+    group = EnsembleGroup(
+        members, settings, partial(stream, 1), where, logging.getLogger("benchmark")
+    )
     torch.manual_seed(0)
     return group
 

@@ -77,12 +77,12 @@ def train(ranks: int, sums: str, folder: Path) -> None:
     from skyproof.learn import device, trainer
     from skyproof.learn.reduce import Team
     from skyproof.learn.shards import Shards, Share
-    from skyproof.obiwan.network import Network, initialise, loss_and_accuracy
+    from skyproof.obiwan.network import StampClassifier, initialise, loss_and_accuracy
 
     comm = connect(ranks)
     where = device.prepare("cpu", 1, "portable")
     files = [(x, x.with_name(f"y{x.name[1:]}")) for x in sorted(folder.glob("x*.npy"))]
-    network = Network(BANDS, "code")
+    network = StampClassifier(BANDS, "code")
     initialise(network, partial(stream, 1))
     network.normalise.fit([x for x, _ in files])
     settings = trainer.Settings(

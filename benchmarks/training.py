@@ -79,10 +79,10 @@ def child(what: str, number: int) -> dict[str, float]:
 def speed(threads: int) -> dict[str, float]:
     """Return the median seconds of an epoch, for ours and for bare loops, taken in turns."""
     from skyproof.learn import device
-    from skyproof.obiwan.network import Network, initialise
+    from skyproof.obiwan.network import StampClassifier, initialise
 
     where = device.prepare("cpu", threads, "native")
-    network = Network(BANDS, "code")
+    network = StampClassifier(BANDS, "code")
     initialise(network, partial(stream, 1))
     with tempfile.TemporaryDirectory() as name:
         files = write_shards(Path(name), SPEED_SHARDS, SPEED_ROWS, BANDS)

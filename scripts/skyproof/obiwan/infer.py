@@ -21,7 +21,7 @@ from skyproof.core.errors import InputError, UsageError
 from skyproof.core.formats import write
 from skyproof.learn import checkpoint, device
 from skyproof.obiwan.dataset import channels, check_finite, open_pixels, test_files
-from skyproof.obiwan.network import MODEL, Network
+from skyproof.obiwan.network import MODEL, StampClassifier
 from skyproof.obiwan.stamps.reader import read_stamps
 from skyproof.obiwan.survey import read_table, stamp_dtype
 
@@ -68,10 +68,10 @@ def run(
         write.parquet(outputs.scores, joined([columns for _, columns in ordered]))
 
 
-def load_model(path: Path) -> tuple[Network, str]:
+def load_model(path: Path) -> tuple[StampClassifier, str]:
     """Return the network of a model file and its bands (InputError if it is none)."""
     tensors, about = checkpoint.read(path, MODEL)
-    network = Network(len(about["bands"]), about["pool"])
+    network = StampClassifier(len(about["bands"]), about["pool"])
     try:
         network.load_state_dict(tensors)
     except RuntimeError as error:
@@ -126,7 +126,7 @@ def columns_of(table: np.ndarray | Columns) -> Columns:
 
 
 @torch.no_grad()
-def score(network: Network, x: np.ndarray, batch: int, where: torch.device) -> np.ndarray:
+def score(network: StampClassifier, x: np.ndarray, batch: int, where: torch.device) -> np.ndarray:
     """Return the probability of class 1, float32 [n], for rows x [n, ...].
 
     Every pass has exactly `batch` rows, the last one padded with zeros, as kernels differ with

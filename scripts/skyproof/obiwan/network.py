@@ -31,7 +31,7 @@ _DENSE = 64
 Stream = Callable[..., np.random.Generator]
 
 
-class Network(nn.Module):
+class StampClassifier(nn.Module):
     """Stamps as stored, [n, 64, 64, 2 x bands], to logits [n, 2] of being real and fake."""
 
     def __init__(self, n_bands: int, pool: str) -> None:

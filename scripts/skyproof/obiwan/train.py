@@ -24,7 +24,7 @@ from skyproof.learn.reduce import Team
 from skyproof.learn.shards import Shards
 from skyproof.learn.trainer import Place, Settings, fit
 from skyproof.obiwan.dataset import SplitFiles, check_no_leak, training_files
-from skyproof.obiwan.network import CLASSES, MODEL, Network, initialise, loss_and_accuracy
+from skyproof.obiwan.network import CLASSES, MODEL, StampClassifier, initialise, loss_and_accuracy
 from skyproof.obiwan.survey import STAMP
 
 if TYPE_CHECKING:
@@ -80,9 +80,9 @@ def _training_part(inputs: SimpleNamespace, context: Context) -> list[SplitFiles
     return parts
 
 
-def _network(options: Train, context: Context, files: list[Path]) -> Network:
+def _network(options: Train, context: Context, files: list[Path]) -> StampClassifier:
     """Return the network at its start, with the scales of the training part, on every rank."""
-    network = Network(len(options.bands), options.pool)
+    network = StampClassifier(len(options.bands), options.pool)
     initialise(network, context.stream)
 
     def scales() -> dict[str, torch.Tensor]:

@@ -48,7 +48,7 @@ class Job:
     l1_alpha: float
     start: Mapping[tuple[int, int], Place]  # by fold and chain
     options: Train
-    settings: ensemble.Settings
+    settings: ensemble.EnsembleSettings
 
 
 def run(
@@ -117,7 +117,7 @@ def prepare(inputs: SimpleNamespace, options: Train) -> Job:
     )
 
 
-def member_of(job: Job, fold: int, chain: int) -> ensemble.Member:
+def member_of(job: Job, fold: int, chain: int) -> ensemble.EnsembleMember:
     """Return the network of a fold and chain, with the training that it goes on from."""
     start = None
     if job.start:
@@ -137,7 +137,7 @@ def member_of(job: Job, fold: int, chain: int) -> ensemble.Member:
     )
 
 
-def as_trained(job: Job, place: Place) -> ensemble.Trained:
+def as_trained(job: Job, place: Place) -> ensemble.TrainedMember:
     """Read a member to go on from (InputError: one of another structure, features, optimiser)."""
     member = read_member(place.path)
     options, shape = job.options, job.settings.shape
@@ -154,7 +154,7 @@ def as_trained(job: Job, place: Place) -> ensemble.Trained:
     for name, tensor in member.optimiser.items():
         kind, _, of = name.partition(".")
         moments.setdefault(kind, {})[of] = tensor
-    return ensemble.Trained(
+    return ensemble.TrainedMember(
         state=ensemble_names(member.model, shape, member.state),
         moments={kind: ensemble_names(member.model, shape, own) for kind, own in moments.items()},
         n_steps=member.n_steps,
@@ -169,7 +169,7 @@ def as_trained(job: Job, place: Place) -> ensemble.Trained:
     )
 
 
-def as_member(job: Job, fold: int, chain: int, result: ensemble.Trained) -> Member:
+def as_member(job: Job, fold: int, chain: int, result: ensemble.TrainedMember) -> Member:
     """Return what is written of a trained network."""
     options, rows, seed = job.options, job.folds[fold], job.seeds[chain]
     if result.best_epoch < 0:

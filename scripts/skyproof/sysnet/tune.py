@@ -91,7 +91,9 @@ class Search:
         """Return the range test: step sizes, losses, and the suggestion (null: none)."""
         own = settings(self.options, structure, n_features, 1, group_size=len(self.folds))
         members = self.members(self.options.learning_rate, l1_alpha)
-        group = ensemble.Group(members, own, self.context.stream, self.where, self.context.log)
+        group = ensemble.EnsembleGroup(
+            members, own, self.context.stream, self.where, self.context.log
+        )
         found = range_test(group, *_RANGE)
         if found.suggestion is None:
             self.context.log.warning(
@@ -126,7 +128,7 @@ class Search:
             {"l1_alpha": alpha, "valid": loss} for alpha, loss in zip(alphas, losses, strict=True)
         ]
 
-    def members(self, learning_rate: float, l1_alpha: float) -> list[ensemble.Member]:
+    def members(self, learning_rate: float, l1_alpha: float) -> list[ensemble.EnsembleMember]:
         """Return a network a fold."""
         decay = self.options.weight_decay
         return [
@@ -137,7 +139,7 @@ class Search:
     def losses(
         self,
         name: str,
-        members: Sequence[ensemble.Member],
+        members: Sequence[ensemble.EnsembleMember],
         structure: tuple[int, int],
         n_features: int,
     ) -> list[float | None]:
@@ -147,7 +149,7 @@ class Search:
         """
         size = min(self.options.group_size, len(members))
         own = settings(self.options, structure, n_features, self.options.n_epochs, group_size=size)
-        trained: list[ensemble.Trained] = []
+        trained: list[ensemble.TrainedMember] = []
         for number, group in enumerate(groups(len(members), size)):
             trained += ensemble.fit(
                 [members[k] for k in group],

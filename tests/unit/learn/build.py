@@ -15,8 +15,8 @@ from torch import nn
 from skyproof.core.seeds import stream
 from skyproof.learn import device, ensemble
 from skyproof.learn.checkpoint import Checkpoints
-from skyproof.learn.ensemble import Group, Member, Settings, Trained
-from skyproof.learn.ensemble.rows import Rows
+from skyproof.learn.ensemble import EnsembleGroup, EnsembleMember, EnsembleSettings, TrainedMember
+from skyproof.learn.ensemble.rows import EnsembleRows
 from skyproof.learn.ensemble.shape import Shape
 
 LOG = logging.getLogger("test")
@@ -24,20 +24,22 @@ STREAM = partial(stream, 7)
 SHAPE = Shape((3, 6, 6, 1))
 
 
-def make_rows(n: int = 130, n_features: int = 3, seed: int = 1) -> Rows:
+def make_rows(n: int = 130, n_features: int = 3, seed: int = 1) -> EnsembleRows:
     """Return rows whose label follows the first feature."""
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(n, n_features)).astype(np.float32)
     weight = rng.uniform(0.3, 1, n).astype(np.float32)
     y = rng.poisson(4 * weight * np.exp(0.5 * x[:, 0])).astype(np.float32)
-    return Rows(x, y, weight)
+    return EnsembleRows(x, y, weight)
 
 
-def make_member(key: int, rows: Rows, n_train: int = 80, n_valid: int = 20, **more: Any) -> Member:
+def make_member(
+    key: int, rows: EnsembleRows, n_train: int = 80, n_valid: int = 20, **more: Any
+) -> EnsembleMember:
     """Return a member with rows of its own choice, another for every key."""
     chosen = np.random.default_rng(key).permutation(len(rows.x))
     train, valid = chosen[:n_train], chosen[n_train : n_train + n_valid]
-    return Member(key, rows, train, valid, **({"learning_rate": 0.01} | more))
+    return EnsembleMember(key, rows, train, valid, **({"learning_rate": 0.01} | more))
 
 
 def poisson(outputs: torch.Tensor, y: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
@@ -52,7 +54,7 @@ def gaussian(outputs: torch.Tensor, y: torch.Tensor, weight: torch.Tensor) -> to
     return torch.log(variance) + difference * difference / variance
 
 
-def make_settings(**more: Any) -> Settings:
+def make_settings(**more: Any) -> EnsembleSettings:
     given: dict[str, Any] = {
         "shape": SHAPE,
         "loss": poisson,
@@ -62,20 +64,20 @@ def make_settings(**more: Any) -> Settings:
         "schedule": "cosine",
         "checkpoint_every": 2,
     }
-    return Settings(**(given | more))
+    return EnsembleSettings(**(given | more))
 
 
 def where() -> torch.device:
     return device.prepare("cpu", 1, "portable")
 
 
-def make_group(members: Sequence[Member], **more: Any) -> Group:
-    return Group(members, make_settings(**more), STREAM, where(), LOG)
+def make_group(members: Sequence[EnsembleMember], **more: Any) -> EnsembleGroup:
+    return EnsembleGroup(members, make_settings(**more), STREAM, where(), LOG)
 
 
 def fit(
-    members: Sequence[Member], checkpoints: Checkpoints | None = None, **more: Any
-) -> list[Trained]:
+    members: Sequence[EnsembleMember], checkpoints: Checkpoints | None = None, **more: Any
+) -> list[TrainedMember]:
     return ensemble.fit(
         members,
         make_settings(**more),
@@ -86,7 +88,7 @@ def fit(
     )
 
 
-def bits(trained: Trained) -> dict[str, bytes]:
+def bits(trained: TrainedMember) -> dict[str, bytes]:
     """Return everything of a training, as bytes by name."""
     states = {"state": trained.state} | trained.moments
     states |= {f"snapshot {epoch}": state for epoch, state in trained.snapshots.items()}

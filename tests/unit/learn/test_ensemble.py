@@ -12,7 +12,7 @@ import torch
 
 from skyproof.learn.checkpoint import Checkpoints
 from skyproof.learn.ensemble import compiled as ensemble_step
-from skyproof.learn.ensemble.rows import Rows
+from skyproof.learn.ensemble.rows import EnsembleRows
 from skyproof.learn.ensemble.shape import Shape
 from tests.unit.learn.build import (
     LOG,
@@ -221,8 +221,8 @@ def test_plateau_lowers_the_step_size_of_each_member_by_itself():
 def test_features_that_are_not_kept_have_no_weight():
     """And the others start as in a network without them."""
     keep = np.array([True, False, True])
-    rows = Rows(np.where(keep, ROWS.x, 0).astype(np.float32), ROWS.y, ROWS.weight)
-    less = Rows(ROWS.x[:, keep], ROWS.y, ROWS.weight)
+    rows = EnsembleRows(np.where(keep, ROWS.x, 0).astype(np.float32), ROWS.y, ROWS.weight)
+    less = EnsembleRows(ROWS.x[:, keep], ROWS.y, ROWS.weight)
     (found,) = fit([make_member(1, rows, keep=keep, l1=0.01, weight_decay=0.1)])
     (small,) = fit([make_member(1, less, l1=0.01, weight_decay=0.1)], shape=Shape((2, 6, 6, 1)))
     assert not found.state["weight.0"][:, 1].any()

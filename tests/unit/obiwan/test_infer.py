@@ -18,7 +18,7 @@ from skyproof.core.stage import Context
 from skyproof.learn import checkpoint, device
 from skyproof.obiwan import infer
 from skyproof.obiwan.dataset import test_files as files_of_test_part
-from skyproof.obiwan.network import MODEL, Network, initialise
+from skyproof.obiwan.network import MODEL, StampClassifier, initialise
 from skyproof.obiwan.options import Infer
 from tests.conftest import one_line, skyproof
 from tests.unit.obiwan.build.train import write_split
@@ -26,7 +26,7 @@ from tests.unit.obiwan.build.train import write_split
 
 def write_model(path: Path, bands: str = "g", seed: int = 1) -> Path:
     """Write a network with random weights: enough to score with."""
-    network = Network(len(bands), "code")
+    network = StampClassifier(len(bands), "code")
     initialise(network, partial(stream, seed))
     about = {"format": MODEL, "bands": bands, "pool": "code"}
     checkpoint.write(path, network.state_dict(), about)

@@ -12,7 +12,7 @@ import torch
 from skyproof.core.errors import InputError
 from skyproof.core.seeds import stream
 from skyproof.learn import device
-from skyproof.obiwan.network import Network, initialise, loss_and_accuracy
+from skyproof.obiwan.network import StampClassifier, initialise, loss_and_accuracy
 from skyproof.obiwan.normalise import Normalise
 
 STREAM = partial(stream, 1, "obiwan.train")
@@ -38,7 +38,7 @@ def write_stamps(path: Path, seed: int, n: int = 6, bands: int = 3) -> Path:
 @pytest.mark.parametrize("pool", ["code", "table"])
 def test_o08_the_network_has_the_published_size(pool: str):
     """o08: 353,786 parameters; the first convolution has 5,310."""
-    network = Network(3, pool)
+    network = StampClassifier(3, pool)
     counts = [p.numel() for p in network.parameters()]
     assert sum(counts) == 353_786
     assert sum(counts[:2]) == 5_310
@@ -54,14 +54,14 @@ def test_the_two_poolings_differ():
     x = torch.from_numpy(np.random.default_rng(1).normal(size=(2, 64, 64, 2))).float()
     outputs = []
     for pool in ("code", "table"):
-        network = Network(1, pool)
+        network = StampClassifier(1, pool)
         initialise(network, STREAM)
         outputs.append(network(x))
     assert not torch.equal(*outputs)
 
 
 def test_weights_come_from_the_named_streams_alone():
-    first, second, other = (Network(3, "code") for _ in range(3))
+    first, second, other = (StampClassifier(3, "code") for _ in range(3))
     torch.manual_seed(1)
     initialise(first, STREAM)
     torch.rand(10)

@@ -1,7 +1,7 @@
 """Many small networks trained as one: a batched ensemble, on a CPU or a GPU."""
 
-from skyproof.learn.ensemble.group import Group
-from skyproof.learn.ensemble.members import Member, Settings, Trained
+from skyproof.learn.ensemble.group import EnsembleGroup
+from skyproof.learn.ensemble.members import EnsembleMember, EnsembleSettings, TrainedMember
 from skyproof.learn.ensemble.training import fit
 
-__all__ = ["Group", "Member", "Settings", "Trained", "fit"]
+__all__ = ["EnsembleGroup", "EnsembleMember", "EnsembleSettings", "TrainedMember", "fit"]

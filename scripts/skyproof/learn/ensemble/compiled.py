@@ -10,16 +10,23 @@ from typing import TYPE_CHECKING
 import torch
 
 from skyproof.learn.ensemble.multiply import Multiply, multiply_on
-from skyproof.learn.ensemble.network import Batch, Gradient, RowLoss, Slope, by_autograd, gradient
+from skyproof.learn.ensemble.network import (
+    EnsembleBatch,
+    Gradient,
+    RowLoss,
+    Slope,
+    by_autograd,
+    gradient,
+)
 from skyproof.learn.ensemble.shape import Pack, Shape
 
 if TYPE_CHECKING:
-    from skyproof.learn.ensemble.members import Settings
+    from skyproof.learn.ensemble.members import EnsembleSettings
 
-Step = Callable[[Pack, Batch], Gradient]
+Step = Callable[[Pack, EnsembleBatch], Gradient]
 
 
-def maker(settings: Settings, device: torch.device, log: logging.Logger) -> Step:
+def maker(settings: EnsembleSettings, device: torch.device, log: logging.Logger) -> Step:
     """Return the function that finds a step's gradient, compiled if `settings.compile`."""
     if settings.compile and not can_compile():
         why = "its numbers would be wrong here" if narrowed() else "no C++ compiler was found"

@@ -12,14 +12,20 @@ import torch
 from torch import Tensor
 
 from skyproof.learn.ensemble import compiled
-from skyproof.learn.ensemble.members import Member, Settings, State, Trained, first_state
+from skyproof.learn.ensemble.members import (
+    EnsembleMember,
+    EnsembleSettings,
+    State,
+    TrainedMember,
+    first_state,
+)
 from skyproof.learn.ensemble.multiply import multiply_on
-from skyproof.learn.ensemble.network import MOMENTUM, Batch, outputs_of
+from skyproof.learn.ensemble.network import MOMENTUM, EnsembleBatch, outputs_of
 from skyproof.learn.ensemble.optimiser import Optimiser, Plateau, cosine_rate, ends_cycle
 from skyproof.learn.ensemble.rows import (
     EVALUATION_ROWS,
+    DeviceTable,
     Steps,
-    Table,
     batches,
     in_steps,
     order,
@@ -32,13 +38,13 @@ _PLATEAU = ("best", "bad", "share")
 _REMEMBERED = ("history", "best_loss", "best_epoch", "stopped")
 
 
-class Group:
+class EnsembleGroup:
     """A group of members in training. Tensors are [E, ...], E = settings.group_size."""
 
     def __init__(
         self,
-        members: Sequence[Member],
-        settings: Settings,
+        members: Sequence[EnsembleMember],
+        settings: EnsembleSettings,
         stream: Stream,
         device: torch.device,
         log: logging.Logger,
@@ -48,7 +54,7 @@ class Group:
         self.n_members = len(members)
         self.members = [*members, *[members[0]] * (settings.group_size - len(members))]
         self.settings, self.stream, self.device = settings, stream, device
-        self.table = Table([member.rows for member in self.members], device)
+        self.table = DeviceTable([member.rows for member in self.members], device)
         self.step = compiled.maker(settings, device, log)
         self.multiply = multiply_on(device)
         shape, n = settings.shape, settings.group_size
@@ -73,7 +79,7 @@ class Group:
     def _of_members(self, name: str) -> Tensor:
         return torch.tensor([getattr(m, name) for m in self.members], device=self.device)
 
-    def _begin(self, e: int, member: Member) -> None:
+    def _begin(self, e: int, member: EnsembleMember) -> None:
         """Set a member's first weights, or those that it goes on from."""
         start = member.start
         state = start.state if start else first_state(self.settings.shape, member, self.stream)
@@ -130,7 +136,7 @@ class Group:
         cycle = self.settings.first_cycle, self.settings.cycle_growth
         return ends_cycle(self.first_epochs[e] + epoch, *cycle)
 
-    def batches(self) -> Iterator[tuple[np.ndarray, Batch]]:
+    def batches(self) -> Iterator[tuple[np.ndarray, EnsembleBatch]]:
         """Yield the steps of this epoch: how many rows each member has in it [E], and the rows."""
         keys = [
             (member.key, first + self.epoch)
@@ -161,7 +167,7 @@ class Group:
             n_rows += counts
         return total.cpu() / torch.from_numpy(n_rows), torch.from_numpy(rate)
 
-    def take_step(self, batch: Batch, rate: np.ndarray, active: np.ndarray) -> Tensor:
+    def take_step(self, batch: EnsembleBatch, rate: np.ndarray, active: np.ndarray) -> Tensor:
         """Move the active members by one step of sizes `rate` [E]; return their losses [E]."""
         found = self.step(self.parameters, batch)
         first = self.parameters["weight.0"].flatten(1)
@@ -236,11 +242,11 @@ class Group:
             if group == "snapshot":
                 self.snapshots[int(number)] = value
 
-    def results(self) -> list[Trained]:
+    def results(self) -> list[TrainedMember]:
         """Return the members' trainings, without those that only pad the group."""
         return [self._result(e) for e in range(self.n_members)]
 
-    def _result(self, e: int) -> Trained:
+    def _result(self, e: int) -> TrainedMember:
         start, first = self.members[e].start, self.first_epochs[e]
         columns = self.history[:, e].numpy()
         columns = columns[:, ~np.isnan(columns[2])]  # epochs before it stopped
@@ -264,7 +270,7 @@ class Group:
             }
         best = {name: value.cpu() for name, value in self.best.items()}
         state = Pack(best["parameters"], layouts[0]).member(e)
-        return Trained(
+        return TrainedMember(
             state=state | Pack(best["statistics"], layouts[1]).member(e),
             moments={
                 name: Pack(best[name], layouts[0]).member(e) for name in self.optimiser.moments

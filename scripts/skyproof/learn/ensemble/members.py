@@ -12,7 +12,7 @@ from torch import Tensor
 
 from skyproof.learn.ensemble.network import RowLoss, Slope
 from skyproof.learn.ensemble.optimiser import Kind
-from skyproof.learn.ensemble.rows import Rows
+from skyproof.learn.ensemble.rows import EnsembleRows
 from skyproof.learn.ensemble.shape import Shape
 from skyproof.learn.shards import Stream
 
@@ -20,7 +20,7 @@ State = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
-class Settings:
+class EnsembleSettings:
     """What all members share, and what decides their numbers besides their own part."""
 
     shape: Shape
@@ -44,7 +44,7 @@ class Settings:
 
 
 @dataclass
-class Trained:
+class TrainedMember:
     """A member's training: weights of its best epoch, and how it went.
 
     The best epoch has the least validation loss, of equal ones the first; -1 where no loss was a
@@ -62,7 +62,7 @@ class Trained:
 
 
 @dataclass(frozen=True, eq=False)
-class Member:
+class EnsembleMember:
     """One network of a group: its key, its rows, and what may differ between members.
 
     `train` and `valid` are positions in `rows`. First weights are drawn as for a network of the
@@ -71,17 +71,17 @@ class Member:
     """
 
     key: int
-    rows: Rows
+    rows: EnsembleRows
     train: np.ndarray
     valid: np.ndarray
     learning_rate: float
     weight_decay: float = 0.0
     l1: float = 0.0  # of the first layer's weights, added to the loss that is stepped along
     keep: np.ndarray | None = None
-    start: Trained | None = None
+    start: TrainedMember | None = None
 
 
-def first_state(shape: Shape, member: Member, stream: Stream) -> State:
+def first_state(shape: Shape, member: EnsembleMember, stream: Stream) -> State:
     """Return first weights and running statistics of a member.
 
     Weights and biases are uniform in +-1/sqrt(fan_in), as torch's Linear draws them; normalisation

@@ -29,7 +29,7 @@ RowLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
 Slope = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
-class Batch(NamedTuple):
+class EnsembleBatch(NamedTuple):
     """One step's rows. Where members have fewer rows than others, `mask` has 0 for the rest."""
 
     x: Tensor  # [E, rows, features]
@@ -64,7 +64,12 @@ def by_autograd(loss: RowLoss) -> Slope:
 
 
 def gradient(
-    shape: Shape, slope_of: Slope, mean: bool, multiply: Multiply, parameters: Pack, batch: Batch
+    shape: Shape,
+    slope_of: Slope,
+    mean: bool,
+    multiply: Multiply,
+    parameters: Pack,
+    batch: EnsembleBatch,
 ) -> Gradient:
     """Return losses and gradient of every member at a batch.
 
@@ -101,7 +106,7 @@ class _Tape(NamedTuple):
     statistics: list[Tensor]
 
 
-def _forward(shape: Shape, multiply: Multiply, parameters: Pack, batch: Batch) -> _Tape:
+def _forward(shape: Shape, multiply: Multiply, parameters: Pack, batch: EnsembleBatch) -> _Tape:
     tape = _Tape([batch.x.transpose(1, 2)], [], [], [None], [None], [], [], [], [])
     for i in range(shape.n_hidden + 1):
         weight, bias = _folded(multiply, parameters, i, tape.scale[i], tape.shift[i])
@@ -136,7 +141,7 @@ def _folded(
 
 
 def _normalised(
-    z: Tensor, parameters: Pack, batch: Batch, tape: _Tape, i: int
+    z: Tensor, parameters: Pack, batch: EnsembleBatch, tape: _Tape, i: int
 ) -> tuple[Tensor, Tensor]:
     """Return z less its mean over a member's rows, and gamma over its standard deviation."""
     mean = z.sum(2, keepdim=True) * batch.inverse
@@ -156,7 +161,12 @@ def _times(z: Tensor, factors: Tensor | None) -> Tensor:
 
 
 def _backward(
-    shape: Shape, multiply: Multiply, parameters: Pack, batch: Batch, tape: _Tape, slope: Tensor
+    shape: Shape,
+    multiply: Multiply,
+    parameters: Pack,
+    batch: EnsembleBatch,
+    tape: _Tape,
+    slope: Tensor,
 ) -> dict[str, Tensor]:
     """Return the gradient by name; `slope` is that of the last layer's outputs."""
     found: dict[str, Tensor] = {}
@@ -183,7 +193,7 @@ def _backward(
 def _through_folded(
     multiply: Multiply,
     parameters: Pack,
-    batch: Batch,
+    batch: EnsembleBatch,
     tape: _Tape,
     slope: Tensor,
     i: int,
@@ -208,7 +218,7 @@ def _through_folded(
 def _through_rectifier(
     shape: Shape,
     parameters: Pack,
-    batch: Batch,
+    batch: EnsembleBatch,
     tape: _Tape,
     slope: Tensor,
     i: int,

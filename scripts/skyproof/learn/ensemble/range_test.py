@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from skyproof.learn.ensemble.group import Group
+from skyproof.learn.ensemble.group import EnsembleGroup
 
 _KEEP = 0.95  # of the smoothed loss
 _QUIET = 20  # steps at step sizes that move nothing: they tell the noise of a batch's loss
@@ -27,7 +27,7 @@ class RangeTest:
     suggestion: float | None  # None: the loss falls nowhere
 
 
-def range_test(group: Group, first: float, last: float, n_steps: int) -> RangeTest:
+def range_test(group: EnsembleGroup, first: float, last: float, n_steps: int) -> RangeTest:
     """Train a fresh group for `n_steps` steps whose size grows from `first` to `last`.
 
     Rows are cycled through in the orders of the epochs 0, 1, ... Losses may be negative: divergence

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skyproof.learn.ensemble.network import Batch
+from skyproof.learn.ensemble.network import EnsembleBatch
 from skyproof.learn.ensemble.shape import Shape
 from skyproof.learn.shards import Stream
 
@@ -22,7 +22,7 @@ _LEVELS = 1 << 16  # of the random numbers that drop a unit
 
 
 @dataclass(frozen=True, eq=False)
-class Rows:
+class EnsembleRows:
     """Rows as a network sees them: features [n, F], label [n], weight [n] (>= 0), float32.
 
     Members that share an instance share its memory.
@@ -33,10 +33,10 @@ class Rows:
     weight: np.ndarray
 
 
-class Table:
+class DeviceTable:
     """The rows of all members, once each: features, label, weight; on the device."""
 
-    def __init__(self, rows: Sequence[Rows], device: torch.device) -> None:
+    def __init__(self, rows: Sequence[EnsembleRows], device: torch.device) -> None:
         distinct = list({id(one): one for one in rows}.values())
         starts = np.cumsum([0, *(len(one.x) for one in distinct[:-1])])
         begin = {id(one): int(start) for one, start in zip(distinct, starts, strict=True)}
@@ -70,7 +70,9 @@ class Steps:
         return torch.from_numpy(here.astype(np.float32)).to(self.index.device)
 
 
-def in_steps(rows: Sequence[np.ndarray], width: int, table: Table, *, whole: bool = False) -> Steps:
+def in_steps(
+    rows: Sequence[np.ndarray], width: int, table: DeviceTable, *, whole: bool = False
+) -> Steps:
     """Divide each member's rows into steps of `width`; `whole` as for `usable`."""
     used = [usable(len(own), width, whole) for own in rows]
     n_steps = -(-max(used) // width)
@@ -99,9 +101,14 @@ def order(rows: np.ndarray, stream: Stream, key: object, epoch: int) -> np.ndarr
 
 
 def batches(
-    steps: Steps, table: Table, shape: Shape, keys: Sequence[tuple[object, int]], stream: Stream,
-    *, masked: bool = False,
-) -> Iterator[Batch]:  # fmt: skip
+    steps: Steps,
+    table: DeviceTable,
+    shape: Shape,
+    keys: Sequence[tuple[object, int]],
+    stream: Stream,
+    *,
+    masked: bool = False,
+) -> Iterator[EnsembleBatch]:
     """Yield the batches of an epoch; `keys` are each member's key and epoch.
 
     With `masked` every batch has a mask, so that all have one form (compiled steps).
@@ -114,7 +121,7 @@ def batches(
         mask = steps.mask(step)
         if masked and mask is None:
             mask = torch.ones(n_members, steps.width, device=device)
-        yield Batch(
+        yield EnsembleBatch(
             *table.take(steps.index[step], n_members),
             inverse,
             unbias,

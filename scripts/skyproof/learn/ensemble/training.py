@@ -15,26 +15,26 @@ from collections.abc import Sequence
 import torch
 
 from skyproof.learn.checkpoint import Checkpoints
-from skyproof.learn.ensemble.group import Group
-from skyproof.learn.ensemble.members import Member, Settings, Trained
+from skyproof.learn.ensemble.group import EnsembleGroup
+from skyproof.learn.ensemble.members import EnsembleMember, EnsembleSettings, TrainedMember
 from skyproof.learn.shards import Stream
 
 
 def fit(
-    members: Sequence[Member],
-    settings: Settings,
+    members: Sequence[EnsembleMember],
+    settings: EnsembleSettings,
     *,
     stream: Stream,
     device: torch.device,
     log: logging.Logger,
     checkpoints: Checkpoints | None = None,
-) -> list[Trained]:
+) -> list[TrainedMember]:
     """Train one group of at most `settings.group_size` members for `n_epochs` each.
 
     Goes on from the newest of `checkpoints`. A member whose losses are no numbers has best_epoch
     -1 and does not disturb the others.
     """
-    group = Group(members, settings, stream, device, log)
+    group = EnsembleGroup(members, settings, stream, device, log)
     found = checkpoints.newest() if checkpoints else None
     if found is not None:
         group.load(*found)

@@ -93,7 +93,7 @@ def network_predictions(table: Table, folds: Folds, keep: np.ndarray, options: T
         for fold, chain in places
     ]
     where = torch.device("cpu")
-    trained: list[ensemble.Trained] = []
+    trained: list[ensemble.TrainedMember] = []
     for group in groups(len(members), options.group_size):
         trained += ensemble.fit(
             [members[k] for k in group], own, device=where, log=_LOG,

@@ -13,7 +13,7 @@ import numpy as np
 
 from skyproof.core.errors import InputError
 from skyproof.learn import ensemble
-from skyproof.learn.ensemble.rows import Rows
+from skyproof.learn.ensemble.rows import EnsembleRows
 from skyproof.sysnet.folds import TRAINING, VALIDATION, Folds, read_folds
 from skyproof.sysnet.members.predict import scaled
 from skyproof.sysnet.network import check_model, row_loss, row_slope, shape_of
@@ -32,7 +32,7 @@ class FoldRows:
     """The rows of a fold: scaled by its own training part, with 0 for features it does not keep."""
 
     fold: int
-    rows: Rows
+    rows: EnsembleRows
     train: np.ndarray  # positions in `rows`
     valid: np.ndarray
     shift: np.ndarray  # f8 [F]
@@ -40,9 +40,9 @@ class FoldRows:
     keep: np.ndarray  # bool [F]
     label: tuple[float, float]  # mean and spread of the training labels; minimum and range
 
-    def member(self, seed: int, learning_rate: float, **more: Any) -> ensemble.Member:
+    def member(self, seed: int, learning_rate: float, **more: Any) -> ensemble.EnsembleMember:
         """Return a network of this fold, for the ensemble."""
-        return ensemble.Member(
+        return ensemble.EnsembleMember(
             seed, self.rows, self.train, self.valid, learning_rate, keep=self.keep, **more
         )
 
@@ -82,7 +82,7 @@ def fold_rows(
         )  # fmt: skip
     scale = np.where(scale > 0, scale, 1.0)
     middle, width = spread(label[:, None], normalisation)
-    rows = Rows(
+    rows = EnsembleRows(
         scaled(table.features, shift, scale, keep),
         table.label.astype(np.float32),
         table.fracgood.astype(np.float32),
@@ -109,7 +109,7 @@ def chain_seeds(n_chains: int) -> list[int]:
 
 def settings(
     options: Network, structure: tuple[int, int], n_features: int, n_epochs: int, **more: Any
-) -> ensemble.Settings:
+) -> ensemble.EnsembleSettings:
     """Return the settings of an ensemble of the configured networks.
 
     In the original's weighting a step goes along the sum of a batch's losses, as there, otherwise
@@ -127,7 +127,7 @@ def settings(
         "cycle_growth": _CYCLE_GROWTH,
         "compile": options.compile,
     }
-    return ensemble.Settings(
+    return ensemble.EnsembleSettings(
         shape_of(options.model, structure, n_features),
         row_loss(options.model, options.loss, options.weighting),
         options.batch,
