@@ -105,6 +105,7 @@ def _stage(stage: str, words: list[str]) -> int:
         device=given.device,
         code=code_digest(stage),
         libraries=library_versions(stage),
+        wildcards=_wildcards(given.wildcards),
         debug=given.debug,
     )
     return execute(call)
@@ -131,8 +132,24 @@ def _parser(stage: str, model: type[StageOptions]) -> argparse.ArgumentParser:
         help="threads a rank (native numerics) [1]",
     )
     add("--device", default="cpu", choices=("cpu", "cuda"), help="where a network runs [cpu]")
+    add(
+        "--wildcards",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="name=value",
+        help="wildcards of the workflow's job; the receipt states them, nothing depends on them",
+    )
     add("--debug", action="store_true", help="show the traceback of an error")
     return parser
+
+
+def _wildcards(words: list[str]) -> dict[str, str]:
+    pairs = [word.partition("=") for word in words]
+    for name, given, value in pairs:
+        if not (name and given and value):
+            raise UsageError(f"wildcard {name + given + value!r}: expected name=value")
+    return {name: value for name, _, value in pairs}
 
 
 def _count(word: str) -> int:

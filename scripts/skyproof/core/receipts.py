@@ -128,6 +128,7 @@ def _run(call: Call, started: datetime) -> dict[str, Any]:
     return {
         "started": started.isoformat(timespec="milliseconds"),
         "ended": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        "wildcards": dict(call.wildcards),
         "ranks": call.ranks,
         "threads": call.threads,
         "host": socket.gethostname(),

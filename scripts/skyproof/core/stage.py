@@ -138,6 +138,7 @@ class Call:
     device: str = "cpu"
     code: str = ""
     libraries: Mapping[str, str] = field(default_factory=dict)
+    wildcards: Mapping[str, str] = field(default_factory=dict)  # of the workflow's job
     debug: bool = False
 
 

@@ -227,6 +227,15 @@ def test_a_rerun_keeps_intact_items_and_redoes_corrupt_ones(tmp_path):
     assert [name for name in times if later[name] != times[name]] == ["item2.npy"]
 
 
+def test_the_receipt_states_the_wildcards_and_nothing_depends_on_them(tmp_path):
+    noise(tmp_path)
+    products, times = tree_bytes(tmp_path / "items"), modified(tmp_path / "items")
+    assert noise(tmp_path, "--wildcards", "block=00003", "region=north=1").returncode == 0
+    receipt = json.loads((tmp_path / ".journal/block.json.receipt.json").read_text())
+    assert receipt["run"]["wildcards"] == {"block": "00003", "region": "north=1"}
+    assert (tree_bytes(tmp_path / "items"), modified(tmp_path / "items")) == (products, times)
+
+
 def test_another_option_redoes_every_item(tmp_path):
     noise(tmp_path)
     before = tree_bytes(tmp_path / "items")
@@ -285,6 +294,7 @@ def test_leftovers_of_a_killed_process_go(tmp_path):
         (["stray"], "'stray': expected name=path"),
         (["--ranks", "0"], "--ranks"),
         (["--out", "recrd=x"], "did you mean record?"),
+        (["--wildcards", "block"], "wildcard 'block': expected name=value"),
     ],
 )
 def test_usage_errors(tmp_path, words, expected):
@@ -326,6 +336,7 @@ def test_device_and_threads_are_of_the_recipe_where_they_change_bits():
     assert of("native", threads=1) != of("native", threads=2)
     assert of(threads=1) == of(threads=2)  # portable numerics use one
     assert of(ranks=1) == of(ranks=3)
+    assert of(wildcards={"block": "00001"}) == of(wildcards={})
 
 
 def test_a_reader_that_has_seen_enough_is_no_fault():
