@@ -8,7 +8,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from skyproof.core.errors import InputError
 from skyproof.proof import inventory, item_sets, jobs
+from skyproof.proof.forms import ItemForm
 from skyproof.proof.manifest import Manifest, is_beside
 
 
@@ -84,12 +86,14 @@ def _ever_made(folder: Path) -> dict[str, set[str]]:
     made: dict[str, set[str]] = {}
     with suppress(OSError):
         for path in inventory.receipts(folder):
-            with suppress(Exception):  # a damaged receipt vouches for nothing
+            with suppress(InputError):  # a damaged receipt is no evidence
                 for output, entry in jobs.read_receipt(folder, path).outputs.items():
                     made.setdefault(output, set()).add(entry["sha256"])
         for path in inventory.journals(folder):
             home = Path(path).parents[2]
-            with suppress(ValueError, KeyError, TypeError):
-                for entry in json.loads((folder / path).read_text(encoding="utf-8"))["files"]:
+            with suppress(ValueError):
+                content = json.loads((folder / path).read_text(encoding="utf-8"))
+                ItemForm.check(content)
+                for entry in content["files"]:
                     made.setdefault((home / entry["path"]).as_posix(), set()).add(entry["sha256"])
     return made

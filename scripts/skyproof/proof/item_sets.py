@@ -12,12 +12,15 @@ import hashlib
 import json
 import posixpath
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from skyproof.core import blocks
+from skyproof.core.errors import InputError
 from skyproof.core.formats.contents import Element
 from skyproof.core.formats.elements import leaves
+from skyproof.proof.forms import BlockIndexForm, WrongForm
 
 KNOWN = ("size", "sha256", "content")  # of a file, in records, receipts and manifests
 
@@ -28,15 +31,24 @@ def name_of(folder: str, stage: str) -> str:
 
 
 def read(path: Path) -> dict[str, Any] | None:
-    """Return the content of a record, or None for any other file."""
+    """Return the content of a block index, or None for any other file.
+
+    Raises InputError where the file states the format of a block index and is not of its form.
+    """
+    try:
+        return _read(path)
+    except WrongForm as error:
+        raise InputError(path, f"is not a whole block index: {error}") from None
+
+
+def _read(path: Path) -> dict[str, Any] | None:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        if content["format"] != blocks.FORMAT or not isinstance(content["stage"], str):
-            return None
-        for entry in content["items"].values():
-            dict(entry["info"]), [(made["path"], made["size"]) for made in entry["files"]]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError):
         return None
+    if not isinstance(content, dict) or content.get("format") != blocks.FORMAT:
+        return None
+    BlockIndexForm.check(content)
     return content
 
 
@@ -75,7 +87,11 @@ def check(
     for path in candidates:
         if posixpath.dirname(path) not in places or not path.endswith(".json"):
             continue
-        content = read(folder / path)
+        try:
+            content = _read(folder / path)
+        except WrongForm as error:
+            wrong[path] = f"is not a whole block index: {error}"
+            continue
         name = name_of(posixpath.dirname(path), content["stage"]) if content else ""
         if content is None or name not in trees:
             continue
@@ -118,7 +134,9 @@ def said(folder: Path, tree: Mapping[str, Any], stage: str) -> dict[str, Any]:
     """
     found: dict[str, Any] = {}
     for path in sorted((folder / tree["folder"]).glob("*.json")):
-        content = read(path)
+        content = None
+        with suppress(WrongForm):
+            content = _read(path)
         if content is not None and content["stage"] == stage:
             for item, entry in content["items"].items():
                 if tree["items"].get(item) == item_digest(entry):

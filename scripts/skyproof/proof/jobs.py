@@ -16,6 +16,7 @@ from typing import Any
 from skyproof.core import receipts
 from skyproof.core.errors import InputError
 from skyproof.proof import inventory, item_sets
+from skyproof.proof.forms import ReceiptForm
 
 AGAIN = "run it again (snakemake --forcerun), or restore the file"
 
@@ -115,22 +116,20 @@ def read_receipt(folder: Path, path: str) -> Job:
     home = posixpath.dirname(posixpath.dirname(path))
     try:
         receipt = json.loads((folder / path).read_text(encoding="utf-8"))
-        if receipt["format"] != receipts.FORMAT:
-            raise ValueError(receipt["format"])
-        inputs, external = {}, []
-        for given in receipt["inputs"]:
-            place = posixpath.normpath(posixpath.join(home, given["path"]))
-            if place.startswith("../") or given.get("folder"):
-                external.append({**given, "path": posixpath.basename(place)})
-            else:
-                inputs[place] = given
-        outputs = {
-            posixpath.normpath(posixpath.join(home, made["path"])): made
-            for made in receipt["outputs"]
-        }
-        return Job(next(iter(outputs)), receipt, inputs, external, outputs)
-    except (ValueError, KeyError, TypeError, StopIteration):
-        raise InputError(folder / path, "is not a whole receipt of a job") from None
+        ReceiptForm.check(receipt, receipts.FORMAT)
+    except ValueError as error:
+        raise InputError(folder / path, f"is not a whole receipt of a job: {error}") from None
+    inputs, external = {}, []
+    for given in receipt["inputs"]:
+        place = posixpath.normpath(posixpath.join(home, given["path"]))
+        if place.startswith("../") or given.get("folder"):
+            external.append({**given, "path": posixpath.basename(place)})
+        else:
+            inputs[place] = given
+    outputs = {
+        posixpath.normpath(posixpath.join(home, made["path"])): made for made in receipt["outputs"]
+    }
+    return Job(next(iter(outputs)), receipt, inputs, external, outputs)
 
 
 def _below(folder: Path, path: Path) -> str:

@@ -23,6 +23,7 @@ from skyproof.core.errors import SkyproofError
 from skyproof.core.formats import write as writers
 from skyproof.core.formats.contents import suffix_of
 from skyproof.proof.difference import Tolerance
+from skyproof.proof.forms import ManifestForm, ProvenanceForm, WrongForm
 
 FORMAT = "skyproof-manifest-2"
 MANIFEST = "manifest.json"
@@ -134,29 +135,27 @@ def read(path: Path) -> Manifest:
         raise CannotVerify(f"{path}: cannot be read: {error.strerror}") from None
     try:
         content = json.loads(data)
-        if content["format"] != FORMAT:
-            raise CannotVerify(f"{path}: is of format {content['format']}; this reads {FORMAT}")
-        _check_form(content)
-    except (ValueError, KeyError, TypeError, IndexError) as error:
-        raise CannotVerify(f"{path}: is not a whole manifest ({error!r})") from None
+        ManifestForm.check(content, FORMAT)
+        _check_references(content)
+    except ValueError as error:
+        raise CannotVerify(f"{path}: is not a whole manifest: {error}") from None
     return Manifest(content, hashlib.sha256(data).hexdigest())
 
 
-def _check_form(content: dict[str, Any]) -> None:
-    """Touch what the checks rely on; anything missing or of another type raises."""
-    str(content["manifest_sha256"]), dict(content["libraries"])
-    for stage in content["stages"].values():
-        str(stage["code"]), str(stage["numerics"]), str(stage["device"]), dict(stage["options"])
-    for step in content["steps"]:
-        content["stages"][step["stage"]], list(step["inputs"]), list(step["outputs"])
-    for tree in content["trees"].values():
-        PurePosixPath(tree["folder"]), content["stages"][tree["stage"]], dict(tree["items"])
-    for entry in content["files"]:
-        PurePosixPath(entry["path"]), str(entry["sha256"]), int(entry["size"])
-        if content["steps"][entry["step"]]["stage"] != entry["stage"]:
-            raise ValueError(f"{entry['path']} is not of its step's stage")
-        if entry["class"] not in ("bytes", "tolerance"):
-            raise ValueError(f"{entry['path']} is of class {entry['class']}")
+def _check_references(content: dict[str, Any]) -> None:
+    """Raise WrongForm where a stage or a step that an entry names is not in the manifest."""
+    stages, steps = content["stages"], content["steps"]
+    for number, step in enumerate(steps):
+        if step["stage"] not in stages:
+            raise WrongForm(f"steps.{number}: stage {step['stage']} is not in the manifest")
+    for name, tree in content["trees"].items():
+        if tree["stage"] not in stages:
+            raise WrongForm(f"trees.{name}: stage {tree['stage']} is not in the manifest")
+    for number, entry in enumerate(content["files"]):
+        if entry["step"] >= len(steps):
+            raise WrongForm(f"files.{number}: step {entry['step']} is not in the manifest")
+        if steps[entry["step"]]["stage"] != entry["stage"]:
+            raise WrongForm(f"files.{number}: {entry['path']} is not of its step's stage")
 
 
 def sums_text(entries: Sequence[Mapping[str, Any]]) -> str:
@@ -182,9 +181,11 @@ def read_provenance(folder: Path) -> dict[str, Any]:
     """Return when, where and how the jobs ran (CannotVerify)."""
     path = folder / PROVENANCE
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
+        ProvenanceForm.check(content)
     except (OSError, ValueError) as error:
         raise CannotVerify(f"{path}: cannot be read: {error}") from None
+    return content
 
 
 def date_of_run(folder: Path) -> str:

@@ -117,20 +117,30 @@ def finished(folder: Path, config: dict, seconds: float, megabytes: float) -> No
     home = folder / "results/obiwan/bricks"
     (home / ".journal").mkdir(parents=True)
     record = home / "simulated-00000.json"
-    brick = {"info": {}, "files": [{"path": "a.fits", "size": int(megabytes * 1e6)}]}
+    size = int(megabytes * 1e6)
+    brick = {"info": {}, "files": [{"path": "a.fits", "size": size, "sha256": "0" * 64}]}
     record.write_text(
         json.dumps({"format": records.FORMAT, "stage": "obiwan.simulate", "items": {"a": brick}})
     )
     receipt = {
         "format": receipts.FORMAT,
         "stage": "obiwan.simulate",
+        "code": "0" * 16,
+        "libraries": {},
         "device": "cpu",
         "numerics": "portable",
         "options": values,
         "job_options": {},
         "inputs": [],
-        "outputs": [{"name": "bricks", "path": record.name, "size": 0}],
-        "run": {"ranks": 1, "threads": 1, "grain": grain, "ended": "2026-01-01"},
+        "outputs": [{"name": "bricks", "path": record.name, "size": 0, "sha256": "0" * 64}],
+        "run": {
+            "ranks": 1,
+            "threads": 1,
+            "grain": grain,
+            "started": "2026-01-01",
+            "ended": "2026-01-01",
+            "command": "python -m skyproof obiwan.simulate",
+        },
     }
     receipts.path_of(record).write_text(json.dumps(receipt))
     benchmark = folder / "logs/benchmarks/obiwan/simulate-00000.tsv"

@@ -211,7 +211,9 @@ def _written(results: Path, job: Job) -> int:
     """Return the bytes of a job's products: its outputs, and the files that a record lists."""
     total = 0
     for path, made in job.outputs.items():
-        record = item_sets.read(results / path) if path.endswith(".json") else None
+        record = None
+        with suppress(InputError):
+            record = item_sets.read(results / path) if path.endswith(".json") else None
         items = record["items"].values() if record else ()
         total += made["size"] + sum(file["size"] for item in items for file in item["files"])
     return total
