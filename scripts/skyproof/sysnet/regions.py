@@ -1,4 +1,4 @@
-"""The parts of the sky of one run: where each one's table comes from, and what of it is used."""
+"""Regions of the sky: the source of the table of each, and the cuts applied to it."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ Contamination = Literal["none", "linear", "quadratic", "nonlinear"]
 
 
 class MapForm(Section):
-    """What a map's file leaves open. What it does say must agree."""
+    """Properties of a map that its file does not state. Those that it states must agree."""
 
-    column: str = option("", "column of a table; empty: its only one")
-    ordering: Literal["", "RING", "NESTED"] = option("", "order of the pixels; empty: the file's")
+    column: str = option("", "column of a table; empty: its only column")
+    ordering: Literal["", "RING", "NESTED"] = option("", "pixel ordering; empty: as in the file")
     frame: Literal["", "C", "G", "E"] = option(
-        "", "celestial, Galactic or ecliptic coordinates; empty: the file's"
+        "", "coordinates: celestial, Galactic or ecliptic; empty: as in the file"
     )
-    nside: int = option(0, "HEALPix resolution; 0: the file's, or by its length", ge=0, le=8192)
-    interpolate: bool = option(False, "to finer pixels: between centres, not copied")
-    above: float | None = option(None, "leave out pixels where the map is not above this")
+    nside: int = option(0, "HEALPix nside; 0: as in the file, or from its length", ge=0, le=8192)
+    interpolate: bool = option(False, "interpolate to finer pixels instead of copying")
+    above: float | None = option(None, "exclude pixels where the map is not above this value")
 
 
 class MapFile(MapForm):
-    """A map: its path, alone as text or with what the file leaves open."""
+    """A map: its path, or a path with the properties that the file does not state."""
 
-    path: str = option("", "the file")
+    path: str = option("", "path of the file")
 
     @property
     def form(self) -> dict[str, Any]:
-        """What a configuration says beyond the path."""
+        """Return the properties that are set beside the path."""
         return self.model_dump(mode="json", exclude={"path"}, exclude_defaults=True)
 
 
@@ -41,50 +41,55 @@ def _as_map(value: Any) -> Any:
     return {"path": value} if isinstance(value, str) else value
 
 
-AMap = Annotated[MapFile, pydantic.BeforeValidator(_as_map)]
+AMap = Annotated[MapFile, pydantic.BeforeValidator(_as_map, json_schema_input_type=str | MapFile)]
 Form = Annotated[MapForm, pydantic.Field()]
 Range = Annotated[tuple[float, float], pydantic.Field(description="(from, to)")]
 
-_INPUTS = ("labels", "counts", "randoms", "mask")  # maps that are no templates
+_INPUTS = ("labels", "counts", "randoms", "mask")  # maps that are not templates
 
 
 class Region(Section):
-    """One part of the sky, with its own table, networks and verdict."""
+    """A region of the sky, with its own table, networks and verdict."""
 
     source: Literal["mock", "maps", "table"] = option(
-        "mock", "where the table comes from: made here, HEALPix maps, or a table"
+        "mock", "source of the table: a mock sky, HEALPix maps, or a table"
     )
-    contamination: Contamination = option("nonlinear", "of a mock: the planted dependence")
-    realisation: int = option(0, "of a mock: which sky", ge=0)
-    table: list[str] = option([], "a table, or a table and a map of its labels")
-    labels: AMap | None = option(None, "with one table: map of its labels, as a second file")
+    contamination: Contamination = option(
+        "nonlinear", "mock: planted dependence of the density on the templates"
+    )
+    realisation: int = option(0, "mock: number of the sky", ge=0)
+    table: list[str] = option([], "path of the table, or of a table and a map of its labels")
+    labels: AMap | None = option(None, "map of the labels of the table")
     counts: AMap | None = option(None, "map of galaxy counts: a path, or {path, ordering, ...}")
     randoms: AMap | None = option(None, "map of the observed fraction, or of randoms")
     templates: dict[str, AMap] = option(
         {},
-        "maps of imaging properties, by name: a path, or {path, column, ordering, frame, nside, "
-        "interpolate, above} with what the file leaves open",
+        "maps of imaging properties by name: a path, or {path, column, ordering, frame, nside, "
+        "interpolate, above} where the file does not state these",
     )
-    names: list[str] = option([], "of a table's features, where it does not say them")
-    nside: int = option(0, "HEALPix resolution of the table; 0: that of its file or counts", ge=0)
-    ordering: Literal["", "RING", "NESTED"] = option("", "of a table that does not say it")
+    names: list[str] = option([], "names of the features, if the table does not have them")
+    nside: int = option(0, "HEALPix nside of the table; 0: that of its file or counts", ge=0)
+    ordering: Literal["", "RING", "NESTED"] = option(
+        "", "pixel ordering of the table; empty: as in its header"
+    )
     frame: Literal["", "C", "G", "E"] = option(
-        "", "celestial, Galactic or ecliptic; empty: that of the table's file or counts"
+        "",
+        "coordinates of the table: celestial, Galactic or ecliptic; empty: as its file or counts",
     )
     randoms_per_pixel: float = option(
-        0.0, "randoms of a pixel observed in full; 0: the map holds fractions", ge=0
+        0.0, "randoms per fully observed pixel; 0: the map holds fractions", ge=0
     )
     density_labels: bool = option(
-        False, "labels are densities, already divided by fracgood; maps: write them so, mean 1"
+        False, "labels are densities, divided by fracgood; of maps: with mean 1"
     )
-    mask: AMap | None = option(None, "map that is above 0 in the region")
+    mask: AMap | None = option(None, "map, positive inside the region")
     ra: Range | None = option(None, "right ascension, from west to east", unit="deg")
     dec: Range | None = option(None, "declination, from and to", unit="deg")
     gal_lat: Range | None = option(None, "Galactic latitude, from and to", unit="deg")
     min_abs_gal_lat: float = option(
-        0.0, "least distance from the Galactic plane", unit="deg", ge=0, lt=90
+        0.0, "minimum absolute Galactic latitude", unit="deg", ge=0, lt=90
     )
-    start: list[str] = option([], "records of trained members to go on from (restore)")
+    start: list[str] = option([], "block indexes of trained networks to start from")
 
     @pydantic.model_validator(mode="after")
     def _complete(self) -> Region:
@@ -107,23 +112,23 @@ class Region(Section):
 
     @property
     def forms(self) -> dict[str, Any]:
-        """What the configuration says of map files, by template or input."""
+        """Return the properties set for map files, by template or input."""
         maps = {name: getattr(self, name) for name in _INPUTS} | self.templates
         return {name: found.form for name, found in maps.items() if found and found.form}
 
 
 def mock_regions() -> dict[str, Region]:
-    """Return the two skies of the default run: the same in all but the contamination."""
+    """Return the two mock skies of the default run, which differ in the contamination only."""
     return {"contaminated": Region(), "clean": Region(contamination="none")}
 
 
-# Names become folders, and words of rules: no separators, no wildcards, no capitals that differ.
+# Names become folders and wildcards: no separators, and unique when case is ignored.
 _REGION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-_TAKEN = ("evaluate",)  # results/sysnet/evaluate is of all regions
+_TAKEN = ("evaluate",)  # results/sysnet/evaluate/ holds the summary of all regions
 
 
 def sound_names(regions: Iterable[str]) -> None:
-    """Refuse (ValueError) names of regions that cannot be names of folders."""
+    """Raise ValueError for names of regions that cannot be names of folders."""
     names = list(regions)
     for name in names:
         if not _REGION_NAME.fullmatch(name) or name.lower() in _TAKEN:

@@ -1,9 +1,13 @@
-"""One model describes the configuration; what is generated from it does not drift."""
+"""One model describes the configuration; the files generated from it are up to date."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import jsonschema
 import pytest
 import yaml
 
@@ -12,10 +16,16 @@ from skyproof.core.options import from_words, home_of, options_model, stages, sy
 from skyproof.workflow import config
 from tests.conftest import one_line, skyproof
 
+GENERATED = {
+    "config.yaml": config.as_yaml,
+    "docs/options.md": config.as_markdown,
+    "docs/config.schema.json": config.as_json_schema,
+}
 
-@pytest.mark.parametrize("name", ["config.yaml", "docs/options.md"])
+
+@pytest.mark.parametrize("name", GENERATED)
 def test_generated_files_have_not_drifted(root, name):
-    expected = {"config.yaml": config.as_yaml, "docs/options.md": config.as_markdown}[name]()
+    expected = GENERATED[name]()
     assert (root / name).read_text() == expected, "run `python -m skyproof config --write`"
 
 
@@ -76,7 +86,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("values", "expected"), BAD)
-def test_bad_configurations_are_refused_in_one_line(values, expected):
+def test_a_bad_configuration_ends_in_one_line(values, expected):
     with pytest.raises(UsageError) as caught:
         config.load(values, "mine.yaml")
     assert expected in str(caught.value)
@@ -146,3 +156,78 @@ def test_every_documented_configuration_is_sound(root: Path):
     found = sorted(root.glob("docs/**/*.yaml")) + sorted(root.glob("tests/**/config*.yaml"))
     for path in found:
         config.load_file(path)
+
+
+# The schema of the configuration, for editors.
+
+DOCUMENTED = ["config.yaml", "docs/configs/*.yaml", "tests/**/config*.yaml"]
+
+
+@pytest.fixture(scope="module")
+def schema() -> dict[str, Any]:
+    return json.loads(config.as_json_schema())
+
+
+def options_of(schema: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield (dotted path, schema) of the options below a section."""
+    for name, inside in schema["properties"].items():
+        if "properties" in inside:
+            yield from options_of(inside, f"{path}{name}.")
+        else:
+            yield f"{path}{name}", inside
+
+
+def test_config_yaml_names_its_schema_in_the_first_line(root):
+    first = (root / "config.yaml").read_text().splitlines()[0]
+    key, _, path = first.removeprefix("# yaml-language-server: ").partition("=")
+    assert key == "$schema"
+    jsonschema.Draft202012Validator.check_schema(json.loads((root / path).read_text()))
+
+
+def test_documented_configurations_satisfy_the_schema(root, schema):
+    found = [path for pattern in DOCUMENTED for path in sorted(root.glob(pattern))]
+    assert len(found) > 5
+    for path in found:
+        jsonschema.validate(yaml.safe_load(path.read_text()), schema)
+
+
+@pytest.mark.parametrize(
+    ("values", "keyword"),
+    [
+        ({"obiwn": {}}, "additionalProperties"),
+        ({"systems": ["obiwn"]}, "enum"),
+        ({"obiwan": {"train": {"n_epoch": 1}}}, "additionalProperties"),
+        ({"obiwan": {"train": {"n_epochs": 0}}}, "minimum"),
+        ({"obiwan": {"split": {"rows_train": 3}}}, "multipleOf"),
+        ({"obiwan": {"train": {"seed": 1}}}, "additionalProperties"),  # inherited
+        ({"obiwan": {"cutouts": {"block": 1}}}, "additionalProperties"),  # set by the rule
+        ({"obiwan": {"bands": "zg"}}, "pattern"),
+        ({"sysnet": {"loss": "l1"}}, "enum"),
+        ({"sysnet": {"structure": [4, 20, 3]}}, "maxItems"),
+        ({"sysnet": {"regions": {"ngc": {"tables": []}}}}, "additionalProperties"),
+        ({"sysnet": {"regions": {"ngc": {"min_abs_gal_lat": 90}}}}, "exclusiveMaximum"),
+        ({"sysnet": {"regions": {"ngc": {"mask": 3}}}}, "anyOf"),
+    ],
+)
+def test_the_schema_finds_what_is_wrong(schema, values, keyword):
+    with pytest.raises(jsonschema.ValidationError) as caught:
+        jsonschema.validate(values, schema)
+    assert caught.value.validator == keyword
+
+
+def test_the_schema_has_the_options_of_config_yaml_with_defaults_and_meaning(root, schema):
+    def keys(section: dict[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+        for name, value in section.items():
+            if isinstance(value, dict) and name != "regions":
+                yield from keys(value, f"{path}{name}.")
+            else:
+                yield f"{path}{name}", value
+
+    described = dict(options_of(schema))
+    defaults = dict(keys(yaml.safe_load((root / "config.yaml").read_text())))
+    assert list(described) == list(defaults)
+    for path, option in described.items():
+        assert option["default"] == defaults[path], path
+        assert option["description"], path
+    assert described["obiwan.simulate.depth"]["description"].endswith(" [mag]")
+    assert "title" not in json.dumps(described)
