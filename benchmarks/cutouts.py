@@ -15,7 +15,9 @@ from skyproof.core.formats import write
 from skyproof.obiwan import survey
 from skyproof.obiwan.stamps import reader
 from skyproof.obiwan.stamps import writer as stampwriter
+from skyproof.obiwan.stamps.geometry import HALF, STAMP
 from skyproof.sky import cutouts
+from skyproof.sky.stamps import centre_pixel
 
 Planes = dict[str, np.ndarray]  # kind -> [band, ny, nx]
 
@@ -31,7 +33,7 @@ def run() -> dict[str, Any]:
     table = np.zeros(N_SOURCES, survey.stamp_dtype(BANDS))
     table["id"] = np.arange(N_SOURCES)
     for axis in "xy":
-        table[axis] = draw.integers(survey.HALF, PIXELS - survey.HALF, N_SOURCES)
+        table[axis] = draw.integers(HALF, PIXELS - HALF, N_SOURCES)
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / "stamps.hdf5"
         read_s, planes = decompression(Path(name) / "plane.fits.fz", draw)
@@ -86,8 +88,8 @@ def decompression(path: Path, draw: np.random.Generator) -> tuple[float, Planes]
 
 def gathered(planes: Planes, table: np.ndarray) -> None:
     """Gather all stamps, block by block, and drop them."""
-    cx, cy = reader.centre_pixel(table["x"], table["y"])
-    block = np.empty((stampwriter.BLOCK, survey.STAMP, survey.STAMP, len(BANDS)), "f4")
+    cx, cy = centre_pixel(table["x"], table["y"])
+    block = np.empty((stampwriter.BLOCK, STAMP, STAMP, len(BANDS)), "f4")
     for start in range(0, len(table), stampwriter.BLOCK):
         x, y = (centre[start : start + stampwriter.BLOCK] for centre in (cx, cy))
         for kind in reader.KINDS:
@@ -104,8 +106,8 @@ def plain(path: Path, planes: Planes, table: np.ndarray) -> None:
     """Cut and write source by source: a group with two chunked datasets each, as the original."""
     with h5py.File(path, "w") as file:
         for source in table:
-            x, y = int(source["x"]) - survey.HALF, int(source["y"]) - survey.HALF
-            window = slice(y, y + survey.STAMP), slice(x, x + survey.STAMP)
+            x, y = int(source["x"]) - HALF, int(source["y"]) - HALF
+            window = slice(y, y + STAMP), slice(x, x + STAMP)
             for kind in reader.KINDS:
                 stamp = np.stack([plane[window].T for plane in planes[kind]], axis=-1)
                 file.create_dataset(f"{source['id']}/{kind}", data=stamp, chunks=True)

@@ -16,7 +16,8 @@ from skyproof.core.atomic import sha256_of
 from skyproof.core.formats import write
 from skyproof.obiwan import survey
 from skyproof.obiwan.bricks import grid
-from skyproof.obiwan.stamps.tables import CLASSES
+from skyproof.obiwan.stamps.geometry import HALF, STAMP
+from skyproof.obiwan.stamps.reader import CLASSES
 from skyproof.obiwan.stamps.writer import write_stamps
 from skyproof.sky.tan import Tan, footprint_info
 
@@ -75,9 +76,9 @@ def write_class(folder: Path, brick: str, tan: Tan, label: int) -> dict[str, Any
     table = np.zeros(N_STAMPS, survey.stamp_dtype(BANDS))
     table["id"], table["brick"], table["label"] = np.arange(N_STAMPS), brick.encode(), label
     for name in "xy":
-        table[name] = draw.uniform(survey.HALF, PIXELS - survey.HALF - 1, N_STAMPS)
+        table[name] = draw.uniform(HALF, PIXELS - HALF - 1, N_STAMPS)
     table["ra"], table["dec"] = tan.sky(table["x"], table["y"])
-    shape = (N_STAMPS, survey.STAMP, survey.STAMP, len(BANDS))
+    shape = (N_STAMPS, STAMP, STAMP, len(BANDS))
     img = draw.standard_normal(shape, dtype=np.float32)
     relative = f"{CLASSES[label]}/hdf5/{survey.brick_folder(brick)}/{brick}/img_ivar_{BANDS}.hdf5"
     path = folder / relative

@@ -18,7 +18,7 @@ from skyproof.core.errors import InputError
 from skyproof.core.split import test_groups
 from skyproof.obiwan.groups import TEST, TRAIN, Group, group_names, write_table
 from skyproof.obiwan.stamps.overlap import Neighbours, images_touch
-from skyproof.obiwan.stamps.tables import CLASSES, read_stamp_table, stamp_files
+from skyproof.obiwan.stamps.reader import CLASSES, read_stamp_table, stamp_files
 from skyproof.sky.tan import Tan, tan_from_info
 
 if TYPE_CHECKING:

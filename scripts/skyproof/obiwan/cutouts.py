@@ -17,11 +17,15 @@ from skyproof.core.errors import InputError
 from skyproof.core.formats import write
 from skyproof.obiwan import survey
 from skyproof.obiwan.bricks.bricklist import read_brick_list
+from skyproof.obiwan.bricks.grid import bricks_of_block
 from skyproof.obiwan.catalogue import sources
 from skyproof.obiwan.catalogue.sources import Image
 from skyproof.obiwan.stamps import reader
-from skyproof.obiwan.stamps.tables import CLASSES
+from skyproof.obiwan.stamps.geometry import STAMP
+from skyproof.obiwan.stamps.reader import CLASSES
 from skyproof.obiwan.stamps.writer import StampWriter
+from skyproof.sky.stamps import centre_pixel, stamp_inside
+from skyproof.sky.tan import Tan, footprint_info
 
 if TYPE_CHECKING:
     from types import SimpleNamespace
@@ -52,7 +56,7 @@ def run(
         broken = write_stamp_files(files, brick, parts, options)
         for name in CLASSES:
             _write_lists(files, brick, name, parts, options)
-        info = survey.footprint_info(parts[0].tan) | _counts(parts)
+        info = footprint_info(parts[0].tan) | _counts(parts)
         return info | {"broken_pixels": broken}
 
     context.each(
@@ -70,7 +74,7 @@ def _bricks(path: Path, options: Cutouts, context: Context) -> list[str]:
             else:
                 names.append(item.name)
     else:
-        names = survey.bricks_of_block(read_brick_list(path), options.block, options.block_size)
+        names = bricks_of_block(read_brick_list(path), options.block, options.block_size)
     for name in names:
         if not _BRICK_NAME.fullmatch(name):
             raise InputError(path, "is no brick name", record=name, expected="a name as 1211p060")
@@ -97,7 +101,7 @@ class Part:
     """What one image gives, known from its header and catalogues: class -> rows, and counts."""
 
     image: Image
-    tan: survey.Tan
+    tan: Tan
     inside: dict[str, np.ndarray]  # tables (`survey.stamp_dtype`) of the stamps wholly inside
     edge: dict[str, np.ndarray]  # and of those that reach over the image's edge
     counts: dict[str, Counter[str]]  # class -> why sources were left out -> how many
@@ -107,13 +111,11 @@ def plan(image: Image, brick: str, options: Cutouts) -> Part:
     """Choose the sources of an image; reads its catalogues, no pixels."""
     path = survey.image_path(image.root, brick, "image", options.bands[0], image.rs)
     header = survey.read_header(path)
-    tan = replace(
-        survey.Tan.from_header(header, path), width=header["NAXIS1"], height=header["NAXIS2"]
-    )
+    tan = replace(Tan.from_header(header, path), width=header["NAXIS1"], height=header["NAXIS2"])
     part = Part(image, tan, {}, {}, {name: Counter() for name in image.classes})
     for name, table in sources.tables(image, brick, tan, options, part.counts).items():
-        centres = reader.centre_pixel(table["x"], table["y"])
-        inside = reader.stamp_inside(*centres, (tan.height, tan.width))
+        centres = centre_pixel(table["x"], table["y"])
+        inside = stamp_inside(*centres, shape=(tan.height, tan.width), size=STAMP)
         part.inside[name], part.edge[name] = table[inside], table[~inside]
     return part
 

@@ -19,9 +19,10 @@ from skyproof.core.blocks import Item
 from skyproof.core.errors import InputError
 from skyproof.core.split import refuse_leaks
 from skyproof.obiwan.groups import group_names
-from skyproof.obiwan.stamps.overlap import Neighbours, shared_pairs, stamp_boxes
-from skyproof.obiwan.stamps.tables import CLASSES
-from skyproof.obiwan.survey import STAMP, brick_folder, read_table
+from skyproof.obiwan.stamps.geometry import STAMP, stamp_boxes
+from skyproof.obiwan.stamps.overlap import Neighbours, shared_pairs
+from skyproof.obiwan.stamps.reader import CLASSES
+from skyproof.obiwan.survey import brick_folder, read_table
 from skyproof.sky.tan import Tan, tan_from_info
 
 PIXEL_TYPES = ("float32", "float16")

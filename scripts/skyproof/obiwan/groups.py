@@ -19,7 +19,7 @@ import numpy as np
 
 from skyproof.core.errors import InputError
 from skyproof.core.formats import write
-from skyproof.obiwan.stamps.reader import centre_pixel
+from skyproof.sky.stamps import centre_pixel
 from skyproof.sky.tan import Tan
 
 TRAIN, TEST = "train", "test"

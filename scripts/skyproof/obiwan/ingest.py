@@ -18,11 +18,14 @@ from skyproof.core.blocks import ItemFiles
 from skyproof.core.errors import InputError, UsageError
 from skyproof.core.formats import write
 from skyproof.obiwan import survey
-from skyproof.obiwan.bricks.grid import Brick, brick_of_id, brick_tan, bricks_at
+from skyproof.obiwan.bricks.grid import PIXEL_SCALE, Brick, brick_of_id, brick_tan, bricks_at
 from skyproof.obiwan.reduction import detect
 from skyproof.obiwan.reduction.ccds import Ccd, Exposure, read_ccds, read_exposure, read_wcs
-from skyproof.obiwan.reduction.inject import ZERO_POINT_MAG, add_galaxies, draw_galaxies
+from skyproof.obiwan.reduction.inject import add_galaxies, draw_galaxies
 from skyproof.obiwan.reduction.resample import Stack, footprint_box, stack
+from skyproof.obiwan.stamps.geometry import HALF, STAMP
+from skyproof.sky.photometry import flux
+from skyproof.sky.tan import Tan, footprint_info
 
 if TYPE_CHECKING:
     from types import SimpleNamespace
@@ -35,7 +38,7 @@ _FOOTPRINT_STEP = 0.02  # degree between the points of a CCD that are looked up 
 _TABLE_ERROR = 30  # pixels by which distortions may move a CCD from where the table has it
 _CCD_EDGE = 2.0  # pixels next to a CCD's edge where no galaxy is put
 # A sliver of a brick with no room for stamps is not worth the name.
-_LEAST_SIDE = survey.STAMP + survey.HALF
+_LEAST_SIDE = STAMP + HALF
 _STEPS_PER_SIGMA = 16  # of the compressed images: rounding adds 0.02 % to the noise
 
 
@@ -71,7 +74,7 @@ def run(
     def make(name: str, files: ItemFiles) -> dict[str, Any]:
         brick, nearby = bricks[name]
         tan, coverage = crop(brick, nearby, options.bands, inputs)
-        info: dict[str, Any] = survey.footprint_info(tan)
+        info: dict[str, Any] = footprint_info(tan)
         info["ccds"] = sorted({c.ccd.name for c in coverage})
         for i in range(options.n_realizations):
             rs = f"rs{i}"
@@ -131,7 +134,7 @@ def footprint_points(ccd: Ccd) -> tuple[np.ndarray, np.ndarray]:
     return ccd.tan.sky(gx.ravel(), gy.ravel())
 
 
-def table_box(ccd: Ccd, tan: survey.Tan) -> tuple[float, float, float, float] | None:
+def table_box(ccd: Ccd, tan: Tan) -> tuple[float, float, float, float] | None:
     """Return the box (x0, x1, y0, y1) of brick pixels that a CCD may touch, or None."""
     bx, by = tan.pixel(*footprint_points(ccd))
     if not np.isfinite(bx).all():
@@ -143,7 +146,7 @@ def table_box(ccd: Ccd, tan: survey.Tan) -> tuple[float, float, float, float] | 
 
 def crop(
     brick: Brick, nearby: Sequence[Ccd], bands: str, inputs: SimpleNamespace
-) -> tuple[survey.Tan, list[Coverage]]:
+) -> tuple[Tan, list[Coverage]]:
     """Return the part of the brick's grid that CCDs see, and those CCDs.
 
     A band without a CCD on the brick is an InputError, as is a CCD whose image cannot be found.
@@ -166,7 +169,7 @@ def crop(
 
 
 def inject_catalog(
-    brick: str, rs: str, tan: survey.Tan, coverage: Sequence[Coverage], table: Path,
+    brick: str, rs: str, tan: Tan, coverage: Sequence[Coverage], table: Path,
     options: Ingest, context: Context,
 ) -> np.ndarray:  # fmt: skip
     """Draw the galaxies of one realisation where all bands see the sky (InputError if nowhere)."""
@@ -180,7 +183,7 @@ def inject_catalog(
         return np.all(in_band, axis=0)
 
     limits = options.mag_min, options.mag_max
-    separation = options.separation / survey.PIXEL_SCALE
+    separation = options.separation / PIXEL_SCALE
     rng = context.stream(brick, rs, "galaxies")
     galaxies = draw_galaxies(options.n_fake, limits, separation, tan, covered, rng)
     if len(galaxies) == 0:
@@ -218,7 +221,7 @@ def tractor_catalog(brick: Brick, measured: dict[str, np.ndarray]) -> dict[str, 
 
 
 def write_brick(
-    files: ItemFiles, brick: str, rs: str, tan: survey.Tan, stacks: dict[str, Stack],
+    files: ItemFiles, brick: str, rs: str, tan: Tan, stacks: dict[str, Stack],
     ccds: np.ndarray, measured: dict[str, np.ndarray], injected: np.ndarray,
 ) -> None:  # fmt: skip
     """Write the files of one realisation in the survey's layout."""
@@ -245,5 +248,5 @@ def simcat_columns(injected: np.ndarray, bands: str) -> dict[str, np.ndarray]:
     for band in bands:
         magnitude = injected[f"mag_{band}"]
         columns[band] = magnitude
-        columns[f"{band}flux"] = 10 ** (0.4 * (ZERO_POINT_MAG - magnitude))
+        columns[f"{band}flux"] = flux(magnitude)
     return columns | {name: injected[name] for name in ("rhalf", "n", "ba", "pa")}

@@ -16,12 +16,19 @@ import numpy as np
 from skyproof.core.blocks import ItemFiles
 from skyproof.core.formats import write
 from skyproof.obiwan import survey
-from skyproof.obiwan.bricks.grid import Brick, brick_tan, survey_bricks
+from skyproof.obiwan.bricks.grid import (
+    PIXEL_SCALE,
+    Brick,
+    brick_tan,
+    bricks_of_block,
+    survey_bricks,
+)
 from skyproof.obiwan.mock import depth, measurement, population
 from skyproof.obiwan.mock.measurement import Sources
 from skyproof.obiwan.mock.population import Galaxies, Stars
-from skyproof.sky.profiles import Parts, clumpy, merged, only, points, render, smooth
-from skyproof.sky.tan import Tan
+from skyproof.sky.photometry import DECAM_EXTINCTION, flux, transmission
+from skyproof.sky.profiles import Gaussians, clumpy, merged, only, points, render, smooth
+from skyproof.sky.tan import Tan, footprint_info
 
 if TYPE_CHECKING:
     from skyproof.core.stage import Context
@@ -38,7 +45,7 @@ def run(
     """Make the bricks of one block."""
     population.check_options(options)
     bricks = {brick.name: brick for brick in survey_bricks(options.n_bricks)}
-    block = survey.bricks_of_block(list(bricks), options.block, options.block_size)
+    block = bricks_of_block(list(bricks), options.block, options.block_size)
 
     def make(name: str, files: ItemFiles) -> dict[str, Any]:
         return make_brick(bricks[name], options, files, context)
@@ -55,7 +62,8 @@ def make_brick(
     galaxies = population.draw_galaxies(options, stream("galaxies"))
     stars = population.draw_stars(options, stream("stars"))
     fwhm = depth.draw_seeing(options.bands, options.seeing, stream("seeing"))
-    dust = measurement.transmission(stream("dust").uniform(0.01, 0.1), options.bands)
+    extinction = {band: DECAM_EXTINCTION[band] for band in options.bands}
+    dust = transmission(stream("dust").uniform(0.01, 0.1), extinction)
     sources = all_sources(galaxies, stars, dust)
     parts = picture(galaxies, stars, options.clump_fraction, stream("clumps"))
     ccds, depths = [], {}
@@ -75,7 +83,7 @@ def make_brick(
         with files.write(str(path)) as temporary:
             write.fits_table(temporary, table)
     return {
-        **survey.footprint_info(tan),
+        **footprint_info(tan),
         "n_real": options.n_real,
         "n_fake": options.n_fake,
         "n_stars": options.n_stars,
@@ -92,18 +100,18 @@ def all_sources(galaxies: Galaxies, stars: Stars, dust: dict[str, float]) -> Sou
         y=np.concatenate([galaxies.y, stars.y]),
         r_half=np.concatenate([galaxies.r_half, none]),
         bulge_share=np.concatenate([galaxies.shapes.bulge_share, none]),
-        flux={b: dust[b] * 10 ** (0.4 * (22.5 - mag)) for b, mag in magnitudes.items()},
+        flux={b: dust[b] * flux(mag) for b, mag in magnitudes.items()},
     )
 
 
 def picture(
     galaxies: Galaxies, stars: Stars, clump_fraction: float, rng: np.random.Generator
-) -> Parts:
+) -> Gaussians:
     """Return the light of all as Gaussians; real galaxies bear the planted clumps."""
-    looks = smooth(galaxies.shapes)
+    looks = smooth(galaxies.shapes, PIXEL_SCALE)
     if clump_fraction > 0:
         # Drawn for all galaxies, so that one's clumps do not hang on which others are real.
-        rough = clumpy(galaxies.shapes, clump_fraction, rng)
+        rough = clumpy(galaxies.shapes, clump_fraction, PIXEL_SCALE, rng)
         looks = merged(
             only(looks, galaxies.injected[looks.source]),
             only(rough, ~galaxies.injected[rough.source]),
@@ -114,7 +122,7 @@ def picture(
 
 def observed(
     sources: Sources,
-    parts: Parts,
+    parts: Gaussians,
     band: str,
     fwhm: float,
     depth_map: depth.Depth,
@@ -123,7 +131,8 @@ def observed(
     """Return the image of a band [nanomaggies], float32 [ny, nx]."""
     ivar = depth_map.ivar
     floor = _UNSEEN / np.sqrt(float(ivar.max())) if ivar.any() else 1.0
-    image = render(ivar.shape, sources.x, sources.y, sources.flux[band], parts, fwhm, floor)
+    psf = depth.point_spread(fwhm)
+    image = render(ivar.shape, sources.x, sources.y, sources.flux[band], parts, psf, floor)
     return depth.with_noise(image, ivar, rng)
 
 

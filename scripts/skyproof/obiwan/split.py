@@ -20,10 +20,11 @@ from skyproof.core.errors import InputError
 from skyproof.core.formats import write
 from skyproof.obiwan.dataset import split_names
 from skyproof.obiwan.groups import TEST, TRAIN, Group, group_names, patch_index, read_table
-from skyproof.obiwan.stamps.overlap import MARGIN_PIXELS, image_box, project, stamp_boxes, touch
-from skyproof.obiwan.stamps.reader import centre_pixel, read_stamps
-from skyproof.obiwan.stamps.tables import CLASSES
-from skyproof.obiwan.survey import HALF, STAMP, brick_folder, stamp_dtype
+from skyproof.obiwan.stamps.geometry import HALF, STAMP, stamp_boxes
+from skyproof.obiwan.stamps.overlap import MARGIN_PIXELS, image_box, project, touch
+from skyproof.obiwan.stamps.reader import CLASSES, read_stamps
+from skyproof.obiwan.survey import brick_folder, stamp_dtype
+from skyproof.sky.stamps import centre_pixel
 from skyproof.sky.tan import Tan, footprint_info
 
 if TYPE_CHECKING:

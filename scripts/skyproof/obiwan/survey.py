@@ -16,25 +16,7 @@ import fitsio
 import numpy as np
 
 from skyproof.core.errors import InputError
-from skyproof.obiwan.bricks.grid import (
-    PIXEL_SCALE,
-    brick_names,
-    brick_tan,
-    bricks_of_block,
-    synthetic_bricks,
-)
-from skyproof.sky.tan import Tan, footprint_info, tan_from_info
 
-__all__ = [
-    "BANDS", "HALF", "PIXEL_SCALE", "STAMP", "Tan", "bands_present", "brick_folder", "brick_names",
-    "brick_tan", "bricks_of_block", "ccds_path", "footprint_info", "image_path", "read_header",
-    "read_plane", "read_simcat", "read_table", "read_tractor", "realization_tractor_path",
-    "realizations", "simcat_path", "stamp_dtype", "synthetic_bricks", "tan_from_info",
-    "tractor_path",
-]  # fmt: skip
-
-STAMP = 64  # side of a stamp [pixel]
-HALF = 32  # index of its centre pixel
 BANDS = "griz"  # in order of wavelength, and the order of every band axis
 
 _REALIZATION = re.compile(r"(?:more_)?(?:skip_)?rs\d+")

@@ -25,7 +25,7 @@ from skyproof.learn.shards import Shards
 from skyproof.learn.trainer import Place, Settings, fit
 from skyproof.obiwan.dataset import SplitFiles, check_no_leak, training_files
 from skyproof.obiwan.network import CLASSES, MODEL, StampClassifier, initialise, loss_and_accuracy
-from skyproof.obiwan.survey import STAMP
+from skyproof.obiwan.stamps.geometry import STAMP
 
 if TYPE_CHECKING:
     from skyproof.core.stage import Context

@@ -1,9 +1,9 @@
-"""Pictures of galaxies as sums of Gaussians, which a point-spread function only makes wider.
+"""Images of galaxies whose profiles and point-spread functions are mixtures of Gaussians.
 
-A profile and a point-spread function that are both mixtures of Gaussians convolve exactly: every
-pair of parts gives one Gaussian whose covariance is the sum of the two (Hogg & Lang 2013,
-PASP 125, 719, the way of the Tractor). A pixel holds the surface brightness at its centre: the
-point-spread function is the effective one, pixel included, as in coadds of the Legacy Surveys.
+Two mixtures convolve exactly: every pair of components gives one Gaussian whose covariance is the
+sum of the two (Hogg & Lang 2013, PASP 125, 719; used by the Tractor). A pixel holds the surface
+brightness at its centre: the point-spread function is the effective one, which includes the pixel's
+response, as in coadds of the Legacy Surveys.
 """
 
 from __future__ import annotations
@@ -12,11 +12,10 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from skyproof.obiwan.bricks.grid import PIXEL_SCALE
-
-# (share of the flux, sigma) of each part. Least-squares fits with weight 1/brightness, made for
-# this module: profiles of half-light radius 1 within 8 (exponential) and 30 (de Vaucouleurs) of it,
-# Moffat of exponent 3 and FWHM 1 within 8. tests/unit/obiwan/test_galaxies.py measures them.
+# (share of the flux, sigma) of each component. Least-squares fits with weight 1/brightness, made
+# for this module: profiles of half-light radius 1 out to radius 8 (exponential) and 30 (de
+# Vaucouleurs), Moffat of exponent 3 and FWHM 1 out to 8. tests/unit/sky/test_profiles.py measures
+# their errors.
 EXPONENTIAL = np.array([
     [0.005262, 0.10553], [0.051354, 0.27044], [0.211616, 0.52330],
     [0.399482, 0.87634], [0.285777, 1.34327], [0.046509, 1.96965],
@@ -50,78 +49,96 @@ class Shapes(NamedTuple):
     angle: np.ndarray  # of the major axis, north through east [deg]
 
 
-class Parts(NamedTuple):
-    """Gaussians before the point-spread function, arrays [m], in pixels about their source."""
+class Gaussians(NamedTuple):
+    """The Gaussian components of several sources, arrays [m]; positions relative to the source."""
 
     source: np.ndarray  # index of the source
     share: np.ndarray  # of the source's flux
-    x: np.ndarray
+    x: np.ndarray  # centre [pixel]
     y: np.ndarray
     xx: np.ndarray  # covariance [pixel^2]
     xy: np.ndarray
     yy: np.ndarray
 
 
-Rows = TypeVar("Rows", Shapes, Parts)
+class GaussianPsf(NamedTuple):
+    """A round point-spread function: a mixture of Gaussians about one centre."""
+
+    mixture: np.ndarray  # [k, 2]: share of the flux, sigma in units of `width`
+    width: float  # [pixel]; of `MOFFAT` the FWHM
+
+    def effective_pixels(self) -> float:
+        """Return the number of pixels whose noise a matched filter adds up: 1 / sum(psf^2)."""
+        share, variance = self.mixture[:, 0], self.mixture[:, 1] ** 2
+        overlap = np.outer(share, share) / (2 * np.pi * np.add.outer(variance, variance))
+        return float(self.width**2 / overlap.sum())
 
 
-def points(n: int) -> Parts:
-    """Return the parts of n point sources."""
+Columns = TypeVar("Columns", Shapes, Gaussians)
+
+
+def points(n: int) -> Gaussians:
+    """Return the components of n point sources."""
     zero = np.zeros(n)
-    return Parts(np.arange(n), np.ones(n), zero, zero, zero, zero, zero)
+    return Gaussians(np.arange(n), np.ones(n), zero, zero, zero, zero, zero)
 
 
-def merged(*lists: Parts) -> Parts:
-    """Return several lists of parts as one; their sources keep their numbers."""
-    return Parts(*(np.concatenate(columns) for columns in zip(*lists, strict=True)))
+def merged(*lists: Gaussians) -> Gaussians:
+    """Return several lists of components as one; their sources keep their numbers."""
+    return Gaussians(*(np.concatenate(columns) for columns in zip(*lists, strict=True)))
 
 
-def only(rows: Rows, kept: np.ndarray) -> Rows:
-    """Return the chosen rows (mask or indices) of shapes or parts."""
+def only(rows: Columns, kept: np.ndarray) -> Columns:
+    """Return the chosen rows (mask or indices) of shapes or components."""
     return type(rows)(*(column[kept] for column in rows))
 
 
-def smooth(shapes: Shapes) -> Parts:
-    """Return the parts of galaxies whose isophotes are ellipses."""
-    disc = _mixture(shapes, EXPONENTIAL, shapes.r_disc, 1 - shapes.bulge_share)
-    bulge = _mixture(shapes, DE_VAUCOULEURS, shapes.r_bulge, shapes.bulge_share)
+def smooth(shapes: Shapes, pixel_scale: float) -> Gaussians:
+    """Return the components of galaxies with elliptical isophotes; `pixel_scale` in arcsec."""
+    disc = _mixture(shapes, EXPONENTIAL, shapes.r_disc, 1 - shapes.bulge_share, pixel_scale)
+    bulge = _mixture(shapes, DE_VAUCOULEURS, shapes.r_bulge, shapes.bulge_share, pixel_scale)
     both = merged(disc, bulge)
     return only(both, both.share > 0)
 
 
-def clumpy(shapes: Shapes, fraction: float, rng: np.random.Generator) -> Parts:
+def clumpy(
+    shapes: Shapes, fraction: float, pixel_scale: float, rng: np.random.Generator
+) -> Gaussians:
     """Return galaxies with `fraction` of their light in two spiral arms and 0 to 6 clumps.
 
     Both lie in the plane of the disc and are positive, so the total is unchanged. A galaxy with
-    clumps has 60 % of that light in them, one without has it all in the arms.
+    clumps has 60 % of that light in them; a galaxy without clumps has all of it in the arms.
     """
     n = len(shapes.angle)
     n_clumps = rng.integers(0, _MOST_CLUMPS + 1, n)
     in_clumps = np.where(n_clumps > 0, _CLUMP_SHARE * fraction, 0.0)
-    base = smooth(shapes)
+    base = smooth(shapes, pixel_scale)
+    unit = shapes.r_disc[:, None] / pixel_scale
     base = base._replace(share=base.share * (1 - fraction))
-    arms = _arms(shapes, fraction - in_clumps, rng)
-    clumps = _clumps(shapes, in_clumps, n_clumps, rng)
+    arms = _arms(shapes, fraction - in_clumps, unit, rng)
+    clumps = _clumps(shapes, in_clumps, n_clumps, unit, rng)
     together = merged(base, arms, clumps)
     return only(together, together.share > 0)
 
 
 def _axes(shapes: Shapes) -> tuple[np.ndarray, np.ndarray]:
-    """Return sine and cosine of the angle: the major axis is (-sin, cos), east being left."""
+    """Return sine and cosine of the angle: the major axis is (-sin, cos); east is left."""
     angle = np.radians(shapes.angle)
     return np.sin(angle), np.cos(angle)
 
 
-def _mixture(shapes: Shapes, table: np.ndarray, radius: np.ndarray, share: np.ndarray) -> Parts:
+def _mixture(
+    shapes: Shapes, table: np.ndarray, radius: np.ndarray, share: np.ndarray, pixel_scale: float
+) -> Gaussians:
     n, k = len(radius), len(table)
-    sigma = table[:, 1] * radius[:, None] / PIXEL_SCALE
+    sigma = table[:, 1] * radius[:, None] / pixel_scale
     zero = np.zeros((n, k))
     return _in_plane(shapes, table[:, 0] * share[:, None], zero, zero, sigma)
 
 
 def _in_plane(
     shapes: Shapes, share: np.ndarray, major: np.ndarray, minor: np.ndarray, sigma: np.ndarray
-) -> Parts:
+) -> Gaussians:
     """Project round Gaussians at (major, minor) [n, k] of the galaxy's plane onto the sky."""
     sin, cos = (axis[:, None] for axis in _axes(shapes))
     ratio = shapes.axis_ratio[:, None]
@@ -134,7 +151,7 @@ def _in_plane(
         (across - along) * sin * cos,
         along * cos**2 + across * sin**2,
     )  # fmt: skip
-    return Parts(np.repeat(np.arange(n), k), *(column.ravel() for column in columns))
+    return Gaussians(np.repeat(np.arange(n), k), *(column.ravel() for column in columns))
 
 
 def _to_sky(shapes: Shapes, major: np.ndarray, minor: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -143,8 +160,10 @@ def _to_sky(shapes: Shapes, major: np.ndarray, minor: np.ndarray) -> tuple[np.nd
     return -major * sin + minor * cos, major * cos + minor * sin
 
 
-def _arms(shapes: Shapes, share: np.ndarray, rng: np.random.Generator) -> Parts:
-    """Return the m = 2 term: two logarithmic spirals of knots."""
+def _arms(
+    shapes: Shapes, share: np.ndarray, unit: np.ndarray, rng: np.random.Generator
+) -> Gaussians:
+    """Return the m = 2 term: two logarithmic spirals of knots. `unit` [n, 1]: radii [pixel]."""
     n = len(share)
     radius = np.tile(_SPIRAL_RADII, 2)
     phase = rng.uniform(0, 2 * np.pi, n)[:, None]
@@ -152,7 +171,6 @@ def _arms(shapes: Shapes, share: np.ndarray, rng: np.random.Generator) -> Parts:
     angle = phase + handed * np.log(radius / radius[0]) / _TAN_PITCH
     angle[:, len(_SPIRAL_RADII) :] += np.pi
     weight = radius * np.exp(-0.839 * radius)  # fades half as fast as the disc does
-    unit = shapes.r_disc[:, None] / PIXEL_SCALE
     return _in_plane(
         shapes,
         share[:, None] * weight / weight.sum(),
@@ -163,8 +181,12 @@ def _arms(shapes: Shapes, share: np.ndarray, rng: np.random.Generator) -> Parts:
 
 
 def _clumps(
-    shapes: Shapes, share: np.ndarray, count: np.ndarray, rng: np.random.Generator
-) -> Parts:
+    shapes: Shapes,
+    share: np.ndarray,
+    count: np.ndarray,
+    unit: np.ndarray,
+    rng: np.random.Generator,
+) -> Gaussians:
     """Return clumps: round on the sky, 0.08 to 0.2 half-light radii wide, in the outer disc."""
     n = len(share)
     size = (n, _MOST_CLUMPS)
@@ -172,15 +194,14 @@ def _clumps(
     width, weight = rng.uniform(0.08, 0.2, size), rng.uniform(0.3, 1.7, size)
     weight *= np.arange(_MOST_CLUMPS) < count[:, None]
     weight /= np.maximum(weight.sum(axis=1, keepdims=True), 1e-9)
-    unit = shapes.r_disc[:, None] / PIXEL_SCALE
     x, y = _to_sky(shapes, unit * radius * np.cos(angle), unit * radius * np.sin(angle))
     variance = (unit * width) ** 2
     columns = (share[:, None] * weight, x, y, variance, np.zeros(size), variance)
-    return Parts(np.repeat(np.arange(n), _MOST_CLUMPS), *(column.ravel() for column in columns))
+    return Gaussians(np.repeat(np.arange(n), _MOST_CLUMPS), *(column.ravel() for column in columns))
 
 
 def half_light_radius(shapes: Shapes) -> np.ndarray:
-    """Return the radius [arcsec] along the major axis that holds half the light of all."""
+    """Return the radius [n] (arcsec) along the major axis that holds half of the light."""
     share = np.concatenate([
         (1 - shapes.bulge_share)[:, None] * EXPONENTIAL[:, 0],
         shapes.bulge_share[:, None] * DE_VAUCOULEURS[:, 0],
@@ -191,18 +212,11 @@ def half_light_radius(shapes: Shapes) -> np.ndarray:
     ], axis=1)  # fmt: skip
     low = np.minimum(shapes.r_disc, shapes.r_bulge) * 0.5
     high = np.maximum(shapes.r_disc, shapes.r_bulge) * 2
-    for _ in range(30):  # halves the interval to 1e-9 of itself
+    for _ in range(30):  # narrows the interval to 1e-9 of its width
         middle = (low + high) / 2
         inside = (share * -np.expm1(-0.5 * (middle[:, None] / sigma) ** 2)).sum(axis=1)
         low, high = np.where(inside < 0.5, middle, low), np.where(inside < 0.5, high, middle)
     return (low + high) / 2
-
-
-def effective_pixels(fwhm: float) -> float:
-    """Return over how many pixels the noise of a matched filter is gathered: 1 / sum(psf^2)."""
-    share, variance = MOFFAT[:, 0], MOFFAT[:, 1] ** 2
-    overlap = np.outer(share, share) / (2 * np.pi * np.add.outer(variance, variance))
-    return float((fwhm / PIXEL_SCALE) ** 2 / overlap.sum())
 
 
 def render(
@@ -210,23 +224,23 @@ def render(
     x: np.ndarray,
     y: np.ndarray,
     flux: np.ndarray,
-    parts: Parts,
-    fwhm: float,
+    parts: Gaussians,
+    psf: GaussianPsf,
     floor: float,
 ) -> np.ndarray:
     """Return the noise-free image of all sources, float32 [ny, nx], in the unit of `flux` a pixel.
 
-    x, y: 0-based positions [pixel]; fwhm of the Moffat point-spread function [arcsec]. Every
-    Gaussian is drawn on the box in which it exceeds `floor`, the brightness that nobody can see.
+    shape: (ny, nx); x, y: 0-based positions of the sources [pixel]; flux: of each source. Every
+    Gaussian is drawn on the box in which it exceeds `floor`, a brightness below notice.
     """
-    gaussians = _convolved(parts, x, y, flux, fwhm / PIXEL_SCALE)
+    gaussians = _convolved(parts, x, y, flux, psf)
     canvas = np.zeros(shape, np.float32)
     det = gaussians.xx * gaussians.yy - gaussians.xy**2
     log_peak = np.log(gaussians.share) - np.log(2 * np.pi) - 0.5 * np.log(det)
     drop = log_peak - np.log(floor)
     widest = np.maximum(gaussians.xx, gaussians.yy)
     half = np.sqrt(2 * np.maximum(drop, 0) * widest)
-    # A few sizes of boxes only, each sqrt(2) of the one before, so that equals are drawn together.
+    # A few box sizes only, each sqrt(2) times the one before: boxes of one size are drawn together.
     size = np.ceil(2 * np.log2(np.maximum(half, 4))).astype(int)
     for step in np.unique(size[drop > 0]):
         box = int(np.ceil(2 ** (step / 2)))
@@ -238,9 +252,11 @@ def render(
     return canvas
 
 
-def _convolved(parts: Parts, x: np.ndarray, y: np.ndarray, flux: np.ndarray, fwhm: float) -> Parts:
-    """Return every pair of a part and a component of the Moffat function, at its absolute place."""
-    share, variance = MOFFAT[:, 0], (MOFFAT[:, 1] * fwhm) ** 2
+def _convolved(
+    parts: Gaussians, x: np.ndarray, y: np.ndarray, flux: np.ndarray, psf: GaussianPsf
+) -> Gaussians:
+    """Return all pairs of components of source and point-spread function, at their positions."""
+    share, variance = psf.mixture[:, 0], (psf.mixture[:, 1] * psf.width) ** 2
     own = flux[parts.source]
     lit = own > 0
     parts, own = only(parts, lit), own[lit]
@@ -249,7 +265,7 @@ def _convolved(parts: Parts, x: np.ndarray, y: np.ndarray, flux: np.ndarray, fwh
     def spread(column: np.ndarray) -> np.ndarray:
         return np.broadcast_to(column[:, None], amplitude.shape).ravel()
 
-    return Parts(
+    return Gaussians(
         spread(parts.source),
         amplitude.ravel(),
         spread(parts.x + x[parts.source]),
@@ -260,8 +276,10 @@ def _convolved(parts: Parts, x: np.ndarray, y: np.ndarray, flux: np.ndarray, fwh
     )
 
 
-def _draw(canvas: np.ndarray, some: Parts, det: np.ndarray, log_peak: np.ndarray, box: int) -> None:
-    """Add Gaussians, each on the (2 box + 1)^2 pixels about its centre, to the canvas."""
+def _draw(
+    canvas: np.ndarray, some: Gaussians, det: np.ndarray, log_peak: np.ndarray, box: int
+) -> None:
+    """Add Gaussians to the canvas, each on the (2 box + 1)^2 pixels about its centre."""
     left, low = np.rint(some.x).astype(int) - box, np.rint(some.y).astype(int) - box
     grid = np.arange(2 * box + 1)
     dx = (left[:, None] + grid - some.x[:, None]).astype(np.float32)

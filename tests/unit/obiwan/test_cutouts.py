@@ -14,6 +14,7 @@ from skyproof.core import blocks
 from skyproof.core.formats import write
 from skyproof.obiwan import cutouts, survey
 from skyproof.obiwan.catalogue.sources import class_rows
+from skyproof.sky.tan import tan_from_info
 from tests.conftest import tree_bytes
 from tests.unit.obiwan.build.bricks import (
     BRICK,
@@ -262,7 +263,7 @@ def test_sorted_ids_run_from_bright_to_faint(root, out):
 
 def test_the_record_says_where_the_brick_lies(root, out):
     info = run(root, out)[BRICK]["info"]
-    tan = survey.tan_from_info(info)
+    tan = tan_from_info(info)
     assert tan == tan_of(BRICK)
     assert (info["width"], info["height"]) == (PIXELS, PIXELS)
 

@@ -16,7 +16,8 @@ from skyproof.core.stage import Context
 from skyproof.obiwan import evaluate
 from skyproof.obiwan.dataset import split_names
 from skyproof.obiwan.options import Evaluate
-from skyproof.obiwan.survey import STAMP, stamp_dtype
+from skyproof.obiwan.stamps.geometry import STAMP
+from skyproof.obiwan.survey import stamp_dtype
 from skyproof.obiwan.verdict import figures, rule
 
 PICTURES = ("mosaic", "roc", "magnitude", "curves")

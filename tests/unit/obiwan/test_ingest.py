@@ -19,7 +19,7 @@ from skyproof.core.errors import InputError, UsageError
 from skyproof.core.seeds import stream
 from skyproof.core.stage import Context
 from skyproof.obiwan import ingest, survey
-from skyproof.obiwan.bricks.grid import brick_of_id, brick_tan, bricks_at
+from skyproof.obiwan.bricks.grid import PIXEL_SCALE, brick_of_id, brick_tan, bricks_at
 from skyproof.obiwan.options import Ingest
 from skyproof.obiwan.reduction import detect
 from skyproof.obiwan.reduction.ccds import Exposure, read_ccds, read_exposure
@@ -30,6 +30,7 @@ from skyproof.obiwan.reduction.inject import (
     draw_positions,
 )
 from skyproof.obiwan.reduction.resample import footprint_box, resample, stack
+from skyproof.sky.tan import Tan, tan_from_info
 from tests.conftest import one_line, skyproof, tree_bytes
 
 BRICK = "2000p315"
@@ -62,7 +63,7 @@ def exposure(tree: Tree) -> Exposure:
     return read_exposure(ccds[0], tree.table, tree.images, tree.calib, logging.getLogger())
 
 
-def local_tan(exposure: Exposure) -> survey.Tan:
+def local_tan(exposure: Exposure) -> Tan:
     """The part of the brick's grid that an exposure sees."""
     whole = brick_tan(brick_of_id(int(bricks_at(*ccd_tree.CENTRE))), 3600)
     box = footprint_box(exposure.wcs, exposure.image.shape, whole)
@@ -72,8 +73,8 @@ def local_tan(exposure: Exposure) -> survey.Tan:
     return replace(whole, crpix=crpix, width=x1 - x0, height=y1 - y0)
 
 
-def tan_of(item: blocks.Item) -> survey.Tan:
-    return survey.tan_from_info(item.info)
+def tan_of(item: blocks.Item) -> Tan:
+    return tan_from_info(item.info)
 
 
 def test_files_lie_in_the_layout_of_the_survey(brick: blocks.Item) -> None:
@@ -86,7 +87,7 @@ def test_files_lie_in_the_layout_of_the_survey(brick: blocks.Item) -> None:
     for kind in ("image", "invvar"):
         plane, header = survey.read_plane(survey.image_path(root, BRICK, kind, "i", "rs0"))
         assert plane.shape == (tan.height, tan.width)
-        assert survey.Tan.from_header(header).crpix == tan.crpix
+        assert Tan.from_header(header).crpix == tan.crpix
     assert len(survey.read_tractor(survey.tractor_path(root, BRICK, "rs0"), "gi")["objid"]) > 5
     simcat = survey.read_simcat(survey.simcat_path(root, BRICK, "rs0"), "gi")
     assert len(simcat["id"]) == brick.info["rs0"]["n_fake"]
@@ -97,7 +98,7 @@ def test_image_is_the_part_of_the_brick_that_ccds_see(brick: blocks.Item) -> Non
     """The small field gives a small image, on the pixels of the whole brick."""
     tan = tan_of(brick)
     whole = brick_tan(brick_of_id(int(bricks_at(*ccd_tree.CENTRE))), 3600)
-    side = ccd_tree.SIZE * ccd_tree.SCALE_ARCSEC / survey.PIXEL_SCALE
+    side = ccd_tree.SIZE * ccd_tree.SCALE_ARCSEC / PIXEL_SCALE
     assert tan.width == pytest.approx(side * 1.28, abs=5)  # cos 20 deg + sin 20 deg
     assert (tan.ra, tan.dec, tan.cd) == (whole.ra, whole.dec, whole.cd)
     assert (tan.crpix[0] - whole.crpix[0]) % 1 == 0
@@ -113,7 +114,7 @@ def test_stars_keep_flux_and_place(tree: Tree, brick: blocks.Item) -> None:
         x, y = tan_of(brick).pixel(ra, dec)
         distance = np.hypot(tractor["bx"] - x, tractor["by"] - y)
         nearest = int(distance.argmin())
-        assert distance[nearest] * survey.PIXEL_SCALE < 0.02  # measured: 0.004
+        assert distance[nearest] * PIXEL_SCALE < 0.02  # measured: 0.004
         assert tractor["type"][nearest] == "PSF"
         # A Moffat profile has some wings outside; the aperture correction knows them roughly.
         assert tractor["flux_g"][nearest] == pytest.approx(ccd_tree.STAR_FLUX, rel=0.05)
@@ -221,7 +222,7 @@ def test_overlapping_exposures_are_averaged_by_weight(exposure: Exposure) -> Non
     assert seen.sum() > 30_000
     np.testing.assert_allclose(both.image[seen], one.image[seen] * 0.75, rtol=1e-4)
     np.testing.assert_allclose(both.ivar[seen], one.ivar[seen] * 4 / 3, rtol=1e-4)
-    ratio = (survey.PIXEL_SCALE / ccd_tree.SCALE_ARCSEC) ** 2
+    ratio = (PIXEL_SCALE / ccd_tree.SCALE_ARCSEC) ** 2
     assert np.median(one.image[seen]) == pytest.approx(ratio, rel=0.02)  # flux a smaller pixel
 
 

@@ -14,11 +14,13 @@ from skyproof.core import blocks
 from skyproof.core.errors import UsageError
 from skyproof.core.stage import Context
 from skyproof.obiwan import simulate, survey
+from skyproof.obiwan.bricks.grid import brick_names
 from skyproof.obiwan.catalogue.selection import Limits, corrected_magnitudes, select_measured
 from skyproof.obiwan.mock import depth
 from skyproof.obiwan.mock.population import draw_magnitudes, place_apart
 from skyproof.obiwan.options import Simulate
 from skyproof.sky.profiles import points, render
+from skyproof.sky.tan import Tan, tan_from_info
 from tests.conftest import one_line, skyproof, tree_bytes
 
 SMALL = {
@@ -96,7 +98,7 @@ def null(tmp_path_factory):
 def test_the_tree_and_the_record(tmp_path):
     """o02: paths of the layout; the record says what is where on the sky."""
     bricks = build(tmp_path)
-    assert [brick.name for brick in bricks] == survey.brick_names(2)
+    assert [brick.name for brick in bricks] == brick_names(2)
     brick = bricks[0]
     name = brick.name
     expected = {survey.image_path("", name, kind, band, "rs0")
@@ -105,9 +107,9 @@ def test_the_tree_and_the_record(tmp_path):
     expected.add(Path(f"tractor/121/{name}/rs0/tractor-{name}.fits"))
     assert {path.relative_to(tmp_path) for path in brick.paths} == expected
     assert survey.realizations(tmp_path, name) == ["rs0"]
-    tan = survey.tan_from_info(brick.info)
+    tan = tan_from_info(brick.info)
     header = survey.read_plane(survey.image_path(tmp_path, name, "image", "r", "rs0"))[1]
-    assert survey.Tan.from_header(header) == tan
+    assert Tan.from_header(header) == tan
     assert (brick.info["n_real"], brick.info["n_fake"], brick.info["n_stars"]) == (4, 3, 2)
     assert set(brick.info["psfsize"]) == set("grz")
     table = survey.read_tractor(survey.tractor_path(tmp_path, name, "rs0"), "grz")
@@ -263,7 +265,7 @@ def test_one_rank_and_two_write_the_same_bytes(tmp_path):
     serial, parallel = tree_bytes(tmp_path / "1"), tree_bytes(tmp_path / "2")
     assert len(serial) == 3 * 9 + 1
     assert serial == parallel
-    assert list(json.loads(serial["block-00000.json"])["items"]) == survey.brick_names(3)
+    assert list(json.loads(serial["block-00000.json"])["items"]) == brick_names(3)
 
 
 @pytest.mark.parametrize(

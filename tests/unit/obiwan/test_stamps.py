@@ -9,8 +9,9 @@ import pytest
 from skyproof.core.errors import InputError
 from skyproof.obiwan.stamps import reader
 from skyproof.obiwan.stamps import writer as stampwriter
-from skyproof.obiwan.survey import HALF, STAMP, stamp_dtype
-from skyproof.sky import cutouts
+from skyproof.obiwan.stamps.geometry import STAMP
+from skyproof.obiwan.survey import stamp_dtype
+from skyproof.sky.stamps import centre_pixel
 
 NY, NX = 150, 170
 
@@ -20,15 +21,6 @@ def plane() -> np.ndarray:
     """A plane whose values name their pixel: 1000 y + x."""
     y, x = np.mgrid[:NY, :NX]
     return (1000 * y + x).astype("f4")
-
-
-def cut(plane: np.ndarray, cx: list[int], cy: list[int], edge: bool = False) -> np.ndarray:
-    planes = np.stack([-plane, plane])
-    out = np.full((len(cx), STAMP, STAMP, 2), np.nan, "f4")
-    work = cutouts.gather_edge if edge else cutouts.gather
-    work(planes, np.array(cx, "i8"), np.array(cy, "i8"), out)
-    np.testing.assert_array_equal(out[..., 0], -out[..., 1])
-    return out[..., 1]
 
 
 def table(n: int, rs: bytes = b"rs0", bands: str = "grz") -> np.ndarray:
@@ -42,67 +34,6 @@ def pixels(n: int, n_bands: int = 3) -> tuple[np.ndarray, np.ndarray]:
     draw = np.random.default_rng(1)
     img, ivar = (draw.random((n, STAMP, STAMP, n_bands), "f4") for _ in range(2))
     return img, ivar
-
-
-def test_x_comes_first_and_the_centre_is_pixel_32(plane):
-    stamp = cut(plane, [60], [80])[0]
-    assert stamp[HALF, HALF] == 80060
-    assert stamp[HALF + 1, HALF] == 80061  # one step along the first axis is one in x
-    assert stamp[HALF, HALF + 1] == 81060
-    assert stamp[0, 0] == 48028
-    assert stamp[63, 63] == 111091
-
-
-def test_many_stamps_equal_a_plain_loop(plane):
-    draw = np.random.default_rng(3)
-    cx, cy = draw.integers(32, NX - 31, 200), draw.integers(32, NY - 31, 200)
-    expected = [plane[y - 32 : y + 32, x - 32 : x + 32].T for x, y in zip(cx, cy, strict=True)]
-    np.testing.assert_array_equal(cut(plane, cx, cy), expected)
-    np.testing.assert_array_equal(cut(plane, cx, cy, edge=True), expected)
-
-
-def test_compiled_code_needs_no_folder_to_be_kept_in(plane, monkeypatch):
-    monkeypatch.setattr("numba.core.caching.CacheImpl._locator_classes", [])
-    cutouts._compiled.cache_clear()
-    try:
-        assert cut(plane, [60], [80])[0, HALF, HALF] == 80060
-    finally:
-        cutouts._compiled.cache_clear()
-
-
-def test_positions_are_rounded_not_truncated():
-    """The original truncated, which left the sub-pixel phase to the position's making."""
-    x = np.array([-0.5, -0.4, 0.49, 0.5, 31.5, 99.99])
-    cx, cy = reader.centre_pixel(x, x)
-    assert cx.tolist() == cy.tolist() == [0, 0, 0, 1, 32, 100]
-    assert ((x - cx >= -0.5) & (x - cx < 0.5)).all()
-
-
-def test_o03_bounds_are_zero_based_and_exact():
-    """Pixels 32 to n - 32 are the centres whose stamp lies inside."""
-    cx = np.array([31, 32, NX - 32, NX - 31, 80, 80, 80, 80])
-    cy = np.array([80, 80, 80, 80, 31, 32, NY - 32, NY - 31])
-    inside = [False, True, True, False, False, True, True, False]
-    assert reader.stamp_inside(cx, cy, (NY, NX)).tolist() == inside
-    on = reader.on_image(np.array([-1, 0, NX - 1, NX]), np.zeros(4, int), (NY, NX))
-    assert on.tolist() == [False, True, True, False]
-
-
-@pytest.mark.parametrize(
-    ("cx", "cy"), [(0, 0), (NX - 1, NY - 1), (0, 100), (100, NY - 1), (31, 31), (NX - 31, 40)]
-)
-def test_o03_edge_stamps_have_the_same_shape_and_zeros_outside(plane, cx, cy):
-    padded = np.pad(plane, STAMP)
-    expected = padded[cy + 32 : cy + 96, cx + 32 : cx + 96].T
-    np.testing.assert_array_equal(cut(plane, [cx], [cy], edge=True)[0], expected)
-
-
-def test_an_image_smaller_than_a_stamp_has_edge_stamps_only(plane):
-    small = plane[:40, :50]
-    assert not reader.stamp_inside(np.array([25]), np.array([20]), small.shape)[0]
-    stamp = cut(small, [25], [20], edge=True)[0]
-    assert stamp.sum() == small.sum()
-    assert cut(small, [], []).shape == (0, STAMP, STAMP)
 
 
 def test_the_typical_weight_is_the_median_of_every_fourth_pixel():
@@ -174,7 +105,7 @@ def test_cutting_in_blocks_of_any_size(tmp_path, plane, monkeypatch):
     contents = {(tmp_path / name).read_bytes() for name in ("2", "9", "64")}
     assert len(contents) == 1
     img, ivar, _ = reader.read_stamps(tmp_path / "2")
-    cx, cy = reader.centre_pixel(rows["x"], rows["y"])
+    cx, cy = centre_pixel(rows["x"], rows["y"])
     np.testing.assert_array_equal(img[:, 32, 32, 0], plane[cy, cx])
     np.testing.assert_array_equal(ivar, img + 1)
 

@@ -12,6 +12,7 @@ from skyproof.core.errors import InputError, UsageError
 from skyproof.core.formats import write
 from skyproof.obiwan import survey
 from skyproof.obiwan.bricks import grid
+from skyproof.obiwan.bricks.grid import brick_names, bricks_of_block, synthetic_bricks
 from skyproof.sky.tan import Tan, footprint_info, tan_from_info
 
 BRICK = "1211p060"
@@ -196,32 +197,32 @@ def test_the_grid_is_the_surveys(real_data):
 
 
 def test_bricks_of_a_synthetic_survey():
-    names = survey.brick_names(3000)
+    names = brick_names(3000)
     assert names[0] == BRICK
     assert len(set(names)) == len(names)
     bricks = grid.survey_bricks(3000)
     ids = grid.bricks_at(np.array([b.ra for b in bricks]), np.array([b.dec for b in bricks]))
     assert ids.tolist() == [b.id for b in bricks]
     with pytest.raises(UsageError, match="662174"):
-        survey.brick_names(662175)
+        brick_names(662175)
 
 
 def test_neighbouring_images_of_1000_pixels_share_no_sky():
     """o16: not even across the end of a row."""
-    tans = [tan for _, tan in survey.synthetic_bricks(1500, 1000)]
+    tans = [tan for _, tan in synthetic_bricks(1500, 1000)]
     x, y = (np.array(c) for c in tans[0].pixel([t.ra for t in tans[1:]], [t.dec for t in tans[1:]]))
     near = np.maximum(abs(x - 499.5), abs(y - 499.5))
     assert np.nanmin(near) > 1010  # measured: 3431
 
 
 def test_blocks_cover_the_bricks_once():
-    names = survey.brick_names(7)
-    blocks = [survey.bricks_of_block(names, block, 3) for block in range(3)]
+    names = brick_names(7)
+    blocks = [bricks_of_block(names, block, 3) for block in range(3)]
     assert [len(block) for block in blocks] == [3, 3, 1]
     assert [name for block in blocks for name in block] == names
     for block in (-1, 3):
         with pytest.raises(UsageError, match="7 bricks make blocks 0 to 2"):
-            survey.bricks_of_block(names, block, 3)
+            bricks_of_block(names, block, 3)
 
 
 def tan_at(ra, dec, turn=0.0):

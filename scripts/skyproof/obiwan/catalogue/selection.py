@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-Columns = Mapping[str, np.ndarray]
+from skyproof.sky.photometry import magnitude
 
-ZERO_POINT_MAG = 22.5  # of a flux in nanomaggies
+Columns = Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -88,13 +88,6 @@ def corrected_magnitudes(columns: Columns, bands: str) -> dict[str, np.ndarray]:
         band: magnitude(columns[f"flux_{band}"], columns[f"mw_transmission_{band}"])
         for band in bands
     }
-
-
-def magnitude(flux: np.ndarray, transmission: np.ndarray | float = 1.0) -> np.ndarray:
-    """Return the AB magnitude of a flux in nanomaggies before extinction; NaN if not positive."""
-    intrinsic = np.asarray(flux, "f8") / np.asarray(transmission, "f8")
-    positive = np.isfinite(intrinsic) & (intrinsic > 0)
-    return ZERO_POINT_MAG - 2.5 * np.log10(np.where(positive, intrinsic, np.nan))
 
 
 def morphology(columns: Columns) -> np.ndarray:

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.spatial import KDTree
 
 from skyproof.obiwan import survey
 from skyproof.obiwan.catalogue import selection
-from skyproof.obiwan.stamps import reader
-from skyproof.obiwan.stamps.tables import CLASSES
+from skyproof.obiwan.stamps.reader import CLASSES
+from skyproof.sky.matching import nearest_within
+from skyproof.sky.stamps import centre_pixel, on_image
+from skyproof.sky.tan import Tan
 
 if TYPE_CHECKING:
     from skyproof.obiwan.options import Cutouts
@@ -31,7 +32,7 @@ class Image:
 
 
 def tables(
-    image: Image, brick: str, tan: survey.Tan, options: Cutouts, counts: dict[str, Counter[str]]
+    image: Image, brick: str, tan: Tan, options: Cutouts, counts: dict[str, Counter[str]]
 ) -> dict[str, np.ndarray]:
     """Return class -> table of its selected sources on the image, sorted by id, `ivar_*` unset."""
     result = {}
@@ -75,23 +76,16 @@ def class_rows(
     n_rows = len(tractor["ra"])
     if simcat is None or not len(simcat["ra"]) or not n_rows:
         return np.arange(n_rows if name == "real" else 0)
-    found, injected = _unit_vectors(tractor), _unit_vectors(simcat)
-    # The chord of an angle, 2 sin(angle / 2), is monotonic in it and knows no wrap at 360 degrees.
-    chord = 2 * np.sin(np.radians(MATCH_ARCSEC / 3600) / 2)
+    found, injected = ((columns["ra"], columns["dec"]) for columns in (tractor, simcat))
     if name == "fake":
-        distance, nearest = KDTree(found).query(injected, distance_upper_bound=chord)
-        return np.unique(nearest[np.isfinite(distance)])
-    distance, _ = KDTree(injected).query(found, distance_upper_bound=chord)
-    return np.flatnonzero(~np.isfinite(distance))
-
-
-def _unit_vectors(columns: dict[str, np.ndarray]) -> np.ndarray:
-    ra, dec = np.radians(columns["ra"]), np.radians(columns["dec"])
-    return np.stack([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)], axis=-1)
+        matched, nearest = nearest_within(*injected, *found, MATCH_ARCSEC)
+        return np.unique(nearest[matched])
+    matched, _ = nearest_within(*found, *injected, MATCH_ARCSEC)
+    return np.flatnonzero(~matched)
 
 
 def measured_sources(
-    tractor: dict[str, np.ndarray], tan: survey.Tan, name: str, options: Cutouts
+    tractor: dict[str, np.ndarray], tan: Tan, name: str, options: Cutouts
 ) -> tuple[np.ndarray, selection.Selection]:
     """Return table rows of catalogued sources, all of them, and which the cuts keep."""
     bands = options.bands
@@ -112,7 +106,7 @@ def measured_sources(
 
 
 def input_sources(
-    simcat: dict[str, np.ndarray], tan: survey.Tan, options: Cutouts
+    simcat: dict[str, np.ndarray], tan: Tan, options: Cutouts
 ) -> tuple[np.ndarray, selection.Selection]:
     """Return table rows of injected galaxies as they were put in, and which the cuts keep.
 
@@ -132,11 +126,11 @@ def input_sources(
     return table, selection.select_all(len(table))
 
 
-def _on_image(table: np.ndarray, tan: survey.Tan, counts: Counter[str]) -> np.ndarray:
+def _on_image(table: np.ndarray, tan: Tan, counts: Counter[str]) -> np.ndarray:
     """Leave out sources whose centre is off the image, and set `dx`, `dy` of the others."""
     placed = table[np.isfinite(table["x"]) & np.isfinite(table["y"])]
-    cx, cy = reader.centre_pixel(placed["x"], placed["y"])
-    on = reader.on_image(cx, cy, (tan.height, tan.width))
+    cx, cy = centre_pixel(placed["x"], placed["y"])
+    on = on_image(cx, cy, (tan.height, tan.width))
     kept = placed[on]
     kept["dx"], kept["dy"] = kept["x"] - cx[on], kept["y"] - cy[on]
     counts["off_image"] += len(table) - len(kept)

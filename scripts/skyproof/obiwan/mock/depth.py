@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from skyproof.obiwan.bricks.grid import PIXEL_SCALE
-from skyproof.sky.profiles import effective_pixels
+from skyproof.sky.photometry import flux
+from skyproof.sky.profiles import MOFFAT, GaussianPsf
 
 if TYPE_CHECKING:
     from skyproof.obiwan.options import Simulate
@@ -48,9 +49,14 @@ def draw_seeing(bands: str, median: float, rng: np.random.Generator) -> dict[str
     return {b: drawn[b] for b in bands}
 
 
+def point_spread(fwhm: float) -> GaussianPsf:
+    """Return the point-spread function of a coadd: a Moffat function of this FWHM [arcsec]."""
+    return GaussianPsf(MOFFAT, fwhm / PIXEL_SCALE)
+
+
 def pixel_noise(depth: float, fwhm: float) -> float:
     """Return sigma of a pixel [nanomaggies] for a 5-sigma point-source depth [mag] at this FWHM."""
-    return float(10 ** (0.4 * (22.5 - depth)) / 5 / np.sqrt(effective_pixels(fwhm)))
+    return float(flux(depth) / 5 / np.sqrt(point_spread(fwhm).effective_pixels()))
 
 
 def draw_ccds(band: str, options: Simulate, fwhm: float, rng: np.random.Generator) -> np.ndarray:

@@ -12,12 +12,8 @@ from typing import NamedTuple
 import numpy as np
 
 from skyproof.obiwan.bricks.grid import PIXEL_SCALE, Brick, bricks_at
-from skyproof.obiwan.mock.depth import Depth
-from skyproof.sky.profiles import effective_pixels
+from skyproof.obiwan.mock.depth import Depth, point_spread
 from skyproof.sky.tan import Tan
-
-# Extinction a unit of reddening (legacysurvey.org, after Schlafly & Finkbeiner 2011, ApJ 737, 103).
-EXTINCTION = {"g": 3.214, "r": 2.165, "i": 1.592, "z": 1.211}
 
 _CALIBRATION = 0.005  # error of a flux that no depth mends
 _POINT_RADIUS = 0.2  # arcsec; smaller measured radii cannot be told from a point
@@ -33,11 +29,6 @@ class Sources(NamedTuple):
     r_half: np.ndarray  # arcsec; 0 for stars
     bulge_share: np.ndarray
     flux: Mapping[str, np.ndarray]  # in the image [nanomaggies], by band
-
-
-def transmission(reddening: float, bands: str) -> dict[str, float]:
-    """Return the share of light that Galactic dust lets through, by band."""
-    return {b: float(10 ** (-0.4 * EXTINCTION[b] * reddening)) for b in bands}
 
 
 def measure(
@@ -95,7 +86,9 @@ def _photometry(
     """Return measured flux, its inverse variance (both 0 where nothing was seen), and nobs."""
     draw = rng.standard_normal(len(sources.x))
     ivar, nobs = _ivar_near(sources, depth.ivar), _at(sources, depth.nobs)
-    gathered = effective_pixels(fwhm) + 4 * np.pi * (sources.r_half / PIXEL_SCALE) ** 2
+    gathered = (
+        point_spread(fwhm).effective_pixels() + 4 * np.pi * (sources.r_half / PIXEL_SCALE) ** 2
+    )
     seen = ivar > 0
     variance = gathered / np.where(seen, ivar, 1)
     variance += (_CALIBRATION * sources.flux[band]) ** 2

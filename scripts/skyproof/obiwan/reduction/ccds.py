@@ -21,9 +21,9 @@ from astropy.wcs import WCS
 from scipy.interpolate import RectBivariateSpline
 
 from skyproof.core.errors import InputError
-from skyproof.obiwan.catalogue.selection import ZERO_POINT_MAG
 from skyproof.obiwan.reduction import archive
 from skyproof.obiwan.reduction.psf import Psf, read_psf
+from skyproof.sky.photometry import NANOMAGGIES, flux
 from skyproof.sky.tan import Tan
 
 # Images whose header names no unit: these cameras' pipeline images are rates, others are counts.
@@ -165,7 +165,7 @@ def read_exposure(
     image, weight, mask = _planes(images, ccd)
     per_second, gain = _units(ccd, image.header)
     zero_point = ccd.zero_point + (0.0 if per_second else 2.5 * np.log10(ccd.exptime))
-    scale = 10 ** (0.4 * (zero_point - ZERO_POINT_MAG))
+    scale = flux(NANOMAGGIES, zero_point)
     pixels = image.data.astype(np.float64)
     ivar = _clean_weight(weight, mask, pixels, ccd)
     pixels = np.where(ivar > 0, pixels, 0)

@@ -14,8 +14,9 @@ import sep
 from scipy.ndimage import binary_dilation
 from scipy.signal import fftconvolve
 
+from skyproof.obiwan.bricks.grid import PIXEL_SCALE
 from skyproof.obiwan.reduction.resample import Stack
-from skyproof.obiwan.survey import PIXEL_SCALE, Tan
+from skyproof.sky.tan import Tan
 
 _LEAST_PIXELS = 5
 # sep's working memory; the defaults overflow on a survey's brick.

@@ -12,10 +12,11 @@ from collections.abc import Callable
 import galsim
 import numpy as np
 
-from skyproof.obiwan.catalogue.selection import ZERO_POINT_MAG, Limits, colour_box
+from skyproof.obiwan.catalogue.selection import Limits, colour_box
 from skyproof.obiwan.mock.population import draw_magnitudes
 from skyproof.obiwan.reduction.ccds import Exposure
-from skyproof.obiwan.survey import Tan
+from skyproof.sky.photometry import flux
+from skyproof.sky.tan import Tan
 
 _COUNT_SLOPE = 0.3  # dex/mag of faint galaxies in g
 _COLOUR_MEAN = (0.85, 0.35)  # (r-z, g-r); scatter below; kept where inside the target box
@@ -129,9 +130,9 @@ def add_galaxies(exposure: Exposure, catalog: np.ndarray, rng: np.random.Generat
     """
     image = exposure.image.astype(np.float64)
     variance = np.zeros_like(image)
-    flux = 10 ** (0.4 * (ZERO_POINT_MAG - catalog[f"mag_{exposure.ccd.band}"]))
+    fluxes = flux(catalog[f"mag_{exposure.ccd.band}"])
     xs, ys = exposure.wcs.world_to_pixel_values(catalog["ra"], catalog["dec"])
-    for galaxy, brightness, x, y in zip(catalog, flux, xs, ys, strict=True):
+    for galaxy, brightness, x, y in zip(catalog, fluxes, xs, ys, strict=True):
         stamp = draw_stamp(exposure, galaxy, float(x), float(y))
         if stamp is None:
             continue

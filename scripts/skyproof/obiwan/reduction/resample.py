@@ -12,8 +12,9 @@ from reproject import reproject_interp
 from scipy.interpolate import RectBivariateSpline
 from scipy.ndimage import distance_transform_edt
 
+from skyproof.obiwan.bricks.grid import PIXEL_SCALE
 from skyproof.obiwan.reduction.ccds import Exposure
-from skyproof.obiwan.survey import PIXEL_SCALE, Tan
+from skyproof.sky.tan import Tan
 
 Box = tuple[slice, slice]
 _BORDER_STEPS = 33  # points along each side of a CCD, where its distortions bend it

@@ -12,10 +12,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
-from skyproof.obiwan.stamps.reader import centre_pixel
-from skyproof.obiwan.survey import HALF, STAMP
+from skyproof.sky.sphere import unit_vectors
 from skyproof.sky.tan import Tan
 
 # Neighbouring boxes share an edge; what a round trip through the sky adds is far below this.
@@ -23,13 +21,6 @@ _ROUNDING_PIXELS = 1e-3
 # A test patch's stamps may end inside a pixel of another brick: what touches it counts as covered.
 MARGIN_PIXELS = 1.0
 _ROUNDING_CHORD = 1e-14
-
-
-def stamp_boxes(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Return the boxes [n, 4] of the stamps around positions x, y [n] (pixels)."""
-    cx, cy = centre_pixel(x, y)
-    low, high = -HALF - 0.5, STAMP - HALF - 0.5
-    return np.stack([cx + low, cx + high, cy + low, cy + high], axis=-1).astype(np.float64)
 
 
 def image_box(tan: Tan) -> np.ndarray:
@@ -86,12 +77,6 @@ def shared_pairs(
         both = touch(boxes_a, b_in_a[j]) & touch(a_in_b, boxes_b[j])
         pairs += [(int(i), int(j)) for i in np.flatnonzero(both)]
     return pairs
-
-
-def unit_vectors(ra: ArrayLike, dec: ArrayLike) -> np.ndarray:
-    """Return unit vectors [..., 3] of positions in degrees."""
-    ra, dec = np.radians(ra), np.radians(dec)
-    return np.stack([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)], axis=-1)
 
 
 class Neighbours:

@@ -1,4 +1,4 @@
-"""Stamps: 64 x 64 pixels around each source: where they lie, and their files.
+"""Files of stamps (64 x 64 pixels around each source): which there are, and reading them.
 
 Axes are (row, x, y, band), x before y as in the original, while a FITS plane is [ny, nx].
 """
@@ -11,34 +11,17 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from skyproof.core.blocks import Item
 from skyproof.core.errors import InputError
-from skyproof.obiwan.survey import HALF, STAMP
+from skyproof.obiwan.stamps.geometry import STAMP
 
+CLASSES = ("real", "fake")  # the index of a class is its label
 KINDS = ("img", "ivar")
 
 # Factors that make a nanomaggie look alike in each band, after the surveys' sky viewer.
 _RGB_SCALES = {"g": 6.0, "r": 3.4, "i": 3.0, "z": 2.2}
 _RGB_SOFTENING = 20.0
 _RGB_PEDESTAL = 0.08  # of 1: sky noise shows on both sides of zero
-
-
-def centre_pixel(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the 0-based pixels (x, y) in which positions lie; pixel 3 covers [2.5, 3.5).
-
-    Rounded, not truncated: both classes lie in [-0.5, 0.5) of the stamp's centre pixel, 32.
-    """
-    return np.floor(x + 0.5).astype("i8"), np.floor(y + 0.5).astype("i8")
-
-
-def on_image(cx: np.ndarray, cy: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Say which centre pixels lie on an image [ny, nx]."""
-    return (cx >= 0) & (cx < shape[1]) & (cy >= 0) & (cy < shape[0])
-
-
-def stamp_inside(cx: np.ndarray, cy: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Say which stamps, pixels c-32 to c+31 in x and y, lie wholly on an image [ny, nx]."""
-    last = STAMP - HALF - 1
-    return on_image(cx - HALF, cy - HALF, shape) & on_image(cx + last, cy + last, shape)
 
 
 def bands_of(table: np.ndarray) -> str:
@@ -51,6 +34,15 @@ def group_names(table: np.ndarray) -> list[str]:
     if len(np.unique(table["rs"])) > 1:
         return [f"{row['rs'].decode()}-{row['id']}" for row in table]
     return [str(number) for number in table["id"]]
+
+
+def stamp_files(item: Item, kind: str) -> list[Path]:
+    """Return the files of a brick's stamps of one class: one, or none.
+
+    The separate file of stamps that extend beyond the image (`_onedge`) is left out.
+    """
+    found = item.matching(f"{kind}/hdf5/*/{item.name}/img_ivar_*.hdf5")
+    return [path for path in found if not path.stem.endswith("_onedge")]
 
 
 def read_stamps(path: str | Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -114,6 +106,24 @@ def _dataset(path: Path, file: h5py.File, name: str) -> h5py.Dataset:
     if not isinstance(data, h5py.Dataset):
         raise InputError(path, "has no such dataset", field=name, expected="a file of stamps")
     return data
+
+
+def read_stamp_table(path: Path) -> np.ndarray:
+    """Return the table of a stamp file, structured [n]; the pixels stay on disk."""
+    try:
+        with h5py.File(path, "r") as file:
+            table = file["table"][()]
+    except PermissionError:
+        raise
+    except (OSError, KeyError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            path, f"has no readable table ({reason})", expected="a file of stamps"
+        ) from None
+    for name in ("id", "rs", "label", "x", "y"):
+        if name not in (table.dtype.names or ()):
+            raise InputError(path, "has no such column", field=name, expected="a table of stamps")
+    return table
 
 
 def rgb(img: np.ndarray, bands: str) -> np.ndarray:

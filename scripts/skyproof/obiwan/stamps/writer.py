@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from skyproof.core.formats import write
-from skyproof.obiwan.stamps.reader import KINDS, bands_of, centre_pixel, group_names, stamp_inside
-from skyproof.obiwan.survey import STAMP
+from skyproof.obiwan.stamps.geometry import STAMP
+from skyproof.obiwan.stamps.reader import KINDS, bands_of, group_names
 from skyproof.sky.cutouts import gather, gather_edge
+from skyproof.sky.stamps import centre_pixel, stamp_inside
 
 # Stamps in memory at a time: few enough to stay in the cache until they are written. 32 is the
 # fastest of 8, 16, 32 and 64.
@@ -66,8 +67,7 @@ class StampWriter:
         `table` is those rows, all wholly inside the image, or all at its edge.
         """
         cx, cy = centre_pixel(table["x"], table["y"])
-        inside = stamp_inside(cx, cy, planes["img"].shape[1:])
-        work = gather if inside.all() else gather_edge
+        inside = bool(stamp_inside(cx, cy, planes["img"].shape[1:], STAMP).all())
         room = {
             kind: np.empty((min(BLOCK, len(cx)), STAMP, STAMP, len(self._bands)), "f4")
             for kind in KINDS
@@ -76,7 +76,10 @@ class StampWriter:
             rows = slice(start, start + BLOCK)
             block = {kind: stamps[: len(cx[rows])] for kind, stamps in room.items()}
             for kind, stamps in block.items():
-                work(planes[kind], cx[rows], cy[rows], stamps)
+                if inside:
+                    gather(planes[kind], cx[rows], cy[rows], stamps)
+                else:  # 0, as a NaN would spread in a network; its inverse variance 0 marks it
+                    gather_edge(planes[kind], cx[rows], cy[rows], stamps, fill=0)
             self.add(block["img"], block["ivar"])
 
     def add(self, img: np.ndarray, ivar: np.ndarray) -> None:

@@ -12,19 +12,21 @@ import numpy as np
 from skyproof.core.formats import write
 from skyproof.core.stage import Context
 from skyproof.obiwan import cutouts, survey
+from skyproof.obiwan.bricks.grid import brick_names, synthetic_bricks
 from skyproof.obiwan.options import Cutouts
 from skyproof.obiwan.stamps.reader import read_stamps
+from skyproof.sky.tan import Tan
 from tests.conftest import skyproof
 
 PIXELS = 160
 BRICK = "1211p060"
-NAMES = survey.brick_names(6)
+NAMES = brick_names(6)
 SOURCES = [(40.3, 50.7), (80.0, 90.5), (120.2, 60.9), (100.1, 120.4), (5.0, 80.0), (158.7, 158.7)]
 # x, y of both classes: the first four lie inside, the last two at the edge.
 
 
-def tan_of(brick: str) -> survey.Tan:
-    return dict(survey.synthetic_bricks(len(NAMES), PIXELS))[brick]
+def tan_of(brick: str) -> Tan:
+    return dict(synthetic_bricks(len(NAMES), PIXELS))[brick]
 
 
 def pixel_names(band: int, rs: int = 0) -> np.ndarray:

@@ -11,9 +11,11 @@ import numpy as np
 from skyproof.core import blocks
 from skyproof.core.atomic import sha256_of
 from skyproof.core.formats import write
-from skyproof.obiwan.stamps.tables import CLASSES
+from skyproof.obiwan.bricks.grid import PIXEL_SCALE
+from skyproof.obiwan.stamps.geometry import HALF, STAMP
+from skyproof.obiwan.stamps.reader import CLASSES
 from skyproof.obiwan.stamps.writer import write_stamps
-from skyproof.obiwan.survey import HALF, PIXEL_SCALE, STAMP, stamp_dtype
+from skyproof.obiwan.survey import stamp_dtype
 from skyproof.sky.tan import Tan, footprint_info
 
 

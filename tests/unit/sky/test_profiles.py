@@ -6,16 +6,29 @@ import galsim
 import numpy as np
 import pytest
 
-from skyproof.obiwan.bricks.grid import PIXEL_SCALE
 from skyproof.sky import profiles
-from skyproof.sky.profiles import Shapes, clumpy, half_light_radius, merged, points, render, smooth
+from skyproof.sky.profiles import (
+    MOFFAT,
+    GaussianPsf,
+    Shapes,
+    clumpy,
+    half_light_radius,
+    merged,
+    points,
+    render,
+)
 
 ONE = np.ones(1)
+PIXEL_SCALE = 0.262  # arcsec
 
 
 def shapes_of(radius, ratio=0.7, angle=30.0, bulge=0.0, n=1):
     values = (radius, radius, bulge, ratio, angle)
     return Shapes(*(np.full(n, value, float) for value in values))
+
+
+def smooth(shapes):
+    return profiles.smooth(shapes, PIXEL_SCALE)
 
 
 def random_shapes(n, rng):
@@ -27,7 +40,8 @@ def random_shapes(n, rng):
 def picture(parts, size=129, x=None, y=None, flux=ONE, fwhm=1.2, floor=1e-9):
     middle = size // 2 + np.zeros(len(flux))
     x, y = middle if x is None else x, middle if y is None else y
-    return render((size, size), x, y, flux, parts, fwhm, floor)
+    psf = GaussianPsf(MOFFAT, fwhm / PIXEL_SCALE)
+    return render((size, size), x, y, flux, parts, psf, floor)
 
 
 @pytest.mark.parametrize("bulge", [0.0, 1.0])
@@ -62,7 +76,7 @@ def test_magnitudes_are_recovered(fraction):
     """The sum in an aperture of 12 arcsec without noise gives the flux back (measured: to 1e-5)."""
     rng = np.random.default_rng(3)
     shapes = shapes_of(0.8, 0.6, 50.0)
-    parts = clumpy(shapes, fraction, rng) if fraction else smooth(shapes)
+    parts = clumpy(shapes, fraction, PIXEL_SCALE, rng) if fraction else smooth(shapes)
     image = picture(parts, flux=ONE * 2.5)
     y, x = np.indices(image.shape) - 64
     inside = np.hypot(x, y) * PIXEL_SCALE < 12
@@ -73,7 +87,7 @@ def test_clumps_change_the_picture_but_not_its_flux():
     """o15"""
     rng = np.random.default_rng(4)
     shapes = random_shapes(40, rng)
-    plain, rough = smooth(shapes), clumpy(shapes, 0.5, rng)
+    plain, rough = smooth(shapes), clumpy(shapes, 0.5, PIXEL_SCALE, rng)
     for parts in (plain, rough):
         np.testing.assert_allclose(np.bincount(parts.source, parts.share), 1, rtol=1e-9)
         assert (parts.share > 0).all()
@@ -127,3 +141,26 @@ def test_half_light_radius():
     assert bulge == pytest.approx(0.7, rel=3e-3)  # measured: 8e-4
     mixed = half_light_radius(Shapes(ONE * 1.0, ONE * 0.3, ONE * 0.5, ONE, ONE))
     assert 0.3 < mixed[0] < 1.0
+
+
+def test_an_image_depends_on_sizes_in_pixels_only():
+    """The same galaxy at half the pixel scale, under a point-spread function as wide in arcsec."""
+    shapes, coarse, fine = shapes_of(0.8, 0.6, 50.0), 0.4, 0.2
+    images = []
+    for scale, size in ((coarse, 65), (fine, 129)):
+        psf = GaussianPsf(MOFFAT, 1.2 / scale)
+        middle = ONE * (size // 2)
+        parts = profiles.smooth(shapes, scale)
+        images.append(render((size, size), middle, middle, ONE, parts, psf, 1e-9))
+    # Pixel i of the coarse image lies on pixel 2i of the fine one and has four times its area.
+    np.testing.assert_allclose(images[0], 4 * images[1][::2, ::2], rtol=1e-4, atol=1e-7)
+
+
+def test_any_mixture_is_a_point_spread_function():
+    """A double Gaussian, as of SDSS fields: peak and matched filter by their formulas."""
+    share, sigma = np.array([0.9, 0.1]), np.array([1.4, 4.0])
+    psf = GaussianPsf(np.stack([share, sigma], axis=1), 1.0)
+    image = render((65, 65), ONE * 32, ONE * 32, ONE, points(1), psf, 1e-9)
+    assert image[32, 32] == pytest.approx((share / (2 * np.pi * sigma**2)).sum(), rel=1e-5)
+    assert image.sum() == pytest.approx(1, rel=1e-4)
+    assert psf.effective_pixels() == pytest.approx(1 / (image.astype(float) ** 2).sum(), rel=1e-3)
