@@ -102,7 +102,7 @@ def make_group(n: int, scale: int = 1, *, compile: bool = False) -> Any:
     from skyproof.learn.ensemble.rows import EnsembleRows
     from skyproof.sysnet.network import row_loss, row_slope, shape_of
 
-    where = device.prepare("cpu", 1, os.environ["SKYPROOF_PROFILE"])
+    where = device.configure("cpu", 1, os.environ["SKYPROOF_PROFILE"])
     rng = np.random.default_rng(1)
     x = rng.standard_normal((ROWS * scale, FEATURES), np.float32)
     weight = rng.uniform(0.2, 1, len(x)).astype(np.float32)

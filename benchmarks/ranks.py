@@ -80,7 +80,7 @@ def train(ranks: int, sums: str, folder: Path) -> None:
     from skyproof.obiwan.network import StampClassifier, initialise, loss_and_accuracy
 
     comm = connect(ranks)
-    where = device.prepare("cpu", 1, "portable")
+    where = device.configure("cpu", 1, "portable")
     files = [(x, x.with_name(f"y{x.name[1:]}")) for x in sorted(folder.glob("x*.npy"))]
     network = StampClassifier(BANDS, "code")
     initialise(network, partial(stream, 1))

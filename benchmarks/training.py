@@ -81,7 +81,7 @@ def speed(threads: int) -> dict[str, float]:
     from skyproof.learn import device
     from skyproof.obiwan.network import StampClassifier, initialise
 
-    where = device.prepare("cpu", threads, "native")
+    where = device.configure("cpu", threads, "native")
     network = StampClassifier(BANDS, "code")
     initialise(network, partial(stream, 1))
     with tempfile.TemporaryDirectory() as name:
@@ -111,7 +111,7 @@ def memory(n_shards: int) -> dict[str, float]:
 
     from skyproof.learn import device
 
-    where = device.prepare("cpu", 1, "native")
+    where = device.configure("cpu", 1, "native")
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64 * 64 * 2, 2))
     with tempfile.TemporaryDirectory() as name:
         files = write_shards(Path(name), n_shards, MEMORY_ROWS, MEMORY_BANDS)

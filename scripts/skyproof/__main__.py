@@ -92,7 +92,8 @@ def _stage(stage: str, words: list[str]) -> int:
     numerics.enforce(options.numerics, given.threads)
 
     # The runner imports numpy, which must see the environment of the numerics profile.
-    from skyproof.core.stage import Call, execute
+    from skyproof.core.call import Call
+    from skyproof.core.stage import execute
     from skyproof.workflow.code import code_digest, library_versions
 
     call = Call(

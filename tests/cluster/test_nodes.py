@@ -197,13 +197,13 @@ def test_a_job_that_asked_for_a_gpu_and_sees_none_stops(cluster, tiny, untrained
     code, output = cluster.finish(untrained, *words)
     assert code == 1
     assert "Auto-selected partition 'gpu'" in output
-    assert "error: device=cuda: this torch is its CPU build" in output
+    assert "error: device=cuda: this torch is the CPU build" in output
     line = line_of(tiny, "obiwan/train/.journal/model.safetensors", device="cuda")
     words = ["srun", "--partition=gpu", "--gpus=a100:1", *line]
     done = launch(words, cwd=untrained, **cluster.environment)
     assert [line for line in done.stderr.splitlines() if "srun: " not in line] == [
-        "skyproof obiwan.train: error: device=cuda: this torch is its CPU build; take device=cpu, "
-        "or its CUDA build (TORCH=cuda make run; TORCH=cuda make images)"
+        "skyproof obiwan.train: error: device=cuda: this torch is the CPU build; use device=cpu, "
+        "or the CUDA build (TORCH=cuda make run; TORCH=cuda make images)"
     ]
     assert done.returncode == 4
 
@@ -215,5 +215,5 @@ def test_a_job_that_asked_for_a_gpu_and_sees_none_stops(cluster, tiny, untrained
 def test_so_does_sysnet(tiny_all, product):
     line = line_of(tiny_all, f"sysnet/north/{product}", device="cuda")
     done = launch(line, cwd=tiny_all)
-    assert "device=cuda: this torch is its CPU build" in one_line(done)
+    assert "device=cuda: this torch is the CPU build" in one_line(done)
     assert done.returncode == 4

@@ -107,7 +107,11 @@ def share(items: Sequence[T], comm: Comm) -> list[T]:
 
 
 def on_first_rank(comm: Comm, work: Callable[[], T]) -> T:
-    """Do `work` on rank 0 and give its result, or its error, to all ranks."""
+    """Do `work` on rank 0; return its result, or raise its error, on all ranks.
+
+    Errors are SkyproofError, marked as collective, and OSError as EnvironmentProblem. Any other
+    exception is raised on rank 0 only.
+    """
     result: T | None = None
     problem: SkyproofError | None = None
     if comm.rank == 0:
@@ -119,6 +123,5 @@ def on_first_rank(comm: Comm, work: Callable[[], T]) -> T:
             problem = from_os_error(error)
     result, problem = comm.bcast((result, problem))
     if problem is not None:
-        problem.collective = True
-        raise problem
+        raise type(problem).again(str(problem), collective=True) from problem
     return result  # type: ignore[return-value]

@@ -1,4 +1,4 @@
-"""What this machine's NVIDIA driver offers, asked of its own library; torch is not loaded."""
+"""The CUDA version of this machine's NVIDIA driver, from its own library; without torch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from skyproof.core.errors import EnvironmentProblem
 
 
 def cuda_of_driver() -> tuple[int, int] | None:
-    """Return the newest CUDA version that the driver runs; nothing where there is no driver."""
+    """Return (major, minor) of the newest CUDA version that the driver runs; None: no driver."""
     try:
         library = ctypes.CDLL("libcuda.so.1")
     except OSError:
@@ -20,20 +20,20 @@ def cuda_of_driver() -> tuple[int, int] | None:
 
 
 def expect_cuda(wanted: tuple[int, int], what: str) -> None:
-    """Refuse a driver that is too old for `what`, which was built for CUDA `wanted`.
+    """Raise EnvironmentProblem if the driver is too old for `what`, built for CUDA `wanted`.
 
-    Within one major version an older driver runs what a newer CUDA built. EnvironmentProblem.
+    Within one major version, an older driver runs what was built with a newer CUDA.
     """
     offered = cuda_of_driver()
     if offered is None:
         raise EnvironmentProblem(
-            "device=cuda: no NVIDIA driver is to be seen here (libcuda.so.1); run on a machine "
-            "with one (in an image: with --nv), or take device=cpu"
+            "device=cuda: no NVIDIA driver was found here (libcuda.so.1); run on a machine "
+            "with one (in an image: with --nv), or use device=cpu"
         )
     if offered[0] < wanted[0]:
         raise EnvironmentProblem(
-            f"{what} is for CUDA {_dotted(wanted)} and the NVIDIA driver of this machine runs no "
-            f"more than CUDA {_dotted(offered)}; ask for a newer driver, or take device=cpu"
+            f"{what} is for CUDA {_dotted(wanted)}, but the NVIDIA driver of this machine runs "
+            f"at most CUDA {_dotted(offered)}; ask for a newer driver, or use device=cpu"
         )
 
 

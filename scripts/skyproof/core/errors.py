@@ -1,29 +1,43 @@
-"""The errors that a user can cause or mend, each with its exit code and one line to read."""
+"""The errors that a user can cause or fix, each with its exit code and its one line of text."""
 
 from __future__ import annotations
 
 import difflib
 import errno
+import sys
+import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Self
 
 
 class SkyproofError(Exception):
-    """Base of the errors that end a command with one clear line and a documented exit code."""
+    """Base of the errors that end a command with one clear line and a documented exit code.
+
+    `collective` is true where all ranks of the world raise the same error at the same place.
+    """
 
     exit_code = 1
-    collective = False  # raised alike on all ranks of the world
+
+    def __init__(self, message: str, *, collective: bool = False) -> None:
+        super().__init__(message)
+        self.collective = collective
+
+    @classmethod
+    def again(cls, message: str, *, collective: bool = False) -> Self:
+        """Return an error of this class with a message that was composed before."""
+        error = cls.__new__(cls)  # a subclass may compose its message from other arguments
+        SkyproofError.__init__(error, message, collective=collective)
+        return error
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Travel between ranks as class and message, whatever the constructor takes."""
-        return _rebuilt, (type(self), str(self))
+        """Pickle as class, message and `collective`, whatever the constructor takes."""
+        return _again, (type(self), str(self), self.collective)
 
 
-def _rebuilt(kind: type[SkyproofError], message: str) -> SkyproofError:
-    error = kind.__new__(kind)
-    Exception.__init__(error, message)
-    return error
+def _again(kind: type[SkyproofError], message: str, collective: bool) -> SkyproofError:
+    return kind.again(message, collective=collective)
 
 
 class UsageError(SkyproofError):
@@ -74,13 +88,13 @@ _MACHINE_ERRNOS = {
 
 
 def is_machine_problem(error: OSError) -> bool:
-    """Say whether the operating system refused for a reason outside the data: disk, rights, I/O."""
+    """Return whether the cause lies outside the data: full disk, permissions, I/O, open files."""
     return error.errno in _MACHINE_ERRNOS
 
 
 @contextmanager
 def naming(path: str | Path) -> Iterator[None]:
-    """Name `path` in the machine's errors that name no file, as a refused write does not."""
+    """Add `path` to the machine's errors that name no file; a failed write names none."""
     try:
         yield
     except OSError as error:
@@ -90,11 +104,37 @@ def naming(path: str | Path) -> Iterator[None]:
 
 
 def from_os_error(error: OSError) -> EnvironmentProblem:
-    """Turn a refused write or read into one line: the file, the reason, and what mends it."""
+    """Return the error of a failed write or read: the file, the reason and the remedy."""
     name = f"{error.filename}: " if error.filename else ""
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    mend = "; make room and start again, what is finished is kept" if full else ""
-    return EnvironmentProblem(f"{name}{error.strerror or error}{mend}")
+    remedy = "; make room and start again, what is finished is kept" if full else ""
+    return EnvironmentProblem(f"{name}{error.strerror or error}{remedy}")
+
+
+class Fault(SkyproofError):
+    """An unexpected exception: a fault of the code, not of its user (exit 1)."""
+
+    def __init__(self, error: BaseException) -> None:
+        where = "a fault of skyproof; --debug shows where"
+        super().__init__(f"{type(error).__name__}: {error} ({where})")
+
+
+def as_skyproof_error(error: Exception) -> SkyproofError:
+    """Return the error with the line and the exit code that a user gets for any exception."""
+    if isinstance(error, SkyproofError):
+        return error
+    if isinstance(error, OSError) and is_machine_problem(error):
+        return from_os_error(error)
+    return Fault(error)
+
+
+def report(error: Exception, command: str, *, debug: bool = False) -> int:
+    """Print the line of an error on stderr and return the exit code; `debug` adds the traceback."""
+    problem = as_skyproof_error(error)
+    if debug:
+        traceback.print_exception(error)
+    print(f"{command}: error: {problem}", file=sys.stderr, flush=True)
+    return problem.exit_code
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

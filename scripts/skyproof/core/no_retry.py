@@ -1,9 +1,9 @@
-"""Bad input stays bad: a further attempt of the same run answers at once, without the work.
+"""Do not retry bad input: a second attempt fails at once with the message of the first.
 
-Snakemake retries whatever failed, as more memory or time may help; bad input (exit 3) they do not
-help. The attempt that found it leaves a note beside the receipt, of class "log"; the next attempt
-of the same run, with the same recipe, repeats its message. Another run looks again, as the input
-may have been mended.
+Snakemake retries every failed job, because more memory or time may help. They do not help with bad
+input (exit 3). The attempt that found it writes a no-retry note beside the receipt, of class "log".
+The next attempt of the same run, with the same cache key, raises the same message. Another run
+tries again, because the input may have been fixed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from skyproof.core import atomic
 from skyproof.core.blocks import JOURNAL_FOLDER
-from skyproof.core.errors import InputError, SkyproofError
+from skyproof.core.errors import InputError
 from skyproof.core.formats import write
 
 # The run's name, which jobs inherit from the Snakemake process that started them.
@@ -23,26 +23,27 @@ RUN_VARIABLE = "SKYPROOF_RUN"
 
 
 def path_of(output: Path) -> Path:
-    """Return where the note of a job with this first output lies."""
+    """Return the path of the no-retry note of a job with this first output."""
     return output.parent / JOURNAL_FOLDER / f"{output.name}.refused.json"
 
 
-def repeat(output: Path, recipe: str) -> None:
-    """Raise the error that an earlier attempt of this run, with this recipe, ended with."""
+def raise_again(output: Path, cache_key: str) -> None:
+    """Raise the InputError of an earlier attempt of this run with the same cache key, if any."""
     with suppress(OSError, ValueError, KeyError, TypeError):
-        note = json.loads(path_of(output).read_text(encoding="utf-8"))
-        if _run() and (note["run"], note["recipe"]) == (_run(), recipe):
-            error = InputError.__new__(InputError)
-            SkyproofError.__init__(error, f"{note['message']} (found by an earlier attempt)")
-            raise error
+        found = json.loads(path_of(output).read_text(encoding="utf-8"))
+        if _run() and (found["run"], found["recipe"]) == (_run(), cache_key):
+            raise InputError.again(f"{found['message']} (found by an earlier attempt)")
 
 
-def leave(output: Path, recipe: str, error: BaseException) -> None:
-    """Note an error if it is bad input and a workflow is running; what cannot be noted is not."""
+def note(output: Path, cache_key: str, error: BaseException) -> None:
+    """Write the no-retry note of an InputError, if a workflow runs.
+
+    A note that cannot be written is left out: the next attempt does the work again.
+    """
     if isinstance(error, InputError) and _run():
         with suppress(OSError), atomic.replacing(path_of(output)) as temporary:
-            note = {"run": _run(), "recipe": recipe, "message": str(error)}
-            write.json(temporary, note)
+            content = {"run": _run(), "recipe": cache_key, "message": str(error)}
+            write.json(temporary, content)
 
 
 def _run() -> str:

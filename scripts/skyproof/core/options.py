@@ -72,10 +72,15 @@ class Section(BaseModel):
 
 
 class StageOptions(Section):
-    """Options of a stage. The class also declares the stage's named inputs and outputs."""
+    """Options of a stage.
+
+    The class also declares the stage's named inputs and outputs, and whether its ranks share the
+    work (`parallel`).
+    """
 
     inputs: ClassVar[dict[str, File]] = {}
     outputs: ClassVar[dict[str, File]] = {}
+    parallel: ClassVar[bool] = True  # False: the stage runs on rank 0 only
 
     numerics: Literal["portable", "native"] = inherited(
         "portable",

@@ -17,17 +17,15 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from skyproof.core import atomic
 from skyproof.core.blocks import JOURNAL_FOLDER
+from skyproof.core.call import Call
 from skyproof.core.errors import is_machine_problem
 from skyproof.core.formats import contents
 from skyproof.core.formats import write as writers
 from skyproof.core.options import home_of, is_grain
-
-if TYPE_CHECKING:
-    from skyproof.core.stage import Call
 
 FORMAT = "skyproof-receipt-2"
 SUFFIX = ".receipt.json"
@@ -61,7 +59,7 @@ def write(
     make a stage fail: without its receipt, a product is refused by the manifest instead.
     """
     try:
-        first = first_output(call)
+        first = call.first_output()
         receipt = _receipt(call, made, identities, started, first.parent)
         receipt["notes"] = dict(notes)
         with atomic.replacing(path_of(first)) as temporary:
@@ -70,11 +68,6 @@ def write(
         if isinstance(error, OSError) and is_machine_problem(error):
             raise
         log.warning("no receipt was written: %s: %s", type(error).__name__, error)
-
-
-def first_output(call: Call) -> Path:
-    """Return the first path of the first output that the stage declares and was given."""
-    return next(path for name in type(call.options).outputs for path in call.outputs.get(name, []))
 
 
 def _receipt(

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
-import json
 import logging
 import os
 import re
 import sys
 import time
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -22,25 +19,18 @@ from typing import Any, TypeVar
 import numpy as np
 
 from skyproof.core import atomic, blocks, no_retry, receipts, seeds
+from skyproof.core.call import Call, cache_key, input_identities
 from skyproof.core.comm import Comm, SerialComm, connect, on_first_rank, share
-from skyproof.core.errors import (
-    EnvironmentProblem,
-    InputError,
-    SkyproofError,
-    from_os_error,
-    is_machine_problem,
-    naming,
-)
+from skyproof.core.errors import InputError, SkyproofError, as_skyproof_error, naming, report
 from skyproof.core.numerics import threads_of
-from skyproof.core.options import File, StageOptions
+from skyproof.core.options import File
 from skyproof.core.progress import Progress
 
 T = TypeVar("T")
 Work = Callable[[str, blocks.ItemFiles], Mapping[str, Any] | None]
 
-# Larger inputs enter the recipe by size and time; records and catalogues by content.
-_HASHED_INPUT_BYTES = 16 << 20
 _LAST_WORDS_S = 0.5
+_KEY_DIGITS = 16  # of the cache key, in names of folders
 
 
 @dataclass
@@ -52,7 +42,7 @@ class Context:
     comm: Comm = field(default_factory=SerialComm)
     threads: int = 1
     device: str = "cpu"
-    recipe: str = ""
+    cache_key: str = ""
     log: logging.Logger = field(default_factory=lambda: logging.getLogger("skyproof"))
     finals: dict[Path, Path] = field(default_factory=dict)
     notes: dict[str, Any] = field(default_factory=dict)
@@ -72,8 +62,15 @@ class Context:
         self.notes[name] = value
 
     def final(self, output: Path) -> Path:
-        """Return the final name of a declared output, whose temporary name the stage was given."""
+        """Return the final path of a declared output; the stage gets its temporary path."""
         return self.finals.get(output, output)
+
+    def checkpoints(self, output: Path) -> Path:
+        """Return the folder for checkpoints beside a declared output: `ckpts/<cache key>`.
+
+        A call with another cache key has another folder, so it does not continue from them.
+        """
+        return self.final(output).parent / "ckpts" / self.cache_key[:_KEY_DIGITS]
 
     def each(
         self, items: Sequence[str], work: Work, record: Path, *, skip_bad: bool = False
@@ -87,7 +84,7 @@ class Context:
         it with its reason and without files.
         """
         final = self.final(record)
-        journal = blocks.Journal(final.parent, self.stage, self.recipe)
+        journal = blocks.Journal(final.parent, self.stage, self.cache_key)
         mine = share(sorted(items), self.comm)
         progress = self.progress(len(mine), f"{self.stage} {final.stem}")
         entries: dict[str, dict[str, Any]] = {}
@@ -125,23 +122,6 @@ class Context:
         blocks.write_record(record, self.stage, entries)
 
 
-@dataclass(frozen=True)
-class Call:
-    """One call of a stage, as the command line describes it."""
-
-    stage: str
-    inputs: dict[str, list[Path]]
-    outputs: dict[str, list[Path]]
-    options: StageOptions
-    ranks: int = 1
-    threads: int = 1
-    device: str = "cpu"
-    code: str = ""
-    libraries: Mapping[str, str] = field(default_factory=dict)
-    wildcards: Mapping[str, str] = field(default_factory=dict)  # of the workflow's job
-    debug: bool = False
-
-
 def execute(call: Call) -> int:
     """Run one call on this rank and return its exit code; errors are one line on stderr."""
     # Libraries speak up when something is wrong (healpy tells of every transform otherwise).
@@ -155,22 +135,36 @@ def execute(call: Call) -> int:
     except SkyproofError as error:
         return _report(error, call)
     try:
-        _run(call, comm)
+        if type(call.options).parallel:
+            _run(call, comm)
+        else:
+            on_first_rank(comm, lambda: _run_serial(call))
     except Exception as error:
-        alone = not getattr(error, "collective", False)
-        code = _report(error, call) if alone or comm.rank == 0 else _exit_code(error)
-        if alone and comm.size > 1:
-            _abort(code)
-        return code
+        problem = as_skyproof_error(error)
+        if comm.rank == 0 or not problem.collective:
+            _report(error, call)
+        if comm.size > 1 and not problem.collective:
+            _abort(problem.exit_code)
+        return problem.exit_code
     return 0
+
+
+def _run_serial(call: Call) -> None:
+    """Run a stage on this rank alone; every error is a SkyproofError, which all ranks can raise."""
+    try:
+        _run(call, SerialComm())
+    except SkyproofError:
+        raise
+    except Exception as error:
+        raise as_skyproof_error(error) from error
 
 
 def _run(call: Call, comm: Comm) -> None:
     started = datetime.now(UTC)
     on_first_rank(comm, lambda: _check_inputs(call))
-    inputs = on_first_rank(comm, lambda: _identities(call))
-    first, key = receipts.first_output(call), recipe(call, inputs)
-    on_first_rank(comm, lambda: no_retry.repeat(first, key))
+    inputs = on_first_rank(comm, lambda: input_identities(call))
+    first, key = call.first_output(), cache_key(call, inputs)
+    on_first_rank(comm, lambda: no_retry.raise_again(first, key))
     temporary = on_first_rank(comm, lambda: _prepare_outputs(call))
     finals = {
         temp: final for name, temps in temporary.items()
@@ -182,7 +176,7 @@ def _run(call: Call, comm: Comm) -> None:
         comm=comm,
         threads=threads_of(call.options.numerics, call.threads),
         device=call.device,
-        recipe=key,
+        cache_key=key,
         finals=finals,
     )
     declared = type(call.options)
@@ -201,7 +195,7 @@ def _run(call: Call, comm: Comm) -> None:
         on_first_rank(comm, lambda: receipts.write(call, finals, inputs, started, notes, log))
         on_first_rank(comm, lambda: _commit(finals))
     except InputError as error:
-        no_retry.leave(first, key, error)
+        no_retry.note(first, key, error)
         raise
     finally:
         if comm.rank == 0:
@@ -246,61 +240,15 @@ def _commit(finals: Mapping[Path, Path]) -> None:
         atomic.move_into_place(temporary, final)
 
 
-def recipe(call: Call, inputs: Mapping[str, Sequence[str]]) -> str:
-    """Return the digest of what decides the products: stage, code, options, content of inputs.
-
-    And the device, and the threads where they change bits: a job that was killed does not go on
-    from what another device made.
-    """
-    content = {
-        "stage": call.stage,
-        "code": call.code,
-        "options": call.options.deciding(),
-        "inputs": dict(inputs),
-        "device": call.device,
-        "threads": threads_of(call.options.numerics, call.threads),
-    }
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _identities(call: Call) -> dict[str, list[str]]:
-    return {name: [_identity(path) for path in paths] for name, paths in call.inputs.items()}
-
-
-def _identity(path: Path) -> str:
-    if path.is_dir():
-        return path.name
-    status = path.stat()
-    if status.st_size <= _HASHED_INPUT_BYTES:
-        return atomic.sha256_of(path)
-    return f"{status.st_size} bytes at {status.st_mtime_ns}"
-
-
-def _exit_code(problem: BaseException) -> int:
-    if isinstance(problem, SkyproofError):
-        return problem.exit_code
-    if isinstance(problem, OSError) and is_machine_problem(problem):
-        return EnvironmentProblem.exit_code
-    return 1
-
-
-def _report(problem: Exception, call: Call) -> int:
-    if call.debug:
-        traceback.print_exception(problem)
-    if isinstance(problem, OSError) and is_machine_problem(problem):
-        problem = from_os_error(problem)
-    line = str(problem)
-    if not isinstance(problem, SkyproofError):
-        line = f"{type(problem).__name__}: {problem} (a fault of skyproof; --debug shows where)"
-    print(f"skyproof {call.stage}: error: {line}", file=sys.stderr, flush=True)
-    return _exit_code(problem)
+def _report(error: Exception, call: Call) -> int:
+    return report(error, f"skyproof {call.stage}", debug=call.debug)
 
 
 def _abort(code: int) -> None:
-    """End the whole world: the other ranks may wait for this one for ever."""
+    """End all ranks of the world: the others may wait for this one without end."""
     from mpi4py import MPI
 
-    # The launcher passes on what a rank prints; when told of the end, it drops what it has not read
-    # yet, and the one line that says why was lost now and then.
+    # The launcher forwards what a rank prints. After an abort it drops what it has not read yet,
+    # and the line with the reason was lost now and then.
     time.sleep(_LAST_WORDS_S)
     MPI.COMM_WORLD.Abort(code)

@@ -1,27 +1,43 @@
-"""The one place that sets how torch computes: device, threads, determinism, precision."""
+"""How torch computes: device, threads, determinism, precision."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import torch
 
 from skyproof.core import cuda
 from skyproof.core.errors import EnvironmentProblem
 
+if TYPE_CHECKING:
+    from skyproof.core.options import StageOptions
+    from skyproof.core.stage import Context
 
-def prepare(device: str, threads: int, numerics: str, local_rank: int = 0) -> torch.device:
+
+def prepare(context: Context, options: StageOptions) -> torch.device:
+    """Configure torch as a call of a stage asks for, and return the device of this rank.
+
+    All ranks call this. EnvironmentProblem (exit 4) where torch can use no GPU.
+    """
+    return configure(
+        context.device, context.threads, options.numerics, context.comm.local_rank
+    )  # fmt: skip
+
+
+def configure(device: str, threads: int, numerics: str, local_rank: int = 0) -> torch.device:
     """Make torch deterministic in this process and return the device to compute on.
 
     `device` is 'cpu' or 'cuda'; EnvironmentProblem (exit 4) where torch can use no GPU. The ranks
-    of a node share its GPUs by `local_rank`; where the batch system shows each rank one GPU only,
-    that is the one. `threads` are those of one rank. `numerics`: 'portable' computes float32 as
-    float32; 'native' lets a GPU use TF32. The variables that libraries read at start are set
-    before, by `core.numerics`.
+    of a node share its GPUs by `local_rank`. Where the batch system shows one GPU to each rank, the
+    rank uses that one. `threads` is the number of threads of one rank. With `numerics` 'portable',
+    float32 is computed as float32; with 'native', a GPU may use TF32. `core.numerics` has set the
+    environment variables that libraries read at start.
     """
     if device == "cuda":
         _expect_gpu()
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)
-    # Filling new memory with NaN finds faults in torch, not in us, and costs time in every layer.
+    # Filling new memory with NaN would find faults of torch only, and costs time in every layer.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False
@@ -34,14 +50,14 @@ def prepare(device: str, threads: int, numerics: str, local_rank: int = 0) -> to
 
 
 def _expect_gpu() -> None:
-    """Refuse where no GPU can be used, and say which of build, driver and GPU is the reason."""
+    """Raise EnvironmentProblem where no GPU can be used; it names build, driver or GPU."""
     built = torch.version.cuda
     if built is None:
         raise EnvironmentProblem(
-            "device=cuda: this torch is its CPU build; take device=cpu, or its CUDA build "
+            "device=cuda: this torch is the CPU build; use device=cpu, or the CUDA build "
             "(TORCH=cuda make run; TORCH=cuda make images)"
         )
     major, minor = built.split(".")[:2]
     cuda.expect_cuda((int(major), int(minor)), f"torch {torch.__version__}")
     if not torch.cuda.is_available():
-        raise EnvironmentProblem("device=cuda: torch finds no GPU here; take device=cpu")
+        raise EnvironmentProblem("device=cuda: torch finds no GPU here; use device=cpu")

@@ -204,12 +204,11 @@ def _record(
     """Move the numbers of the last steps from the device to the history and to TensorBoard."""
     for value, accuracy in torch.stack(fresh).tolist():
         if not math.isfinite(value):
-            problem = SkyproofError(
+            raise SkyproofError(
                 f"the loss is {value} at step {len(history.loss) + 1}: "
-                "a smaller learning_rate may help; the checkpoints before it are kept"
+                "a smaller learning_rate may help; the checkpoints before it are kept",
+                collective=True,  # all ranks have the same number
             )
-            problem.collective = True  # all ranks have the same number
-            raise problem
         history.loss.append(value)
         history.accuracy.append(accuracy)
         write_scalar("loss", value, len(history.loss))

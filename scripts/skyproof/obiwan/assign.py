@@ -38,9 +38,7 @@ class Brick:
 def run(
     inputs: SimpleNamespace, outputs: SimpleNamespace, options: Assign, context: Context
 ) -> None:
-    """Read the records of stamps, write the table of groups. One rank: it takes seconds."""
-    if context.comm.rank != 0:
-        return
+    """Read the block indexes of stamps and write the table of groups."""
     bricks = read_bricks(inputs.cutouts, options.patch_pixels)
     part_of = assign_parts(bricks, options.test_fraction, options.seed, inputs.cutouts[0])
     across = find_overlaps(bricks, part_of)

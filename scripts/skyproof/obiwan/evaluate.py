@@ -49,8 +49,6 @@ def run(
     inputs: SimpleNamespace, outputs: SimpleNamespace, options: Evaluate, context: Context
 ) -> None:
     """Measure, judge, draw."""
-    if context.comm.rank:
-        return
     test = scores.read_scores(inputs.scores, options.bands)
     history = scores.read_history(inputs.history)
     items = list(blocks.read_records(inputs.split))

@@ -45,9 +45,7 @@ def run(
     """Score every file, shared among the ranks; rank 0 writes the table."""
     if bool(inputs.split) == bool(inputs.stamps):
         raise UsageError("give either split=RECORD..., or stamps=FOLDER")
-    where = device.prepare(
-        context.device, context.threads, options.numerics, context.comm.local_rank
-    )
+    where = device.prepare(context, options)
     network, bands = load_model(inputs.model)
     network.to(where).eval()
     sources = list(find_stamps(inputs.stamps) if inputs.stamps else find_test_part(inputs.split))

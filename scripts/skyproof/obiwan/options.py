@@ -152,6 +152,7 @@ class Assign(SeededOptions):
 
     inputs = {"cutouts": File("block indexes of stamps", many=True)}
     outputs = {"membership": File("table (.csv) of groups: part, counts, overlaps")}
+    parallel = False
 
     test_fraction: float = option(0.2, "fraction of the groups in the test part", gt=0, lt=1)
     patch_pixels: int = _patch_pixels()
@@ -238,6 +239,7 @@ class Evaluate(SeededOptions):
         "magnitude": File("figure: accuracy by magnitude (.png)"),
         "curves": File("figure: training curves (.png)"),
     }
+    parallel = False
 
     bands: Bands = _bands()
     patch_pixels: int = _patch_pixels()

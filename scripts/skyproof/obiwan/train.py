@@ -2,7 +2,7 @@
 
 `model.safetensors` holds the weights and the normalisation (`network.*`) and, as metadata, the
 bands and the pooling: what inference needs to rebuild it. Beside it lie `ckpts/`, `logs/`
-(TensorBoard) and `prof/` (chrome://tracing), each in a folder of the training's recipe.
+(TensorBoard) and `prof/` (chrome://tracing), each in a folder named by the training's cache key.
 """
 
 from __future__ import annotations
@@ -31,17 +31,13 @@ if TYPE_CHECKING:
     from skyproof.core.stage import Context
     from skyproof.obiwan.options import Train
 
-_RECIPE_DIGITS = 16
-
 
 def run(
     inputs: SimpleNamespace, outputs: SimpleNamespace, options: Train, context: Context
 ) -> None:
     """Check for leaks, fix the normalisation, train, write the model and its history."""
     parts = on_first_rank(context.comm, lambda: _training_part(inputs, context))
-    where = device.prepare(
-        context.device, context.threads, options.numerics, context.comm.local_rank
-    )
+    where = device.prepare(context, options)
     pairs = [(part.x, part.y) for part in parts]
     shards = Shards(pairs, (STAMP, STAMP, 2 * len(options.bands)), CLASSES)
     network = _network(options, context, [part.x for part in parts])
@@ -116,7 +112,7 @@ def _place(
 ) -> Place:
     return Place(
         folder=context.final(outputs.model).parent,
-        recipe=context.recipe[:_RECIPE_DIGITS],
+        recipe=context.checkpoints(outputs.model).name,
         configuration=_configuration(inputs, options, context),
         start=inputs.start,
     )
@@ -125,7 +121,7 @@ def _place(
 def _configuration(inputs: SimpleNamespace, options: Train, context: Context) -> str:
     """Return the digest of options, data and device, which a checkpoint to start from must share.
 
-    The recipe would not do: it counts the code, and `start` itself, as part of the training.
+    The cache key cannot serve: it also depends on the code and on `start` itself.
     """
     content = {
         "options": options.model_dump(mode="json", exclude={"checkpoint_every", "profile_steps"}),

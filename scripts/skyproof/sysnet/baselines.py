@@ -46,8 +46,6 @@ def run(
     inputs: SimpleNamespace, outputs: SimpleNamespace, options: Baselines, context: Context
 ) -> None:
     """Fit every model on every fold and write the out-of-fold predictions."""
-    if context.comm.rank:
-        return
     table = read_table(inputs.table)
     folds = read_folds(inputs.folds)
     same_rows(inputs.folds, folds, table)

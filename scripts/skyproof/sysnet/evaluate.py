@@ -52,8 +52,6 @@ def run(
     inputs: SimpleNamespace, outputs: SimpleNamespace, options: Evaluate, context: Context
 ) -> None:
     """Measure, judge, draw."""
-    if context.comm.rank:
-        return
     sky = read_sky(inputs)
     tuning, history = read_json(inputs.tuning), read_history(inputs.history)
     spectra = measure_power(sky)

@@ -48,9 +48,7 @@ def run(
     inputs: SimpleNamespace, outputs: SimpleNamespace, options: Infer, context: Context
 ) -> None:
     """Judge the members, shared among the ranks; the first one writes the files."""
-    where = device.prepare(
-        context.device, context.threads, options.numerics, context.comm.local_rank
-    )
+    where = device.prepare(context, options)
     table, folds = read_table(inputs.table), read_folds(inputs.folds)
     places = find_members(inputs.members)
     check_folds(inputs, table, folds, places)

@@ -60,6 +60,7 @@ class Tabulate(StageOptions):
         "mask": File("map, positive inside the region", optional=True),
     }
     outputs = {"table": _TABLE}
+    parallel = False
 
     names: list[str] = per_job([], "names of the templates, in order")
     forms: dict[str, Form] = per_job({}, "properties missing from map files, by template or input")
@@ -90,6 +91,7 @@ class Split(SeededOptions):
 
     inputs = {"table": _TABLE}
     outputs = {"folds": _FOLDS}
+    parallel = False
 
     fold_scheme: Literal["spatial", "rows85"] = option(
         "spatial",
@@ -104,6 +106,7 @@ class Select(SeededOptions):
 
     inputs = {"table": _TABLE, "folds": _FOLDS}
     outputs = {"selection": _SELECTION}
+    parallel = False
 
     axes: list[int] | Literal["all"] = option("all", "columns of the selected features")
     do_rfe: bool = option(False, "recursive feature elimination with a linear model")
@@ -157,6 +160,7 @@ class Tune(Network, SeededOptions):
 
     inputs = {"table": _TABLE, "folds": _FOLDS, "selection": _SELECTION}
     outputs = {"tuning": File("values found, and the scans (.json)")}
+    parallel = False
 
     find_lr: bool = option(False, "learning-rate range test")
     find_structure: bool = option(False, "search over the number of layers")
@@ -217,6 +221,7 @@ class Baselines(SeededOptions):
 
     inputs = {"table": _TABLE, "folds": _FOLDS, "selection": _SELECTION}
     outputs = {"predictions": File("table (.fits): hpix and a column per model, rows as the table")}
+    parallel = False
 
     n_trees: int = option(200, "number of trees of the random forest", ge=1)
     min_leaf: int = option(20, "minimum rows per leaf", ge=1)
@@ -237,6 +242,7 @@ class Stack(SeededOptions):
         "weights": File("weights.fits: hpix and the weight of its galaxies"),
         "stack": File("coefficients of the stack, by fold (.json)"),
     }
+    parallel = False
 
     use: Literal["stack", "network", "linear", "quadratic"] = option(
         "stack", "model that gives the selection function"
@@ -275,6 +281,7 @@ class Evaluate(SeededOptions):
         "curves": File("figure: loss curves (.png)"),
         "scan": File("figure: learning-rate scan (.png)"),
     }
+    parallel = False
 
     region: str = per_job("", "name of the region, for titles")
     n_mocks: int = option(200, "mock skies of the null test's covariance", ge=20)
@@ -289,6 +296,7 @@ class Summarise(StageOptions):
         "verdict": File("the verdict in words (.md)"),
         "metrics": File("figures of merit by region (.json)"),
     }
+    parallel = False
 
 
 class System(Network):

@@ -41,8 +41,6 @@ def run(
     inputs: SimpleNamespace, outputs: SimpleNamespace, options: Stack, context: Context
 ) -> None:
     """Mix, normalise, clip, write."""
-    if context.comm.rank:
-        return
     table, folds = read_table(inputs.table), read_folds(inputs.folds)
     same_rows(inputs.folds, folds, table)
     keep = read_kept(inputs.features, folds.n_folds, len(table.names))

@@ -26,8 +26,6 @@ def run(
     inputs: SimpleNamespace, outputs: SimpleNamespace, options: Summarise, context: Context
 ) -> None:
     """Write the page and the figures of all regions."""
-    if context.comm.rank:
-        return
     regions: dict[str, dict[str, Any]] = {}
     for path in inputs.metrics:
         metrics = read_metrics(path)

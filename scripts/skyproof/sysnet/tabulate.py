@@ -15,7 +15,7 @@ import numpy as np
 
 from skyproof.core.errors import InputError, UsageError
 from skyproof.sysnet.maps import regrid
-from skyproof.sysnet.maps.mapfile import Map, read_map
+from skyproof.sysnet.maps.mapfile import Map, NotStated, read_map
 from skyproof.sysnet.maps.tables import read_other, sorted_rows, with_labels
 from skyproof.sysnet.regions import MapForm
 from skyproof.sysnet.table import Table, check_table, is_resolution, write_table
@@ -65,9 +65,7 @@ def _read_labels(path: Path, form: MapForm, usual: dict[str, str], context: Cont
     """Read the original's map of labels, which need not say its ordering and frame."""
     try:
         return read_map(path, form)
-    except InputError as error:
-        if "is not in the file" not in str(error):
-            raise
+    except NotStated as error:
         context.log.warning("%s; taken: %s", error, ", ".join(usual.values()))
         return read_map(path, form.model_copy(update=usual))
 

@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from skyproof.sysnet.options import Train
     from skyproof.sysnet.table import Table
 
-_RECIPE_DIGITS = 16
-
 
 @dataclass(frozen=True)
 class Job:
@@ -55,9 +53,7 @@ def run(
     inputs: SimpleNamespace, outputs: SimpleNamespace, options: Train, context: Context
 ) -> None:
     """Train the groups of a block, shared among the ranks, and write their members."""
-    where = device.prepare(
-        context.device, context.threads, options.numerics, context.comm.local_rank
-    )
+    where = device.prepare(context, options)
     job = prepare(inputs, options)
     numbers = groups(len(job.folds) * options.n_chains, options.group_size)
     first = options.block * options.block_size
@@ -69,11 +65,11 @@ def run(
         raise UsageError(f"block {options.block} holds none of the {len(numbers)} groups")
     compiled = options.compile and can_compile()
     context.note("compiled", compiled)
-    folder = context.final(outputs.members).parent / "ckpts" / context.recipe[:_RECIPE_DIGITS]
+    folder = context.checkpoints(outputs.members)
 
     def work(name: str, files: ItemFiles) -> Mapping[str, Any]:
         places = [divmod(number, options.n_chains) for number in mine[name]]
-        checkpoints = Checkpoints(folder / name, f"{context.recipe} {compiled}", context.log)
+        checkpoints = Checkpoints(folder / name, f"{context.cache_key} {compiled}", context.log)
         trained = ensemble.fit(
             [member_of(job, *place) for place in places],
             job.settings,

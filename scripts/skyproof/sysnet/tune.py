@@ -32,13 +32,10 @@ LAYERS = (3, 4, 5, 6)
 L1_ALPHAS = tuple(float(alpha) for alpha in np.logspace(-8, 1, 10))
 OFF = -1.0  # an L1 weight
 _RANGE = (1e-7, 1.0, 300)  # first and last step size, steps
-_RECIPE_DIGITS = 16
 
 
 def run(inputs: SimpleNamespace, outputs: SimpleNamespace, options: Tune, context: Context) -> None:
     """Search in turn, each with what the searches before it found."""
-    if context.comm.rank:
-        return
     if options.find_structure and options.model in LINEAR:
         raise UsageError(f"find_structure: model {options.model} has no hidden layers")
     table, folds = read_rows(inputs, options)
@@ -47,8 +44,8 @@ def run(inputs: SimpleNamespace, outputs: SimpleNamespace, options: Tune, contex
         options.learning_rate, options.structure, options.l1_alpha
     )  # fmt: skip
     search = Search(
-        folds, options, context, device.prepare(context.device, context.threads, options.numerics),
-        context.final(outputs.tuning).parent / "ckpts" / context.recipe[:_RECIPE_DIGITS],
+        folds, options, context, device.prepare(context, options),
+        context.checkpoints(outputs.tuning),
     )  # fmt: skip
     scans: dict[str, Any] = {}
     if options.find_lr:
@@ -158,7 +155,7 @@ class Search:
                 device=self.where,
                 log=self.context.log,
                 checkpoints=Checkpoints(
-                    self.folder / f"{name}-{number}", self.context.recipe, self.context.log
+                    self.folder / f"{name}-{number}", self.context.cache_key, self.context.log
                 ),
             )
         best_losses = [t.valid[t.best_epoch] if t.best_epoch >= 0 else np.nan for t in trained]

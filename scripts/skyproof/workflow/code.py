@@ -84,15 +84,28 @@ def _imports(module: str) -> tuple[str, ...]:
 
 @cache
 def _imported(module: str) -> tuple[str, ...]:
+    return tuple(
+        found
+        for name, parts in imports_of(module)
+        for found in (name, *(f"{name}.{part}" for part in parts))
+    )
+
+
+@cache
+def imports_of(module: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Return the imports of a module of this package: (module, the names taken from it).
+
+    Imports under `if TYPE_CHECKING` do not execute and do not count; imports inside functions do.
+    """
     source = _file_of(module)
     if source is None:
         return ()
-    found = []
+    found: list[tuple[str, tuple[str, ...]]] = []
     for node in _executed(ast.parse(source.read_bytes(), str(source))):
         if isinstance(node, ast.Import):
-            found += [alias.name for alias in node.names]
+            found += [(alias.name, ()) for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-            found += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            found.append((node.module, tuple(alias.name for alias in node.names)))
     return tuple(found)
 
 

@@ -11,6 +11,8 @@ def run(inputs, outputs, options, context):
     def make(item, files):
         if item == os.environ.get("TOY_STOP_AT"):
             os.kill(os.getpid(), signal.SIGKILL)
+        if item == os.environ.get("TOY_FAULT_AT"):
+            raise ZeroDivisionError("oops")
         if item in options.bad:
             raise InputError(f"{item}.txt", "is broken", field="x", expected="a number")
         numbers = context.stream(item).normal(0, options.scale, 4)

@@ -25,8 +25,9 @@ class Total(SeededOptions):
         "note": File("a text", optional=True),
     }
     outputs = {"total": File("the sum (.json)"), "copy": File("the sum again (.npy)")}
+    parallel = False
 
-    fail: str = option("", "how to fail: input, fault, forget")
+    fail: str = option("", "how to fail: input, fault, forget, disk")
 
 
 class System(Section):

@@ -1,5 +1,8 @@
 """The sum over the items of some records."""
 
+import errno
+import os
+
 import numpy as np
 
 from skyproof.core import blocks
@@ -8,8 +11,6 @@ from skyproof.core.formats import write
 
 
 def run(inputs, outputs, options, context):
-    if context.comm.rank != 0:
-        return
     items = list(blocks.read_records(inputs.records))
     total = sum(float(np.load(item.paths[0]).sum()) for item in items)
     write.json(outputs.total, {"total": total, "n": len(items)})
@@ -17,5 +18,7 @@ def run(inputs, outputs, options, context):
         raise InputError("sky.fits", "holds no sky")
     if options.fail == "fault":
         raise ZeroDivisionError("oops")
+    if options.fail == "disk":
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "sky.fits")
     if options.fail != "forget":
         write.npy(outputs.copy, np.array([total]))

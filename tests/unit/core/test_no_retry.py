@@ -45,31 +45,31 @@ def output(tmp_path, monkeypatch) -> Path:
 
 
 def test_the_error_comes_back_as_the_one_that_it_was(output):
-    no_retry.leave(output, "recipe", BAD)
+    no_retry.note(output, "key", BAD)
     with pytest.raises(InputError) as caught:
-        no_retry.repeat(output, "recipe")
+        no_retry.raise_again(output, "key")
     assert str(caught.value) == f"{BAD} {AGAIN}"
     assert caught.value.exit_code == 3
 
 
-def test_another_recipe_looks_again(output):
+def test_another_cache_key_tries_again(output):
     """As where the input was mended while the run went on."""
-    no_retry.leave(output, "recipe", BAD)
-    no_retry.repeat(output, "another")
+    no_retry.note(output, "key", BAD)
+    no_retry.raise_again(output, "another")
 
 
 @pytest.mark.parametrize(
     "error", [EnvironmentProblem("no disk"), SkyproofError("no number"), MemoryError()]
 )
 def test_only_bad_input_is_noted(output, error):
-    no_retry.leave(output, "recipe", error)
+    no_retry.note(output, "key", error)
     assert not no_retry.path_of(output).exists()
-    no_retry.repeat(output, "recipe")
+    no_retry.raise_again(output, "key")
 
 
 def test_nothing_is_noted_outside_a_run(output, monkeypatch):
     monkeypatch.delenv(no_retry.RUN_VARIABLE)
-    no_retry.leave(output, "recipe", BAD)
+    no_retry.note(output, "key", BAD)
     assert not no_retry.path_of(output).exists()
 
 
@@ -77,9 +77,9 @@ def test_nothing_is_noted_outside_a_run(output, monkeypatch):
 def test_a_broken_note_is_passed_over(output, content):
     no_retry.path_of(output).parent.mkdir()
     no_retry.path_of(output).write_text(content)
-    no_retry.repeat(output, "recipe")
+    no_retry.raise_again(output, "key")
 
 
 def test_what_cannot_be_noted_is_not(output):
     no_retry.path_of(output).parent.write_text("a file where the folder should be")
-    no_retry.leave(output, "recipe", BAD)
+    no_retry.note(output, "key", BAD)

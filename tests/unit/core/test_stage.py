@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
+from skyproof.core.call import Call, cache_key
 from skyproof.core.options import StageOptions
-from skyproof.core.stage import Call, recipe
 from tests.conftest import (
     LAUNCH_TIMEOUT_S,
     clean_environment,
@@ -132,6 +132,7 @@ def test_mpi_does_not_take_the_network_that_hangs(tmp_path):
         ("input", 3, "sky.fits: holds no sky"),
         ("fault", 1, "a fault of skyproof"),
         ("forget", 1, "did not write its output"),
+        ("disk", 4, "sky.fits: No space left on device; make room"),
     ],
 )
 def test_a_failing_stage_leaves_nothing(tmp_path, fail, code, words):
@@ -145,11 +146,40 @@ def test_a_failing_stage_leaves_nothing(tmp_path, fail, code, words):
 
 @pytest.mark.mpi
 def test_a_rank_that_fails_alone_ends_the_world(tmp_path):
+    result = noise(tmp_path, ranks=2, TOY_FAULT_AT="item1")
+    assert result.returncode == 1
+    assert "ZeroDivisionError: oops (a fault of skyproof" in one_line(result)
+    assert "block.json" not in visible(tmp_path)
+
+
+@pytest.mark.mpi
+def test_a_serial_stage_gives_the_same_bytes_on_several_ranks(tmp_path):
+    """The stage writes its outputs without a look at the rank: only rank 0 runs it."""
+    for ranks in (1, 3):
+        noise(tmp_path / str(ranks))
+        result = total(tmp_path / str(ranks), ranks=ranks)
+        assert result.returncode == 0, result.stderr
+    assert tree_bytes(tmp_path / "1") == tree_bytes(tmp_path / "3")
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize(
+    ("fail", "code", "words"),
+    [
+        ("input", 3, "sky.fits: holds no sky"),
+        ("fault", 1, "ZeroDivisionError: oops (a fault of skyproof"),
+        ("forget", 1, "did not write its output"),
+        ("disk", 4, "sky.fits: No space left on device; make room"),
+    ],
+)
+def test_an_error_of_a_serial_stage_ends_all_ranks(tmp_path, fail, code, words):
     noise(tmp_path)
-    result = total(tmp_path, "--fail", "input", ranks=2)
-    assert result.returncode == 3
-    assert "holds no sky" in result.stderr
-    assert "total.json" not in visible(tmp_path)
+    before = visible(tmp_path)
+    result = total(tmp_path, "--fail", fail, ranks=3)
+    assert result.returncode == code
+    assert words in one_line(result)
+    assert "APPLICATION TERMINATED" not in result.stdout + result.stderr  # every rank ended itself
+    assert visible(tmp_path) == before
 
 
 def test_debug_shows_the_traceback(tmp_path):
@@ -320,7 +350,7 @@ def test_help_names_everything():
     assert "obiwan.train" in overview
 
 
-def test_files_of_an_earlier_recipe_do_not_stay_in_the_tree(tmp_path):
+def test_files_made_with_an_earlier_cache_key_are_removed(tmp_path):
     assert noise(tmp_path, TOY_EXTRA="yes").returncode == 0
     assert "item0-extra.npy" in visible(tmp_path)
     assert noise(tmp_path, "--scale", "2").returncode == 0
@@ -328,9 +358,9 @@ def test_files_of_an_earlier_recipe_do_not_stay_in_the_tree(tmp_path):
     assert "item0.npy" in visible(tmp_path)
 
 
-def test_device_and_threads_are_of_the_recipe_where_they_change_bits():
+def test_the_cache_key_counts_device_and_threads_where_they_change_the_result():
     def of(numerics: str = "portable", **call: Any) -> str:
-        return recipe(Call("toy.noise", {}, {}, StageOptions(numerics=numerics), **call), {})
+        return cache_key(Call("toy.noise", {}, {}, StageOptions(numerics=numerics), **call), {})
 
     assert of(device="cpu") != of(device="cuda")
     assert of("native", threads=1) != of("native", threads=2)

@@ -68,7 +68,7 @@ def make_settings(**more: Any) -> EnsembleSettings:
 
 
 def where() -> torch.device:
-    return device.prepare("cpu", 1, "portable")
+    return device.configure("cpu", 1, "portable")
 
 
 def make_group(members: Sequence[EnsembleMember], **more: Any) -> EnsembleGroup:

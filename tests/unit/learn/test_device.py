@@ -26,7 +26,7 @@ def test_the_ranks_of_a_node_share_the_gpus_that_they_see(monkeypatch, local_ran
     monkeypatch.setattr(device, "_expect_gpu", lambda: None)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: visible)
     monkeypatch.setattr(torch.cuda, "set_device", found.append)
-    device.prepare("cuda", 1, "portable", local_rank)
+    device.configure("cuda", 1, "portable", local_rank)
     assert found == [chosen]
 
 
@@ -36,11 +36,11 @@ class Asked(Exception):
 
 @pytest.mark.parametrize("stage", ["obiwan.train", "obiwan.infer", "sysnet.train", "sysnet.infer"])
 def test_stages_of_several_ranks_take_the_gpu_of_their_local_rank(monkeypatch, stage):
-    def prepare(kind: str, threads: int, numerics: str, local_rank: int = 0) -> torch.device:
+    def configure(kind: str, threads: int, numerics: str, local_rank: int = 0) -> torch.device:
         raise Asked(local_rank)
 
     module = importlib.import_module(f"skyproof.{stage}")
-    monkeypatch.setattr(device, "prepare", prepare)
+    monkeypatch.setattr(device, "configure", configure)
     monkeypatch.setattr(module, "_training_part", lambda *given: [], raising=False)
     comm = SerialComm()
     comm.local_rank = 2
@@ -53,9 +53,9 @@ def test_stages_of_several_ranks_take_the_gpu_of_their_local_rank(monkeypatch, s
 @pytest.mark.parametrize(
     ("built", "driver", "line"),
     [
-        (None, (13, 0), "this torch is its CPU build"),
-        ("13.0", None, "no NVIDIA driver is to be seen"),
-        ("13.0", (12, 8), r"is for CUDA 13\.0 and .* runs no more than CUDA 12\.8"),
+        (None, (13, 0), "this torch is the CPU build"),
+        ("13.0", None, "no NVIDIA driver was found"),
+        ("13.0", (12, 8), r"is for CUDA 13\.0, but .* runs at most CUDA 12\.8"),
         ("13.0", (13, 1), "torch finds no GPU"),
         (
             "13.2",
@@ -70,7 +70,7 @@ def test_a_gpu_that_cannot_be_used_is_a_problem_of_the_machine(monkeypatch, buil
     monkeypatch.setattr("skyproof.core.cuda.cuda_of_driver", lambda: driver)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(EnvironmentProblem, match=line):
-        device.prepare("cuda", 1, "portable")
+        device.configure("cuda", 1, "portable")
 
 
 class Driver:

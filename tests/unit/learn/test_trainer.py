@@ -88,7 +88,7 @@ def fit(
         settings,
         Place(folder, "recipe", configuration, start),
         stream=partial(stream, 5),
-        device=device.prepare("cpu", 1, "portable"),
+        device=device.configure("cpu", 1, "portable"),
         log=LOG,
         progress=partial(Progress, log=LOG),
     )

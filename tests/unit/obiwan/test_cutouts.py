@@ -131,7 +131,7 @@ def test_o04_a_rerun_keeps_finished_bricks_and_redoes_a_corrupt_file(root, out, 
     assert run(root, out, bricks) == first
     assert cut == [BRICK]
     assert tree_bytes(out) == before
-    run(root, out, bricks, recipe="another")
+    run(root, out, bricks, cache_key="another")
     assert cut == [BRICK, *NAMES[:2]]
 
 
@@ -224,7 +224,7 @@ def test_cuts_apply_to_the_classes_asked_for(root, out):
     rows["type"] = "COMP"
     write_table(path, rows)
     for cut, n_real, n_fake in (("both", 0, 0), ("real", 0, 3), ("none", 4, 3)):
-        info = run(root, out, recipe=cut, cut=cut)[BRICK]["info"]
+        info = run(root, out, cache_key=cut, cut=cut)[BRICK]["info"]
         assert (info["n_real"], info["n_fake"]) == (n_real, n_fake)
         assert info["removed_real"].get("type", 0) == (0 if cut == "none" else 6)
 

@@ -76,11 +76,11 @@ def test_the_test_part_is_scored_row_by_row_beside_its_catalogue(
 
 
 def test_scores_do_not_depend_on_how_rows_are_grouped(model: Path, tmp_path: Path):
-    device.prepare("cpu", 1, "portable")
+    device.configure("cpu", 1, "portable")
     network, _ = infer.load_model(model)
     network.eval()
     x = np.random.default_rng(1).normal(size=(21, 64, 64, 2)).astype(np.float32)
-    where = device.prepare("cpu", 1, "portable")
+    where = device.configure("cpu", 1, "portable")
     whole = infer.score(network, x, 8, where)
     parts = [infer.score(network, x[a:b], 8, where) for a, b in ((0, 3), (3, 14), (14, 21))]
     assert np.array_equal(whole, np.concatenate(parts))

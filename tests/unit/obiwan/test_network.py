@@ -20,7 +20,7 @@ STREAM = partial(stream, 1, "obiwan.train")
 
 @pytest.fixture(autouse=True)
 def _portable() -> None:
-    device.prepare("cpu", 1, "portable")
+    device.configure("cpu", 1, "portable")
 
 
 def write_stamps(path: Path, seed: int, n: int = 6, bands: int = 3) -> Path:

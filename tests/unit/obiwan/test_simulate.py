@@ -38,7 +38,7 @@ def build(folder: Path, **options) -> list[blocks.Item]:
     settings = Simulate(**{**SMALL, **options})
     record = folder / f"block-{settings.block:05d}.json"
     folder.mkdir(parents=True, exist_ok=True)
-    context = Context("obiwan.simulate", seed=settings.seed, recipe=str(options))
+    context = Context("obiwan.simulate", seed=settings.seed, cache_key=str(options))
     simulate.run(SimpleNamespace(), SimpleNamespace(bricks=record), settings, context)
     return blocks.read_record(record)
 

@@ -16,10 +16,11 @@ import pytest
 
 import skyproof as skyproof_package
 from skyproof.core import receipts
+from skyproof.core.call import Call
 from skyproof.core.comm import SerialComm
 from skyproof.core.errors import InputError
 from skyproof.core.formats import contents
-from skyproof.core.stage import Call, _run
+from skyproof.core.stage import _run
 from skyproof.proof import collect, jobs
 from skyproof.proof.manifest import MANIFEST, PROVENANCE
 from skyproof.proof.report import IDENTICAL

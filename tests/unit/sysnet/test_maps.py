@@ -11,7 +11,7 @@ import pytest
 
 from skyproof.core.errors import InputError
 from skyproof.sysnet.maps import regrid
-from skyproof.sysnet.maps.mapfile import Map, read_map
+from skyproof.sysnet.maps.mapfile import Map, NotStated, read_map
 from skyproof.sysnet.regions import MapForm
 
 NSIDE = 16
@@ -98,11 +98,11 @@ def write_rows(path: Path, pixels: list[int], **header: object) -> Path:
 
 def test_what_a_map_does_not_say_is_asked_for(tmp_path: Path):
     np.save(tmp_path / "m.npy", smooth())
-    with pytest.raises(InputError, match=r"field ordering: is not in the file; expected the conf"):
+    with pytest.raises(NotStated, match=r"field ordering: is not in the file; expected the conf"):
         read_map(tmp_path / "m.npy", form(frame="C"))
-    with pytest.raises(InputError, match="field frame: is not in the file"):
+    with pytest.raises(NotStated, match="field frame: is not in the file"):
         read_map(tmp_path / "m.npy", form(ordering="RING"))
-    with pytest.raises(InputError, match="field nside: is not in the file"):
+    with pytest.raises(NotStated, match="field nside: is not in the file"):
         read_map(write_rows(tmp_path / "m.fits", [1, 2]), form())
 
 

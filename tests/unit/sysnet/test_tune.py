@@ -24,7 +24,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def run_tune(inputs: dict[str, Path], out: Path, **options: object) -> dict:
     given = {"structure": (3, 5), "batch": 16, "n_epochs": 2, "group_size": 20} | options
     own = Tune(**given)
-    context = Context("sysnet.tune", seed=own.seed, recipe="r")
+    context = Context("sysnet.tune", seed=own.seed, cache_key="r")
     found = out / "tuning.json"
     tune.run(SimpleNamespace(**inputs), SimpleNamespace(tuning=found), own, context)
     return json.loads(found.read_text())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import graphlib
 import shutil
 import subprocess
 import sys
@@ -9,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from skyproof.core.options import stages, systems
-from skyproof.workflow.code import code_digest, reachable
+from skyproof.core.options import options_model, stages, systems
+from skyproof.workflow.code import code_digest, imports_of, reachable
 from tests.conftest import ROOT, clean_environment
 
 PACKAGE = ROOT / "scripts/skyproof"
@@ -79,6 +81,76 @@ def test_floors():
             for found in reachable(module.removesuffix(".__init__")):
                 known = found == "skyproof" or found.split(".")[1] in ("core", room)
                 assert known, (module, found)
+
+
+# The floors of the package: an import goes down or stays in its room. The workflow reaches the
+# systems by importlib alone.
+FLOORS = [
+    {"core"},
+    {*SHARED[1:], "proof", "containers"},
+    set(systems()),
+    {"workflow"},
+    {"__main__"},
+]
+
+
+def module_names() -> set[str]:
+    paths = (path.relative_to(PACKAGE.parent).with_suffix("") for path in PACKAGE.rglob("*.py"))
+    return {".".join(path.parts).removesuffix(".__init__") for path in paths}
+
+
+MODULES = module_names()
+
+
+def needs(module: str) -> set[str]:
+    """Return the modules of the package that a module imports.
+
+    `from package import module` needs the module, and `package` where it takes another name.
+    """
+    found = set()
+    for name, parts in imports_of(module):
+        below = {f"{name}.{part}" for part in parts}
+        found |= below & MODULES
+        if name in MODULES and (not parts or below - MODULES):
+            found.add(name)
+    return found - {module}
+
+
+def test_imports_make_no_circle():
+    """Imports within functions count; those under TYPE_CHECKING do not."""
+    assert len(MODULES) > 150
+    graph = {module: needs(module) for module in sorted(MODULES)}
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        pytest.fail(" <- ".join(error.args[1]))
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_no_import_goes_up_or_to_a_neighbour(module):
+    room = module.split(".")[1:2]
+    if not room:
+        return
+    (floor,) = (number for number, rooms in enumerate(FLOORS) if room[0] in rooms)
+    allowed = {room[0]}.union(*FLOORS[:floor])
+    for found in needs(module) - {"skyproof"}:
+        assert found.split(".")[1] in allowed, (module, found)
+
+
+# How the ranks of a stage share its work.
+SHARING = {"comm", "each"}
+
+
+@pytest.mark.parametrize("stage", ALL)
+def test_a_stage_is_serial_unless_its_ranks_share_the_work(stage):
+    """A serial stage knows no ranks; a parallel one divides its work."""
+    path = PACKAGE.parent / Path("skyproof", *stage.split(".")).with_suffix(".py")
+    used = {
+        node.attr
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value).endswith("context")
+    }
+    assert options_model(stage).parallel == bool(SHARING & used)
 
 
 def test_digest_is_short_and_stable():

@@ -37,6 +37,10 @@ _ROUGHER = 2.0
 _FEWEST_PAIRS = 200
 
 
+class NotStated(InputError):
+    """An ordering, a frame or an nside that neither the file nor the configuration states."""
+
+
 @dataclass(frozen=True)
 class Map:
     """A map of the whole sky in RING order; NaN where it says nothing."""
@@ -194,7 +198,7 @@ def _agreed(path: Path, what: str, said: Any, given: str, known: Mapping[str, st
             expected="the same",
         )  # fmt: skip
     if not word and not given:
-        raise InputError(
+        raise NotStated(
             path, "is not in the file", field=what,
             expected=f"the configuration to say it ({', '.join(sorted(set(known.values())))})",
         )  # fmt: skip
@@ -211,8 +215,8 @@ def _resolution(path: Path, said: Any, given: int, pixels: np.ndarray | None, n:
     if not nside:
         nside = round((n / 12) ** 0.5)
         if pixels is not None and len(pixels) != 12 * nside**2:
-            raise InputError(path, "is not in the file", field="nside",
-                             expected="the configuration to say it")  # fmt: skip
+            raise NotStated(path, "is not in the file", field="nside",
+                            expected="the configuration to say it")  # fmt: skip
     if not is_resolution(nside):
         raise InputError(path, f"is {nside} for {n} values", field="nside", expected="a power of 2")
     if pixels is None and n != 12 * nside**2:

@@ -102,7 +102,7 @@ def listed(root: Path, *bricks: str) -> Path:
 
 
 def run(
-    root: Path, out: Path, bricks: Path | None = None, recipe: str = "a", **options: object
+    root: Path, out: Path, bricks: Path | None = None, cache_key: str = "a", **options: object
 ) -> dict[str, dict]:
     """Run the stage in this process; return the record's items."""
     inputs = SimpleNamespace(bricks=bricks or listed(root), real=None, fake=None)
@@ -110,7 +110,7 @@ def run(
         inputs.real = options.pop("real")
     out.mkdir(exist_ok=True)
     record = out / "block.json"
-    context = Context(stage="obiwan.cutouts", recipe=recipe)
+    context = Context(stage="obiwan.cutouts", cache_key=cache_key)
     cutouts.run(inputs, SimpleNamespace(cutouts=record), Cutouts(**options), context)
     return json.loads(record.read_text())["items"]
 

@@ -68,7 +68,7 @@ def run_train(inputs: dict[str, Path], out: Path, block: int = 0, **options: obj
     words = {name.replace("-", "_"): value for name, value in given.items()} | {"block": str(block)}
     own = from_words(Train, words)
     out.mkdir(parents=True, exist_ok=True)
-    context = Context("sysnet.train", seed=own.seed, recipe="r")
+    context = Context("sysnet.train", seed=own.seed, cache_key="r")
     files = dict.fromkeys(Train.inputs) | inputs
     files["start"] = [inputs["start"]] if "start" in inputs else []
     record = SimpleNamespace(members=out / f"block-{block:05d}.json")
