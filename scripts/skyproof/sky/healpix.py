@@ -1,22 +1,24 @@
-"""Gaussian random fields on the sphere."""
+"""HEALPix pixels of a finer resolution inside those of a coarser one (Gorski et al. 2005)."""
 
 from __future__ import annotations
 
 import numpy as np
 
 
-def gaussian_field(power: np.ndarray, nside: int, rng: np.random.Generator) -> np.ndarray:
-    """Return a Gaussian field of the given C_l [lmax + 1] as a RING map.
+def superpixels(hpix: np.ndarray, nside: int, nside_group: int) -> np.ndarray:
+    """Return the NESTED index [n] of the pixel at nside_group that holds each RING pixel at nside.
 
-    A field is drawn multipole by multipole: its large scales do not depend on the resolution.
+    Both are powers of 2, nside_group at most nside.
     """
     import healpy
 
-    lmax = len(power) - 1
-    l = np.repeat(np.arange(lmax + 1), np.arange(lmax + 1) + 1)  # noqa: E741
-    m = np.arange(len(l)) - l * (l + 1) // 2
-    parts = rng.standard_normal((len(l), 2))
-    drawn = np.where(m == 0, parts[:, 0], (parts[:, 0] + 1j * parts[:, 1]) / np.sqrt(2))
-    alm = np.empty(len(l), complex)
-    alm[healpy.Alm.getidx(lmax, l, m)] = drawn * np.sqrt(power[l])
-    return healpy.alm2map(alm, nside, lmax=lmax)
+    return healpy.ring2nest(nside, hpix) // (nside // nside_group) ** 2
+
+
+def coarse_pixels(hpix: np.ndarray, fine: int, coarse: int) -> np.ndarray:
+    """Return the RING pixel [n] at nside `coarse` that holds each RING pixel at nside `fine`."""
+    import healpy
+
+    if fine == coarse:
+        return hpix
+    return healpy.nest2ring(coarse, superpixels(hpix, fine, coarse))

@@ -16,7 +16,7 @@ import numpy as np
 from skyproof.core.comm import Comm, SerialComm, on_first_rank, share
 from skyproof.core.formats import write as writers
 from skyproof.core.seeds import stream as seeded_stream
-from skyproof.sky.healpix import gaussian_field
+from skyproof.sysnet.mocks.fields import gaussian_field
 from skyproof.sysnet.mocks.imaging import NAMES, Imaging, Stream, draw_imaging
 from skyproof.sysnet.table import Table, check_table, write_table
 

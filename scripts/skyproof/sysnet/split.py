@@ -14,6 +14,7 @@ import numpy as np
 
 from skyproof.core.errors import InputError, UsageError
 from skyproof.core.split import deal
+from skyproof.sky import healpix
 from skyproof.sysnet.folds import TEST, TRAINING, VALIDATION, Folds, check_folds, write_folds
 from skyproof.sysnet.table import Table, read_table
 
@@ -58,16 +59,13 @@ def make_folds(path: str | Path, table: Table, options: Split) -> Folds:
 
 
 def superpixels(table: Table, nside_group: int) -> np.ndarray:
-    """Return the NESTED index [n] of the superpixel that holds each row."""
-    import healpy
-
+    """Return the NESTED index [n] of the superpixel that holds each row (UsageError: too fine)."""
     if nside_group > table.nside or nside_group & (nside_group - 1):
         raise UsageError(
             f"nside_group: {nside_group} is no coarser HEALPix resolution than the table's "
             f"{table.nside}; expected a power of 2 up to that"
         )
-    nested = healpy.ring2nest(table.nside, table.hpix)
-    return nested // (table.nside // nside_group) ** 2
+    return healpix.superpixels(table.hpix, table.nside, nside_group)
 
 
 def spatial(

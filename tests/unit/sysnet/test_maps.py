@@ -160,10 +160,31 @@ def a_map(values: np.ndarray, frame: str = "C") -> Map:
     return Map(Path("m.fits"), values, healpy.get_nside(values), frame)
 
 
-def test_templates_are_averaged_and_copied():
-    ring = smooth(32)
-    np.testing.assert_allclose(regrid.intensive(a_map(ring), 16, "C"), healpy.ud_grade(ring, 16))
-    np.testing.assert_array_equal(regrid.intensive(a_map(ring), 64, "C"), healpy.ud_grade(ring, 64))
+def families(fine: int, coarse: int) -> np.ndarray:
+    """The finer pixels of each coarser one, [12 coarse^2, k], found from positions."""
+    parent = healpy.ang2pix(coarse, *healpy.pix2ang(fine, np.arange(12 * fine**2)))
+    return np.argsort(parent, kind="stable").reshape(12 * coarse**2, -1)
+
+
+@pytest.mark.parametrize(("fine", "coarse"), [(64, 16), (32, 8)])
+def test_templates_are_averaged_over_what_is_seen_and_copied(fine: int, coarse: int):
+    rng = np.random.default_rng(fine)
+    values = rng.lognormal(0, 2, 12 * fine**2)
+    values[rng.random(len(values)) < 0.3] = np.nan
+    children = families(fine, coarse)
+    values[children[7]] = np.nan
+    found = regrid.intensive(a_map(values), coarse, "C")
+    assert np.flatnonzero(np.isnan(found)).tolist() == [7]
+    wanted = np.array([np.mean(v[np.isfinite(v)]) for v in np.delete(values[children], 7, axis=0)])
+    np.testing.assert_allclose(np.delete(found, 7), wanted, rtol=1e-14)
+    copied = regrid.intensive(a_map(found), fine, "C")
+    np.testing.assert_array_equal(copied[children], np.repeat(found[:, None], 16, axis=1))
+
+
+def test_a_map_at_its_own_resolution_is_unchanged():
+    values = np.random.default_rng(1).normal(size=12 * 16**2)
+    values[5] = np.nan
+    assert regrid.intensive(a_map(values), 16, "C").tobytes() == values.tobytes()
 
 
 def test_interpolation_is_nearer_to_the_truth_than_copies():
@@ -200,8 +221,11 @@ def test_unseen_pixels_have_no_part_in_averages_and_interpolation():
 def test_counts_add_up_and_are_never_divided_or_turned():
     counts = np.random.default_rng(2).poisson(5, 12 * 32**2).astype(float)
     counts[:3] = np.nan
+    children = families(32, 16)
+    counts[children[9]] = np.nan
     coarse = regrid.extensive(a_map(counts), 16, "C")
-    assert np.nansum(coarse) == np.nansum(counts)
+    assert np.flatnonzero(np.isnan(coarse)).tolist() == [9]
+    np.testing.assert_array_equal(np.nan_to_num(coarse), np.nansum(counts[children], axis=1))
     with pytest.raises(InputError, match="cannot be divided to 64"):
         regrid.extensive(a_map(counts), 64, "C")
     with pytest.raises(InputError, match="cannot be turned to G"):

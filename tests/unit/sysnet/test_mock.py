@@ -11,8 +11,8 @@ import pytest
 from skyproof.core.errors import UsageError
 from skyproof.core.options import from_words
 from skyproof.core.seeds import stream
-from skyproof.sky.healpix import gaussian_field
 from skyproof.sysnet import mock
+from skyproof.sysnet.mocks.fields import gaussian_field
 from skyproof.sysnet.mocks.imaging import NAMES
 from skyproof.sysnet.options import Mock
 from skyproof.sysnet.table import read_table

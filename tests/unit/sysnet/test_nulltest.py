@@ -9,8 +9,9 @@ import pytest
 from scipy.stats import kstest
 
 from skyproof.core.seeds import stream
-from skyproof.sky.healpix import gaussian_field
+from skyproof.sky.healpix import coarse_pixels
 from skyproof.sysnet.mocks import null
+from skyproof.sysnet.mocks.fields import gaussian_field
 from skyproof.sysnet.table import Table
 from skyproof.sysnet.verdict import gains, power
 from skyproof.sysnet.verdict.nulltest import Bins, NullTest
@@ -111,7 +112,7 @@ def test_fine_maps_have_the_power_of_coarse_ones(table):
 
     field = gaussian_field(np.r_[0, 0, np.full(30, 1e-4)], 128, np.random.default_rng(3))
     every = np.arange(12 * 256**2)
-    hpix = every[power.coarse_pixels(every, 256, 128) < 12 * 128**2 // 4]
+    hpix = every[coarse_pixels(every, 256, 128) < 12 * 128**2 // 4]
     fine = Table(hpix, np.ones(len(hpix)), np.full(len(hpix), 0.5), np.zeros((len(hpix), 1)),
                  ("a",), 256)  # fmt: skip
     grid = power.Grid.of(fine, np.arange(len(hpix)))

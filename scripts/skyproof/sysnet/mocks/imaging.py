@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from skyproof.core.comm import Comm, share
-from skyproof.sky.healpix import gaussian_field
+from skyproof.sky.photometry import DECAM_EXTINCTION
+from skyproof.sysnet.mocks.fields import gaussian_field
 
 Stream = Callable[..., np.random.Generator]
 
@@ -37,7 +38,6 @@ _SKY = ((21.0, 22.0, 18.8), 0.25)
 _LN_EXPTIME = ((4.6, 4.9, 5.0), 0.25)
 _MJD = ((57100.0, 57000.0, 57200.0), 250.0)
 _DEPTH = (23.4, 23.9, 22.5)  # mag, 5 sigma, at the medians
-_EXTINCTION = (2.165, 3.214, 1.211)  # A / E(B-V): DECam r, g, z (Schlafly & Finkbeiner 2011)
 _DEPTH_SCATTER = 0.15  # mag: clouds
 
 
@@ -124,7 +124,7 @@ def _templates(nside: int, hpix: np.ndarray, fields: dict[str, np.ndarray]) -> n
             - 2.5 * np.log10(seeing / _SEEING[0][i])
             + 0.5 * (sky - _SKY[0][i])
             + 1.25 * np.log10(np.e) * (ln_exptime - _LN_EXPTIME[0][i])
-            - _EXTINCTION[i] * made["ebv"]
+            - DECAM_EXTINCTION[band] * made["ebv"]
             + _DEPTH_SCATTER * fields[f"clouds {band}"]
         )
     return np.stack([made[name] for name in NAMES], axis=1)

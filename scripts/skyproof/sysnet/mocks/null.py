@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from skyproof.sky.healpix import gaussian_field
+from skyproof.sysnet.mocks.fields import gaussian_field
 from skyproof.sysnet.verdict.power import Grid, Spectrum, bands, in_bands
 
 _PIVOT = 30.0

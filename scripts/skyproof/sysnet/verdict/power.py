@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from skyproof.sky.healpix import coarse_pixels
 from skyproof.sysnet.table import Table
 
 # Finer maps are averaged to this resolution: contamination is a matter of large scales, and the
@@ -73,16 +74,6 @@ class Grid:
         import healpy
 
         return healpy.anafast(self.field(label), lmax=self.lmax, iter=1)
-
-
-def coarse_pixels(hpix: np.ndarray, fine: int, coarse: int) -> np.ndarray:
-    """Return the RING pixel at nside `coarse` that holds each RING pixel at nside `fine`."""
-    import healpy
-
-    if fine == coarse:
-        return hpix
-    nested = healpy.ring2nest(fine, hpix) // (fine // coarse) ** 2
-    return healpy.nest2ring(coarse, nested)
 
 
 def bands(lmax: int) -> list[tuple[int, int]]:

@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from skyproof.assess.plots import FAINT, INK, MUTED
+from skyproof.sky.healpix import coarse_pixels
 from skyproof.sysnet.table import FRAMES, Table
-from skyproof.sysnet.verdict.power import coarse_pixels
 
 SHOWN = 64  # nside of the maps, at most: pixels of 0.9 degree
 
