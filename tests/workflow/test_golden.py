@@ -29,7 +29,7 @@ def essence(folder: Path) -> dict[str, Any]:
     files = {path: entry["sha256"] for path, entry in made.files.items()}
     facts = {
         f"{name} {item}": digest
-        for name, tree in made.trees.items()
+        for name, tree in made.item_sets.items()
         for item, digest in tree["items"].items()
     }
     return {"libraries": made.content["libraries"], "products": files | facts}

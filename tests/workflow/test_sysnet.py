@@ -96,8 +96,8 @@ def test_the_manifest_lists_every_product(tiny_sysnet):
     present = {path for path, _ in inventory.products(results) if not manifest.is_beside(path)}
     records = {path for path in present if "/train/block-" in path}
     assert set(made.files) == present - records
-    assert set(made.trees) == {f"sysnet/{region}/train/ (sysnet.train)" for region in REGIONS}
-    assert sum(len(tree["items"]) for tree in made.trees.values()) == 2 * 3  # groups
+    assert set(made.item_sets) == {f"sysnet/{region}/train/ (sysnet.train)" for region in REGIONS}
+    assert sum(len(tree["items"]) for tree in made.item_sets.values()) == 2 * 3  # groups
     assert {entry["stage"] for entry in made.files.values()} == {f"sysnet.{s}" for s in STAGES}
     assert {entry["class"] for entry in made.files.values()} == {"bytes"}
     result = skyproof("verify", results, "--strict")

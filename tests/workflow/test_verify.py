@@ -121,7 +121,7 @@ def test_an_altered_final_product_enters_no_manifest(run):
     verdict.write_text(verdict.read_text() + "better than ever\n")
     result = snakemake(run, "-c", "1")
     assert result.returncode == 1
-    assert "verdict.md: has not the size with which obiwan.evaluate wrote it" in (
+    assert "verdict.md: has another size than when obiwan.evaluate wrote it" in (
         result.stdout + result.stderr
     )
     assert not (run / "results/manifest.json").exists()

@@ -1,4 +1,4 @@
-"""Checks a folder of results against a manifest: the set of files, their sizes, their SHA-256."""
+"""Compare a folder of results with a manifest: the set of files, their sizes, their SHA-256."""
 
 from __future__ import annotations
 
@@ -15,23 +15,26 @@ from skyproof.proof.manifest import Manifest, is_beside
 
 
 @dataclass(frozen=True)
-class Found:
-    """What is wrong in a folder, and what merely lies there."""
+class CheckResult:
+    """Result of comparing a folder with its manifest."""
 
-    altered: dict[str, str]  # path in the manifest, tree or record -> what is wrong with it
-    extra: dict[str, str]  # path not in the manifest -> what it is
-    records: list[str]  # bookkeeping of the run's jobs, which agrees with the manifest
+    altered: dict[str, str]  # path, item set or block index -> problem
+    extra: dict[str, str]  # path not in the manifest -> problem
+    indices: list[str]  # block indices that agree with the manifest
     left_over: list[str]  # products of earlier configurations, unaltered
-    unfinished: list[str]  # what a killed process left of its writing
-    hashes: dict[str, str]  # path -> SHA-256 of what is there now
-    n_bytes: int
+    unfinished: list[str]  # temporary files that a killed process left behind
+    hashes: dict[str, str]  # path -> SHA-256 of the present file
+    n_bytes: int  # total size of the files of the manifest
 
 
-def check(folder: Path, manifest: Manifest, workers: int) -> Found:
-    """Compare every file; a symbolic link is never followed nor taken for a product."""
+def check(folder: Path, manifest: Manifest, workers: int) -> CheckResult:
+    """Compare every file. Symbolic links are not followed and are no products.
+
+    `workers` is the number of files hashed at once.
+    """
     present = dict(inventory.products(folder))
     altered: dict[str, str] = {}
-    sound: list[str] = []
+    regular: list[str] = []
     lower = {path.lower(): path for path in present}
     for path in sorted(manifest.files):
         if path not in present:
@@ -39,22 +42,22 @@ def check(folder: Path, manifest: Manifest, workers: int) -> Found:
         elif not present[path]:
             altered[path] = "is a symbolic link or a special file"
         else:
-            sound.append(path)
-    found = dict(inventory.hashes(folder, sound, workers))
+            regular.append(path)
+    found = dict(inventory.hashes(folder, regular, workers))
     n_bytes = 0
-    for path in sound:
+    for path in regular:
         entry, size = manifest.files[path], (folder / path).stat().st_size
         n_bytes += size
         if size != entry["size"]:
-            altered[path] = f"has {size} bytes, the manifest says {entry['size']}"
+            altered[path] = f"has {size} bytes, in the manifest {entry['size']}"
         elif found[path] != entry["sha256"]:
-            altered[path] = "has another SHA-256 than the manifest says"
+            altered[path] = "has another SHA-256 than in the manifest"
     others = [p for p in present if p not in manifest.files and not is_beside(p)]
     unfinished = [path for path in others if inventory.is_unfinished(path)]
-    records, wrong = item_sets.check(
-        folder, [p for p in others if present[p]], manifest.trees, manifest.files
+    indices, wrong = item_sets.check(
+        folder, [p for p in others if present[p]], manifest.item_sets, manifest.files
     )
-    others = [path for path in others if path not in records]
+    others = [path for path in others if path not in indices]
     left_over = _left_over(folder, [p for p in others if present[p]], workers)
     altered |= {path: problem for path, problem in wrong.items() if path not in left_over}
     extra = {
@@ -62,7 +65,7 @@ def check(folder: Path, manifest: Manifest, workers: int) -> Found:
         for path in others
         if path not in left_over and path not in unfinished and path not in altered
     }
-    return Found(altered, extra, records, sorted(left_over), unfinished, found, n_bytes)
+    return CheckResult(altered, extra, indices, sorted(left_over), unfinished, found, n_bytes)
 
 
 def _other_case(other: str | None) -> str:
@@ -70,9 +73,9 @@ def _other_case(other: str | None) -> str:
 
 
 def _left_over(folder: Path, paths: Sequence[str], workers: int) -> set[str]:
-    """Return those of `paths` that a receipt or journal here says an earlier run made as they are.
+    """Return those of `paths` that an earlier run made, by the receipts and resume logs.
 
-    A smaller or other configuration leaves such files of the one before.
+    Such files remain after a run with a smaller or another configuration.
     """
     if not paths:
         return set()
@@ -83,13 +86,14 @@ def _left_over(folder: Path, paths: Sequence[str], workers: int) -> set[str]:
 
 
 def _ever_made(folder: Path) -> dict[str, set[str]]:
+    """Map each path in receipts and resume logs to the SHA-256 of its versions."""
     made: dict[str, set[str]] = {}
     with suppress(OSError):
         for path in inventory.receipts(folder):
             with suppress(InputError):  # a damaged receipt is no evidence
                 for output, entry in jobs.read_receipt(folder, path).outputs.items():
                     made.setdefault(output, set()).add(entry["sha256"])
-        for path in inventory.journals(folder):
+        for path in inventory.resume_logs(folder):
             home = Path(path).parents[2]
             with suppress(ValueError):
                 content = json.loads((folder / path).read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Collects the manifest of a run from the receipts and records of its jobs, and checks it."""
+"""Collect the manifest of a run from the receipts and block indices of its jobs, and check it."""
 
 from __future__ import annotations
 
@@ -15,30 +15,31 @@ from typing import Any
 import skyproof
 from skyproof.core.errors import InputError
 from skyproof.proof import inventory, item_sets, jobs, manifest
-from skyproof.proof.jobs import AGAIN, Job, Run
+from skyproof.proof.jobs import AGAIN, JobReceipt, Run
 
 
 def collect(
     folder: Path, wanted: Sequence[Path], workers: int
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the content of the manifest and of the provenance of a run.
+    """Return the contents of manifest.json and of provenance.json of a run.
 
-    `wanted` are the run's final products: the manifest holds what they were made from, through all
-    jobs; files that earlier configurations left are none of it. Without any, all jobs count.
-    Raises InputError for a product without a receipt, one that is not what its receipt or record
-    says, and for jobs of a stage that disagree about code or options.
+    `wanted` are the final products of the run. The manifest holds them and all products that they
+    were made from, but no files of earlier configurations. Without any, it holds those of all jobs.
+    `workers` files are hashed at once. Raises InputError for a product without a receipt, for one
+    that differs from its receipt or block index, and for jobs of a stage that differ in code or
+    options.
     """
     run = jobs.find(folder, wanted)
     _check_inputs(run.jobs)
-    files, forest = _products(run)
+    files, sets = _products(run)
     _check_files(folder, files, workers)
-    entries = [entry for entry in files if entry["path"] not in run.trees]
+    entries = [entry for entry in files if entry["path"] not in run.item_set_of]
     content = {
         "stages": _stages(run.jobs),
         "libraries": _libraries(run.jobs),
         "locks": _locks(),
         "steps": [_step(run, step) for step in run.steps],
-        "trees": forest,
+        "trees": sets,
         "files": entries,
     }
     tolerant = manifest.Manifest(content, "").tolerant_steps
@@ -50,44 +51,44 @@ def collect(
 
 
 def _products(run: Run) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Return the entries of all files, records among them, sorted by name, and the trees."""
+    """Return the entries of all files (also block indices), sorted by path, and the item sets."""
     files: list[dict[str, Any]] = []
-    forest: dict[str, Any] = {}
+    sets: dict[str, Any] = {}
     for number, step in enumerate(run.steps):
         for job in step:
             for path, made in job.outputs.items():
                 files.append(_entry(number, job, path, made))
-                if path in run.trees:
-                    files += _items(run, number, job, path, forest)
+                if path in run.item_set_of:
+                    files += _items(run, number, job, path, sets)
     files.sort(key=lambda entry: entry["path"].encode())
-    return files, forest
+    return files, sets
 
 
-def _entry(step: int, job: Job, path: str, made: Mapping[str, Any]) -> dict[str, Any]:
+def _entry(step: int, job: JobReceipt, path: str, made: Mapping[str, Any]) -> dict[str, Any]:
     known = {key: made[key] for key in item_sets.KNOWN if key in made}
     return {"step": step, "stage": job.stage, "path": path, **known}
 
 
 def _items(
-    run: Run, step: int, job: Job, record: str, forest: dict[str, Any]
+    run: Run, step: int, job: JobReceipt, index: str, sets: dict[str, Any]
 ) -> Iterator[dict[str, Any]]:
-    """Yield the files of a record's items, and add the items to their tree."""
-    content = item_sets.read(run.folder / record) or {"items": {}}
-    blank = {"folder": posixpath.dirname(record), "stage": job.stage, "items": {}}
-    items = forest.setdefault(run.trees[record], blank)["items"]
+    """Yield the entries of the files in a block index, and add its items to their item set."""
+    content = item_sets.read(run.folder / index) or {"items": {}}
+    blank = {"folder": posixpath.dirname(index), "stage": job.stage, "items": {}}
+    items = sets.setdefault(run.item_set_of[index], blank)["items"]
     for item, entry in content["items"].items():
         if item in items:
             raise InputError(
-                record, "was made by another job too", record=item,
-                expected=f"each item of {run.trees[record]} once",
+                index, "was made by another job too", record=item,
+                expected=f"each item of {run.item_set_of[index]} once",
             )  # fmt: skip
         items[item] = item_sets.item_digest(entry)
-        for path, known in item_sets.files_of(record, entry):
+        for path, known in item_sets.files_of(index, entry):
             yield _entry(step, job, path, known)
 
 
-def _check_inputs(all_jobs: Sequence[Job]) -> None:
-    """Refuse a job that read something else than the run now holds (InputError)."""
+def _check_inputs(all_jobs: Sequence[JobReceipt]) -> None:
+    """Raise InputError for a job whose input was made anew after it had read it."""
     made = {path: entry["sha256"] for job in all_jobs for path, entry in job.outputs.items()}
     for job in all_jobs:
         for path, given in job.inputs.items():
@@ -100,23 +101,23 @@ def _check_inputs(all_jobs: Sequence[Job]) -> None:
 
 
 def _check_files(folder: Path, entries: Sequence[Mapping[str, Any]], workers: int) -> None:
-    """Refuse products that are not what was written (InputError that names the first)."""
+    """Raise InputError, with the first path, for products that are not as they were written."""
     bad = []
-    sound = []
+    present = []
     for before, entry in zip([None, *entries], entries, strict=False):
         path = entry["path"]
         if before is not None and before["path"] == path:
             bad.append((path, f"was made by {before['stage']} and by {entry['stage']}"))
         elif "\n" in path or "\\" in path:
-            bad.append((path, "has a name that sha256sum would have to quote"))
+            bad.append((path, "has a name that sha256sum would quote"))
         elif (folder / path).is_symlink() or not (folder / path).is_file():
             bad.append((path, f"is missing; {entry['stage']} wrote it"))
         elif (folder / path).stat().st_size != entry["size"]:
-            bad.append((path, f"has not the size with which {entry['stage']} wrote it"))
+            bad.append((path, f"has another size than when {entry['stage']} wrote it"))
         else:
-            sound.append(entry)
-    found = inventory.hashes(folder, [entry["path"] for entry in sound], workers)
-    for entry, (path, digest) in zip(sound, found, strict=True):
+            present.append(entry)
+    found = inventory.hashes(folder, [entry["path"] for entry in present], workers)
+    for entry, (path, digest) in zip(present, found, strict=True):
         if digest != entry["sha256"]:
             bad.append((path, f"is not what {entry['stage']} wrote (another SHA-256)"))
     if bad:
@@ -124,9 +125,9 @@ def _check_files(folder: Path, entries: Sequence[Mapping[str, Any]], workers: in
         raise InputError(folder / bad[0][0], bad[0][1] + more, expected=AGAIN)
 
 
-def _stages(all_jobs: Sequence[Job]) -> dict[str, Any]:
-    """Return code, options and numerics a stage; its jobs must agree (InputError)."""
-    found: dict[str, tuple[dict[str, Any], Job]] = {}
+def _stages(all_jobs: Sequence[JobReceipt]) -> dict[str, Any]:
+    """Return code, options, numerics and device of each stage (InputError if its jobs differ)."""
+    found: dict[str, tuple[dict[str, Any], JobReceipt]] = {}
     for job in all_jobs:
         facts = {key: job.receipt[key] for key in ("code", "options", "numerics", "device")}
         first, other = found.setdefault(job.stage, (facts, job))
@@ -140,8 +141,8 @@ def _stages(all_jobs: Sequence[Job]) -> dict[str, Any]:
     return {stage: facts for stage, (facts, _) in found.items()}
 
 
-def _libraries(all_jobs: Sequence[Job]) -> dict[str, str]:
-    """Return the version of each library; several, where jobs ran with several."""
+def _libraries(all_jobs: Sequence[JobReceipt]) -> dict[str, str]:
+    """Return the version of each library; where jobs differ, all versions, sorted."""
     versions: dict[str, set[str]] = {}
     for job in all_jobs:
         for name, version in job.receipt["libraries"].items():
@@ -149,8 +150,8 @@ def _libraries(all_jobs: Sequence[Job]) -> dict[str, str]:
     return {name: ", ".join(sorted(found)) for name, found in versions.items()}
 
 
-def _notes(step: Sequence[Job]) -> dict[str, Any]:
-    """Return what the jobs of a step say of how they computed; "mixed" where they disagree."""
+def _notes(step: Sequence[JobReceipt]) -> dict[str, Any]:
+    """Return the notes of the jobs of a step; "mixed" where they differ."""
     notes: dict[str, Any] = {}
     for job in step:
         for name, value in job.receipt.get("notes", {}).items():
@@ -158,7 +159,7 @@ def _notes(step: Sequence[Job]) -> dict[str, Any]:
     return notes
 
 
-def _step(run: Run, step: Sequence[Job]) -> dict[str, Any]:
+def _step(run: Run, step: Sequence[JobReceipt]) -> dict[str, Any]:
     external = {json.dumps(given, sort_keys=True): given for job in step for given in job.external}
     return {
         "stage": step[0].stage,
@@ -171,12 +172,12 @@ def _step(run: Run, step: Sequence[Job]) -> dict[str, Any]:
 
 
 def checkout() -> Path:
-    """Return the checkout that this package is part of."""
+    """Return the root of the checkout that holds this package."""
     return Path(skyproof.__file__).parents[2]
 
 
 def _locks() -> dict[str, str]:
-    """Return the digests of the locks that say what an environment must hold."""
+    """Return the SHA-256 of the locks of the common environment."""
     return {
         path.name: hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted((checkout() / "envs").glob("*.lock.txt"))
@@ -185,7 +186,7 @@ def _locks() -> dict[str, str]:
 
 
 def _provenance(run: Run) -> dict[str, Any]:
-    """Return when, where and how each job ran, and which block it made: never part of the root."""
+    """Return when, where and how each job ran, and which block it made (not part of the root)."""
     return {
         "workflow": os.environ.get("SKYPROOF_WORKFLOW"),
         "git": _git(),

@@ -1,4 +1,4 @@
-"""The tools of the command line: verify, root, manifest, bag, crate."""
+"""The command-line tools verify, root, manifest, bag and crate."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from skyproof.proof.report import CANNOT
 
 
 def verify(parser: argparse.ArgumentParser, words: list[str]) -> int:
-    """Verify a folder and print the report; 3 also where the command itself is wrong."""
+    """Verify a folder and print the report. The exit code is 3 also for a wrong command line."""
     parser.add_argument("folder", type=Path, help="the folder of results")
     parser.add_argument(
         "--against", type=Path, metavar="REFERENCE", help="another folder, or its manifest.json"
@@ -22,8 +22,8 @@ def verify(parser: argparse.ArgumentParser, words: list[str]) -> int:
     parser.add_argument(
         "--strict", action="store_true", help="equal within tolerance is a mismatch"
     )
-    parser.add_argument("--root", metavar="SHA256", help="the root that was published")
-    parser.add_argument("--public-key", type=Path, metavar="PEM", help="key of who signed the root")
+    parser.add_argument("--root", metavar="SHA256", help="the published root")
+    parser.add_argument("--public-key", type=Path, metavar="PEM", help="public key of the signer")
     parser.epilog = (
         "exit codes: 0 identical, 1 mismatch, 2 equal within tolerance only, 3 cannot be verified"
     )
@@ -39,7 +39,7 @@ def verify(parser: argparse.ArgumentParser, words: list[str]) -> int:
     except SystemExit as stop:
         return CANNOT if stop.code else 0
     except (SkyproofError, OSError) as error:
-        # Their own codes would say "within tolerance" or "mismatch" here.
+        # Their own exit codes mean "within tolerance" or "mismatch" here.
         print(f"cannot be verified: {error}", file=sys.stderr)
         return CANNOT
     print("\n".join(report.lines()))
@@ -47,7 +47,7 @@ def verify(parser: argparse.ArgumentParser, words: list[str]) -> int:
 
 
 def root(parser: argparse.ArgumentParser, words: list[str]) -> int:
-    """Print the root digest, and sign it."""
+    """Print the root digest, and sign it if a key is given."""
     parser.add_argument("folder", type=Path, help="the folder of results")
     parser.add_argument("--sign", type=Path, metavar="PEM", help="your Ed25519 private key")
     given = parser.parse_args(words)
@@ -58,8 +58,8 @@ def root(parser: argparse.ArgumentParser, words: list[str]) -> int:
     return 0
 
 
-def collected(parser: argparse.ArgumentParser, words: list[str]) -> int:
-    """Write the manifest of a folder."""
+def collect_manifest(parser: argparse.ArgumentParser, words: list[str]) -> int:
+    """Write the manifest of a run."""
     parser.add_argument("folder", type=Path, help="the folder of results")
     parser.add_argument(
         "--products",
@@ -67,7 +67,7 @@ def collected(parser: argparse.ArgumentParser, words: list[str]) -> int:
         nargs="+",
         default=[],
         metavar="FILE",
-        help="final products; what they were made from is found [all that have a receipt]",
+        help="final products of the run [all that have a receipt]",
     )
     parser.add_argument(
         "--threads", type=int, default=inventory.cores(), help="files hashed at once"
@@ -80,7 +80,7 @@ def collected(parser: argparse.ArgumentParser, words: list[str]) -> int:
 
 
 def bag(parser: argparse.ArgumentParser, words: list[str]) -> int:
-    """Pack a run."""
+    """Pack a run as a BagIt bag."""
     from skyproof.proof.publish.bag import make_bag
 
     parser.add_argument("folder", type=Path, help="the folder of results")
@@ -93,7 +93,7 @@ def bag(parser: argparse.ArgumentParser, words: list[str]) -> int:
 
 
 def crate(parser: argparse.ArgumentParser, words: list[str]) -> int:
-    """Describe a run."""
+    """Describe a run as an RO-Crate."""
     from skyproof.proof.publish.crate import make_crate
 
     parser.add_argument("folder", type=Path, help="the folder of results, which becomes the crate")
@@ -103,10 +103,16 @@ def crate(parser: argparse.ArgumentParser, words: list[str]) -> int:
         default="https://spdx.org/licenses/BSD-3-Clause",
         help="licence of the results [that of the software]",
     )
-    parser.add_argument("--author", help="who ran it: 'Name <https://orcid.org/...>'")
+    parser.add_argument("--author", help="author of the run: 'Name <https://orcid.org/...>'")
     given = parser.parse_args(words)
     print(f"wrote {make_crate(given.folder, given.license, given.author)}")
     return 0
 
 
-COMMANDS = {"verify": verify, "root": root, "manifest": collected, "bag": bag, "crate": crate}
+COMMANDS = {
+    "verify": verify,
+    "root": root,
+    "manifest": collect_manifest,
+    "bag": bag,
+    "crate": crate,
+}

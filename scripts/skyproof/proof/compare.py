@@ -1,4 +1,4 @@
-"""Compares two files element by element: where they first differ, how often, and by how much."""
+"""Compare two files element by element: first difference, number and size of differences."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from skyproof.core.formats.contents import CHUNK_BYTES, Element, suffix_of
 from skyproof.core.formats.elements import elements
-from skyproof.proof.difference import Difference, Tally, Tolerance
+from skyproof.proof.difference import Comparison, Difference, Tolerance
 
 Source = Callable[[], Iterator[Element]]
 
@@ -18,8 +18,8 @@ Source = Callable[[], Iterator[Element]]
 def compare(path: Path, reference: Path, tolerance: Tolerance | None) -> list[Difference]:
     """Return the differences of a file from its reference, in the file's order.
 
-    `Difference.close` says whether one lies within the tolerance (never without one). Files of an
-    unknown format, and those that their library cannot read, are compared byte by byte.
+    `Difference.close` is True within the tolerance, and never without a tolerance. Files of an
+    unknown format, and files that their library cannot read, are compared byte by byte.
     """
     try:
         return list(
@@ -34,7 +34,10 @@ def compare(path: Path, reference: Path, tolerance: Tolerance | None) -> list[Di
 def compare_elements(
     left: Source, right: Source, tolerance: Tolerance | None
 ) -> Iterator[Difference]:
-    """Yield the differences of elements from the reference's; both are read several times."""
+    """Yield the differences of elements from the reference's elements.
+
+    `left` and `right` are called several times.
+    """
     mine = {e.name: e for e in left()}
     theirs = {e.name: e for e in right()}
     for name in mine:
@@ -49,13 +52,13 @@ def compare_elements(
 
 
 def _paired(left: Source, right: Source, names: set[str]) -> Iterator[tuple[Element, Element]]:
-    """Yield the elements of both sides, name by name, while their files are open."""
+    """Yield pairs of elements of the same name, while their files are open."""
     others = (e for e in right() if e.name in names)
     for a in left():
         if a.name not in names:
             continue
         b = next(others, None)
-        if b is None or b.name != a.name:  # another order of columns or cards
+        if b is None or b.name != a.name:  # columns or cards are in another order
             again = right()
             yield a, next(e for e in again if e.name == a.name)
         else:
@@ -68,12 +71,12 @@ def _values(left: Element, right: Element, tolerance: Tolerance | None) -> Itera
         problem = f"is {_form(left)}, in the reference {_form(right)}"
         yield Difference(left.name, problem, close=False)
         return
-    tallies: dict[str, Tally] = {}
+    comparisons: dict[str, Comparison] = {}
     for a, b in _aligned(left.chunks(), right.chunks()):
         for name in a.dtype.names or ("",):
-            tally = tallies.setdefault(name, Tally(left, name, tolerance))
-            tally.add(a[name], b[name]) if name else tally.add(a, b)
-    found = [t.difference() for t in tallies.values() if t.found.count]
+            comparison = comparisons.setdefault(name, Comparison(left, name, tolerance))
+            comparison.add(a[name], b[name]) if name else comparison.add(a, b)
+    found = [t.difference() for t in comparisons.values() if t.found.count]
     if left.shape != right.shape:
         problem = f"has {left.shape[0]} rows, the reference {right.shape[0]}"
         yield replace(found[0] if found else Difference(left.name), problem=problem, close=False)
@@ -88,7 +91,10 @@ def _form(element: Element) -> str:
 def _aligned(
     left: Iterator[np.ndarray], right: Iterator[np.ndarray]
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Cut two streams of flat arrays at the same places; ends with the shorter one."""
+    """Yield pairs of pieces of equal length of two streams of flat arrays.
+
+    Ends with the shorter stream.
+    """
     a = b = np.empty(0)
     while True:
         if not len(a):
@@ -110,10 +116,10 @@ def _by_byte(path: Path, reference: Path) -> Difference:
 
     sizes = path.stat().st_size, reference.stat().st_size
     whole = Element("bytes", "|u1", (sizes[0],), lambda: chunks(path))
-    tally = Tally(whole, "", None)
+    comparison = Comparison(whole, "", None)
     for a, b in _aligned(chunks(path), chunks(reference)):
-        tally.add(a, b)
-    found = tally.difference()
+        comparison.add(a, b)
+    found = comparison.difference()
     if sizes[0] != sizes[1]:
         found.problem = f"has {sizes[0]} bytes, the reference {sizes[1]}"
     return replace(found, close=False)

@@ -1,4 +1,4 @@
-"""Counts how two streams of equal elements differ, without holding either."""
+"""Count and measure the differences of two streams of elements, in constant memory."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ _SHOWN = 60
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How far floats may lie from the reference: |a - b| <= atol + rtol |b|, for every element.
+    """Largest accepted difference of floats: |a - b| <= atol + rtol |b| for every element.
 
-    Figures are judged as a whole, by the mean difference of their pixels (levels of 255).
-    Integers, names and the words around numbers are never tolerant; NaN equals only NaN.
+    Figures are judged as a whole, by the mean absolute difference of their pixels, `mean_pixel`
+    (levels of 0 to 255). Integers, names and the text around numbers must be equal; NaN equals only
+    NaN.
     """
 
     rtol: float
@@ -29,10 +30,10 @@ class Tolerance:
 
 @dataclass
 class Difference:
-    """What differs in one element: a dataset, a column, a header card, the lines of a text."""
+    """The difference in one element: a dataset, a column, a header card, the lines of a text."""
 
     element: str
-    problem: str = ""  # other than values: missing, another type or shape
+    problem: str = ""  # not of values: missing, another type or shape
     index: tuple[int, ...] = ()
     values: tuple[str, str] = ("", "")
     count: int = 0
@@ -43,7 +44,7 @@ class Difference:
     close: bool = True
 
     def lines(self) -> list[str]:
-        """Return the report: the element, the first difference, the extent."""
+        """Return the report: element, first difference, number and size of differences."""
         lines = [f"data     {self.element}" + (f" {self.problem}" if self.problem else "")]
         if self.count:
             where = f"[{', '.join(map(str, self.index))}] " if self.index else ""
@@ -58,8 +59,8 @@ class Difference:
         return f"; largest difference {self.max_abs:.3g}, relative {self.max_rel:.3g}{ulp}"
 
 
-class Tally:
-    """The running comparison of one element, or of one field of a table."""
+class Comparison:
+    """The running comparison of one element, or of one column of a table."""
 
     def __init__(self, element: Element, column: str, tolerance: Tolerance | None) -> None:
         name = f"{element.name} column {column}" if column else element.name
@@ -70,7 +71,7 @@ class Tally:
         self._sum = 0.0
 
     def add(self, a: np.ndarray, b: np.ndarray) -> None:
-        """Compare the next elements; of a table's field, `a` is [rows, ...]."""
+        """Compare the next values; for a column of a table, `a` and `b` are [rows, ...]."""
         inner = a.shape[1:]
         rows, a, b = len(a), a.ravel(), b.ravel()
         different = _different(a, b)
@@ -86,7 +87,7 @@ class Tally:
         self._measure(a[different], b[different])
 
     def difference(self) -> Difference:
-        """Return what was found."""
+        """Return the difference found so far."""
         if self._pixels and self._tolerance is not None and self._seen:
             self.found.close = self._sum / self._seen <= self._tolerance.mean_pixel
         return self.found
@@ -148,7 +149,7 @@ class Tally:
 
 
 def _different(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return where the bits differ: 0 and -0 do, and NaN does not differ from itself."""
+    """Return where the bits of a [n] and b [n] differ: 0 and -0 differ, equal NaNs do not."""
     if a.dtype.hasobject or a.dtype != b.dtype or a.dtype.itemsize == 0:
         return np.array([type(x) is not type(y) or x != y for x, y in zip(a, b, strict=True)])
     size = a.dtype.itemsize
@@ -158,7 +159,7 @@ def _different(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _ulps(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return how many representable numbers lie between two finite floats."""
+    """Return the distance of finite floats a [n] and b [n] in units in the last place."""
     bits = np.dtype(f"u{a.dtype.itemsize}")
     sign = np.array(1 << (8 * bits.itemsize - 1), bits)
 
@@ -171,7 +172,10 @@ def _ulps(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def text_is_close(a: str, b: str, tolerance: Tolerance | None) -> bool:
-    """Say whether two lines differ only in numbers with a point or exponent, within tolerance."""
+    """Return whether two lines differ only in floats within the tolerance.
+
+    Floats are numbers with a point or an exponent.
+    """
     if a == b:
         return True
     if tolerance is None or _NUMBER.sub("#", a) != _NUMBER.sub("#", b):
@@ -188,7 +192,7 @@ def _is_float(word: str) -> bool:
 
 
 def _shown(value: Any, other: Any) -> str:
-    """Return a value in decimal and, for a float, its bits; of a long text, where it differs."""
+    """Return a value as text: a float with its bits, a long text around the first difference."""
     if isinstance(value, np.floating):
         bits = np.asarray(value, value.dtype.newbyteorder(">")).tobytes().hex()
         return f"{value!s} (0x{bits})"

@@ -1,4 +1,4 @@
-"""The files below a folder of results, and their hashes in parallel."""
+"""List the files below a folder of results, and hash them in parallel."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from skyproof.core.atomic import TEMPORARY_PREFIX, sha256_of
 from skyproof.core.blocks import JOURNAL_FOLDER
 from skyproof.core.receipts import SUFFIX
 
-# Class "log": checkpoints, TensorBoard, traces, journals hold times and hosts, and no manifest.
+# Class "log": checkpoints, TensorBoard files, traces and resume logs contain times and hosts, and
+# are in no manifest.
 LOG_FOLDERS = {"ckpts", "logs", "prof", JOURNAL_FOLDER}
 
-_BATCH = 4096  # files whose results wait in memory at once
+_BATCH = 4096  # number of files whose digests are held in memory
 
 
 def products(folder: Path) -> Iterator[tuple[str, bool]]:
-    """Yield (relative path, is it a regular file?) of all outside the log folders.
+    """Yield (relative path, is it a regular file?) of all files outside the log folders.
 
-    Symbolic links are not followed: they, like devices and sockets, are no regular files.
+    Symbolic links are not followed and, like devices and sockets, are not regular files.
     """
     for path, entry in _walk(folder, ""):
         if not LOG_FOLDERS & set(PurePosixPath(path).parts[:-1]):
@@ -35,8 +36,8 @@ def receipts(folder: Path) -> Iterator[str]:
             yield path
 
 
-def journals(folder: Path) -> Iterator[str]:
-    """Yield the relative paths of the journals of items below a folder."""
+def resume_logs(folder: Path) -> Iterator[str]:
+    """Yield the relative paths of the resume logs of items below a folder."""
     for path, _ in _walk(folder, ""):
         if path.endswith(".json") and PurePosixPath(path).parts[-3:-2] == (JOURNAL_FOLDER,):
             yield path
@@ -54,7 +55,7 @@ def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
 
 
 def is_unfinished(path: str) -> bool:
-    """Say whether a file is what a killed process left of its writing."""
+    """Return whether a file is a temporary file that a killed process left behind."""
     return PurePosixPath(path).name.startswith(TEMPORARY_PREFIX)
 
 
@@ -64,7 +65,10 @@ def cores() -> int:
 
 
 def hashes(folder: Path, paths: Iterable[str], workers: int) -> Iterator[tuple[str, str]]:
-    """Yield (path, SHA-256) in the order given; hashlib lets the threads run side by side."""
+    """Yield (path, SHA-256) in the given order, with `workers` threads.
+
+    hashlib releases the interpreter lock, so the threads run in parallel.
+    """
     waiting = iter(paths)
     with ThreadPoolExecutor(workers) as pool:
         while batch := list(islice(waiting, _BATCH)):

@@ -1,9 +1,9 @@
-"""Trees: the items of a stage in a folder, whatever the blocks in which jobs made them.
+"""Item sets: the items of a stage in a folder, independent of the blocks in which jobs made them.
 
-A block's record lists its items; another block size gives other records of the same products. So a
-manifest does not list records. It holds a tree for each folder and stage, the union of its records,
-with a digest an item of what they say of it. A record that lies in the folder is checked against
-the files and trees of the manifest.
+The block index of a block lists its items. Another block size gives other block indices of the same
+products. Therefore a manifest does not list block indices. It holds an item set for each folder and
+stage: the union of its block indices, with a digest of each item's facts. Block indices in the
+folder are checked against the files and item sets of the manifest.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from skyproof.core.formats.contents import Element
 from skyproof.core.formats.elements import leaves
 from skyproof.proof.forms import BlockIndexForm, WrongForm
 
-KNOWN = ("size", "sha256", "content")  # of a file, in records, receipts and manifests
+KNOWN = ("size", "sha256", "content")  # of a file, in block indices, receipts and manifests
 
 
 def name_of(folder: str, stage: str) -> str:
-    """Return the name by which a manifest calls a tree."""
+    """Return the name of an item set in a manifest."""
     return f"{folder}/ ({stage})"
 
 
@@ -52,38 +52,39 @@ def _read(path: Path) -> dict[str, Any] | None:
     return content
 
 
-def files_of(record: str, entry: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield path, from the folder of results, and checksums of an item's files."""
-    home = posixpath.dirname(record)
+def files_of(index: str, entry: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the path, relative to the results, and the checksums of each file of an item."""
+    home = posixpath.dirname(index)
     for made in entry["files"]:
         path = posixpath.normpath(posixpath.join(home, made["path"]))
         yield path, {key: made[key] for key in KNOWN if key in made}
 
 
 def item_digest(entry: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of what a record says of an item, the checksums of its files apart.
+    """Return the SHA-256 of an item's facts and paths in a block index.
 
-    Those stand in the manifest, where each file is judged by itself.
+    The checksums of its files are left out: the manifest holds them, and each file is compared by
+    itself.
     """
-    said = [entry["info"], sorted(made["path"] for made in entry["files"])]
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+    stated = [entry["info"], sorted(made["path"] for made in entry["files"])]
+    return hashlib.sha256(json.dumps(stated, sort_keys=True).encode()).hexdigest()
 
 
 def check(
     folder: Path,
     candidates: Iterable[str],
-    trees: Mapping[str, Mapping[str, Any]],
+    item_sets: Mapping[str, Mapping[str, Any]],
     files: Mapping[str, Mapping[str, Any]],
 ) -> tuple[list[str], dict[str, str]]:
-    """Return which of the candidates are sound records of the trees, and what is wrong.
+    """Return the candidates that are valid block indices of the item sets, and the problems.
 
-    The second maps a record, or the name of a tree of which some item is in no record, to the
-    problem. Candidates that are no records of these trees are in neither.
+    The problems are by path of a block index, or by name of an item set of which some item is in
+    no valid block index. Candidates that are no block indices of these item sets are in neither.
     """
-    sound: list[str] = []
+    valid: list[str] = []
     wrong: dict[str, str] = {}
-    covered: dict[str, set[str]] = {name: set() for name in trees}
-    places = {tree["folder"] for tree in trees.values()}
+    covered: dict[str, set[str]] = {name: set() for name in item_sets}
+    places = {item_set["folder"] for item_set in item_sets.values()}
     for path in candidates:
         if posixpath.dirname(path) not in places or not path.endswith(".json"):
             continue
@@ -93,53 +94,53 @@ def check(
             wrong[path] = f"is not a whole block index: {error}"
             continue
         name = name_of(posixpath.dirname(path), content["stage"]) if content else ""
-        if content is None or name not in trees:
+        if content is None or name not in item_sets:
             continue
-        problem = _problem(path, content["items"], trees[name]["items"], files)
+        problem = _problem(path, content["items"], item_sets[name]["items"], files)
         if problem is None:
-            sound.append(path)
+            valid.append(path)
             covered[name] |= content["items"].keys()
         else:
             wrong[path] = problem
-    for name, tree in trees.items():
-        missing = sorted(tree["items"].keys() - covered[name])
+    for name, item_set in item_sets.items():
+        missing = sorted(item_set["items"].keys() - covered[name])
         if missing:
             more = f" and {len(missing) - 1} more items" if len(missing) > 1 else ""
-            wrong[name] = f"is incomplete: no sound record lists {missing[0]}{more}"
-    return sound, wrong
+            wrong[name] = f"is incomplete: no valid block index lists {missing[0]}{more}"
+    return valid, wrong
 
 
 def _problem(
-    record: str,
+    index: str,
     entries: Mapping[str, Mapping[str, Any]],
     items: Mapping[str, str],
     files: Mapping[str, Mapping[str, Any]],
 ) -> str | None:
     for item, entry in entries.items():
         if item not in items:
-            return f"lists {item}, which is not of the run"
-        for path, known in files_of(record, entry):
+            return f"lists {item}, which is not in the manifest"
+        for path, known in files_of(index, entry):
             stated = {key: files[path][key] for key in KNOWN if key in files.get(path, {})}
             if known != stated:
-                return f"says of {path} (item {item}) other checksums than the manifest"
+                return f"has other checksums of {path} (item {item}) than the manifest"
         if item_digest(entry) != items[item]:
-            return f"says of {item} something else than its stage did"
+            return f"has other facts of {item} than its stage wrote"
     return None
 
 
-def said(folder: Path, tree: Mapping[str, Any], stage: str) -> dict[str, Any]:
-    """Return what the records in a folder say of the tree's items, as far as it is what was made.
+def recorded(folder: Path, item_set: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the facts and paths of an item set's items, from the block indices in a folder.
 
-    Item by item; without those of which no record here says what the tree's digests hold.
+    Items whose facts do not have the digest in the item set are left out.
     """
     found: dict[str, Any] = {}
-    for path in sorted((folder / tree["folder"]).glob("*.json")):
+    for path in sorted((folder / item_set["folder"]).glob("*.json")):
         content = None
         with suppress(WrongForm):
             content = _read(path)
-        if content is not None and content["stage"] == stage:
+        if content is not None and content["stage"] == item_set["stage"]:
             for item, entry in content["items"].items():
-                if tree["items"].get(item) == item_digest(entry):
+                if item_set["items"].get(item) == item_digest(entry):
                     found[item] = {
                         "info": entry["info"],
                         "files": sorted(made["path"] for made in entry["files"]),
@@ -148,5 +149,5 @@ def said(folder: Path, tree: Mapping[str, Any], stage: str) -> dict[str, Any]:
 
 
 def elements(items: Mapping[str, Any]) -> Iterator[Element]:
-    """Yield what is said of some items, leaf by leaf, for a comparison."""
+    """Yield facts and paths of items, value by value, for a comparison."""
     return leaves(items)

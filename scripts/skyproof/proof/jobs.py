@@ -1,4 +1,4 @@
-"""The jobs of a run as their receipts tell them, and the steps that they make up."""
+"""The jobs of a run by their receipts, and the steps of the run."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ AGAIN = "run it again (snakemake --forcerun), or restore the file"
 
 
 @dataclass(frozen=True)
-class Job:
-    """A receipt whose paths count from the folder of results."""
+class JobReceipt:
+    """The receipt of a job; its paths are relative to the folder of results."""
 
     key: str  # the first output
     receipt: dict[str, Any]
@@ -38,14 +38,14 @@ class Job:
 
 @dataclass(frozen=True)
 class Run:
-    """The jobs behind the final products, and what the records among their outputs list."""
+    """The jobs that lead to the final products, and the block indices among their outputs."""
 
     folder: Path
-    jobs: list[Job]
+    jobs: list[JobReceipt]
 
     @cached_property
-    def trees(self) -> dict[str, str]:
-        """For each record, the name of its tree."""
+    def item_set_of(self) -> dict[str, str]:
+        """Map the path of each block index to the name of its item set."""
         return {
             path: item_sets.name_of(posixpath.dirname(path), job.stage)
             for job in self.jobs
@@ -54,16 +54,16 @@ class Run:
         }
 
     def named(self, paths: Iterable[str]) -> list[str]:
-        """Return paths as a manifest names them: a tree in place of each of its records."""
-        return sorted({self.trees.get(path, path) for path in paths})
+        """Return paths as a manifest names them: an item set instead of its block indices."""
+        return sorted({self.item_set_of.get(path, path) for path in paths})
 
     @cached_property
-    def steps(self) -> list[list[Job]]:
-        """The jobs step by step, each step after those whose products it read.
+    def steps(self) -> list[list[JobReceipt]]:
+        """The jobs grouped into steps, each step after those whose products it read.
 
-        Jobs that only filled a tree, and differ in nothing but the block, are one step.
+        Jobs that write only block indices of one item set, with the same options, are one step.
         """
-        steps: dict[str, list[Job]] = {}
+        steps: dict[str, list[JobReceipt]] = {}
         for job in sorted(self.jobs, key=lambda job: job.key):
             steps.setdefault(self._step_key(job), []).append(job)
         makers: dict[str, set[str]] = {}
@@ -81,16 +81,16 @@ class Run:
         }
         return [steps[key] for key in _topological(parents)]
 
-    def _step_key(self, job: Job) -> str:
-        if not job.outputs.keys() <= self.trees.keys():
+    def _step_key(self, job: JobReceipt) -> str:
+        if not job.outputs.keys() <= self.item_set_of.keys():
             return job.key
         return json.dumps([self.named(job.outputs), job.receipt["job_options"]], sort_keys=True)
 
 
 def find(folder: Path, wanted: Iterable[Path]) -> Run:
-    """Return the run behind the final products `wanted`; without any, all jobs.
+    """Return the jobs that lead to the final products `wanted`; all jobs if none are given.
 
-    Raises InputError for a folder without receipts, and a product whose job left none.
+    Raises InputError for a folder without receipts, and for a product without a receipt.
     """
     makers = _jobs_by_output(folder)
     if not makers:
@@ -99,9 +99,9 @@ def find(folder: Path, wanted: Iterable[Path]) -> Run:
     return Run(folder, _jobs_behind(folder, makers, names))
 
 
-def _jobs_by_output(folder: Path) -> dict[str, Job]:
-    """Map each output to the job that made it last."""
-    found: dict[str, Job] = {}
+def _jobs_by_output(folder: Path) -> dict[str, JobReceipt]:
+    """Map each output to the last job that wrote it."""
+    found: dict[str, JobReceipt] = {}
     for path in inventory.receipts(folder):
         job = read_receipt(folder, path)
         for output in job.outputs:
@@ -111,8 +111,11 @@ def _jobs_by_output(folder: Path) -> dict[str, Job]:
     return found
 
 
-def read_receipt(folder: Path, path: str) -> Job:
-    """Read a receipt; its paths count from the folder of its first output."""
+def read_receipt(folder: Path, path: str) -> JobReceipt:
+    """Read a receipt and make its paths relative to `folder` (InputError).
+
+    In the file, they are relative to the folder of the first output.
+    """
     home = posixpath.dirname(posixpath.dirname(path))
     try:
         receipt = json.loads((folder / path).read_text(encoding="utf-8"))
@@ -129,7 +132,7 @@ def read_receipt(folder: Path, path: str) -> Job:
     outputs = {
         posixpath.normpath(posixpath.join(home, made["path"])): made for made in receipt["outputs"]
     }
-    return Job(next(iter(outputs)), receipt, inputs, external, outputs)
+    return JobReceipt(next(iter(outputs)), receipt, inputs, external, outputs)
 
 
 def _below(folder: Path, path: Path) -> str:
@@ -139,9 +142,11 @@ def _below(folder: Path, path: Path) -> str:
     return relative
 
 
-def _jobs_behind(folder: Path, makers: Mapping[str, Job], names: Iterable[str]) -> list[Job]:
-    """Return the jobs from which the named products follow (InputError where one is unknown)."""
-    jobs: dict[str, Job] = {}
+def _jobs_behind(
+    folder: Path, makers: Mapping[str, JobReceipt], names: Iterable[str]
+) -> list[JobReceipt]:
+    """Return the named products' jobs and all jobs before them (InputError if one is unknown)."""
+    jobs: dict[str, JobReceipt] = {}
     waiting = list(names)
     while waiting:
         name = waiting.pop()
@@ -157,15 +162,17 @@ def _jobs_behind(folder: Path, makers: Mapping[str, Job], names: Iterable[str]) 
 
 
 def _topological(parents: Mapping[str, set[str]]) -> Iterator[str]:
-    """Yield the keys in graph order; of those that are ready, the first by name.
+    """Yield the keys in topological order; of the keys that are ready, the first by name.
 
-    Raises InputError where a key follows from itself.
+    Raises InputError if there is a cycle.
     """
     sorter = TopologicalSorter({key: sorted(parents[key]) for key in sorted(parents)})
     try:
         sorter.prepare()
     except CycleError as error:
-        raise InputError(min(error.args[1]), "was made from itself, by the receipts") from None
+        raise InputError(
+            min(error.args[1]), "was made from itself, according to the receipts"
+        ) from None
     ready: list[str] = []
     while sorter.is_active():
         for key in sorter.get_ready():

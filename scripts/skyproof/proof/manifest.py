@@ -1,9 +1,9 @@
-"""The manifest: which files a run consists of, their checksums, and what decided them.
+"""The manifest: the files of a run, their checksums, and what determined them.
 
-`manifest-sha256.txt` is what `sha256sum -c` reads. `manifest.json` holds that file's digest, the
-code, options, locks and libraries of the run, its steps in graph order (a step is all jobs that
-differ only in the block of work that they did), its trees, and an entry a file. The digest of
-manifest.json is the *root*: publish or sign it, and every byte of the run is fixed.
+`manifest-sha256.txt` is the input of `sha256sum -c`. `manifest.json` holds the digest of that file,
+the code, options, locks and libraries of the run, its steps in topological order (a step is the set
+of jobs that differ only in the block of work), its item sets (key `trees`), and one entry per file.
+The SHA-256 of manifest.json is the *root*. To publish or sign it fixes every byte of the run.
 """
 
 from __future__ import annotations
@@ -33,58 +33,61 @@ SIGNATURE = "manifest.json.sig"
 CRATE = "ro-crate-metadata.json"
 CRATE_FOLDER = "workflow"
 
-# Files beside the products that describe them, or are made from them.
+# Files that describe the products or are made from them, and are not products.
 BESIDE = {MANIFEST, SUMS, PROVENANCE, SIGNATURE, CRATE, "report.zip"}
 
-# One forward pass in another order of additions differs by about 1e-7; weights drift further with
-# every training step, and a trained model within this tolerance is the exception.
+# A forward pass with another order of additions differs by about 1e-7. Differences in weights grow
+# with every training step, so a trained model is rarely within this tolerance.
 FLOATS = {"rtol": 1e-5, "atol": 1e-7}
 FIGURES = {"mean_pixel": 2.0}
 
 
 class CannotVerify(SkyproofError):
-    """There is nothing to verify against, or it cannot be read (exit 3)."""
+    """The manifest or the reference is missing or cannot be read (exit 3)."""
 
     exit_code = 3
 
 
 def is_beside(path: str) -> bool:
-    """Say whether a path is not a product: the manifest itself, its signature, the crate's."""
+    """Return whether a path belongs to the manifest, the signature or the crate."""
     return path in BESIDE or path.startswith(f"{CRATE_FOLDER}/")
 
 
 def allowance(path: str) -> dict[str, float]:
-    """Return the tolerance of a product of class tolerance, by its format."""
+    """Return the tolerance of a product of class "tolerance", which depends on its format."""
     return dict(FIGURES) if suffix_of(path) == ".png" else dict(FLOATS)
 
 
 def tolerance_of(path: str) -> Tolerance:
-    """Return the tolerance of a product of class tolerance as one value."""
+    """Return the same as a Tolerance."""
     return Tolerance(**{"rtol": 0.0, "atol": 0.0, **allowance(path)})
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """A manifest as read. `files` are by path, `trees` by name, `steps` in graph order."""
+    """The content of a manifest.json and its SHA-256, `root`."""
 
     content: dict[str, Any]
     root: str
 
     @cached_property
     def files(self) -> dict[str, dict[str, Any]]:
+        """The entries of the files by path."""
         return {entry["path"]: entry for entry in self.content["files"]}
 
     @property
     def steps(self) -> list[dict[str, Any]]:
+        """The steps in topological order."""
         return self.content["steps"]
 
     @property
-    def trees(self) -> dict[str, dict[str, Any]]:
+    def item_sets(self) -> dict[str, dict[str, Any]]:
+        """The item sets by name (item_sets.name_of)."""
         return self.content["trees"]
 
     @cached_property
     def parents(self) -> list[set[int]]:
-        """For each step, the steps whose products it read."""
+        """The numbers of the steps whose products each step read."""
         makers: dict[str, set[int]] = {}
         for number, step in enumerate(self.steps):
             for path in step["outputs"]:
@@ -95,18 +98,22 @@ class Manifest:
         ]
 
     def step_of(self, path: str) -> int | None:
-        """Return the step that made a file, a tree, or (the last one of) a record's folder."""
+        """Return the number of the step that made a file or an item set.
+
+        For another path, such as a block index, it is the last step with an item set in the same
+        folder. None if there is no such step.
+        """
         if path in self.files:
             return self.files[path]["step"]
-        names = {path, *(n for n, t in self.trees.items() if t["folder"] == dirname(path))}
+        names = {path, *(n for n, t in self.item_sets.items() if t["folder"] == dirname(path))}
         return max((n for n, s in enumerate(self.steps) if names & set(s["outputs"])), default=None)
 
     @cached_property
     def tolerant_steps(self) -> set[int]:
-        """The steps whose products are of class tolerance.
+        """The numbers of the steps whose products are of class "tolerance".
 
-        Those are the steps with native numerics, a GPU, or computing that was compiled by the
-        compiler that was there, and all that follows from them.
+        These are the steps with native numerics, on a GPU, or with code compiled by the machine's
+        own compiler, and all steps that depend on them.
         """
         found: set[int] = set()
         for number, step in enumerate(self.steps):
@@ -118,7 +125,7 @@ class Manifest:
         return found
 
     def surroundings(self) -> dict[str, Any]:
-        """Return what a claim of equal bytes depends on, besides code, options and inputs."""
+        """Return what equal bytes require besides equal code, options and inputs."""
         stages = self.content["stages"]
         return {
             "numerics": {name: (s["numerics"], s["device"]) for name, s in stages.items()},
@@ -127,7 +134,7 @@ class Manifest:
 
 
 def read(path: Path) -> Manifest:
-    """Read `path`, a manifest.json or the folder that holds one (CannotVerify)."""
+    """Read a manifest.json, or the one in a folder (CannotVerify)."""
     path = path / MANIFEST if path.is_dir() else path
     try:
         data = path.read_bytes()
@@ -159,13 +166,13 @@ def _check_references(content: dict[str, Any]) -> None:
 
 
 def sums_text(entries: Sequence[Mapping[str, Any]]) -> str:
-    """Return what sha256sum writes for the files, in the order of their names' bytes."""
+    """Return the output of sha256sum for the files, sorted by the bytes of their paths."""
     ordered = sorted(entries, key=lambda entry: entry["path"].encode())
     return "".join(f"{entry['sha256']}  {entry['path']}\n" for entry in ordered)
 
 
 def write(folder: Path, content: Mapping[str, Any], provenance: Mapping[str, Any]) -> Manifest:
-    """Write the three files of a manifest into the folder of results."""
+    """Write the three files of a manifest into the folder of results, and read it back."""
     text = sums_text(content["files"])
     digest = hashlib.sha256(text.encode()).hexdigest()
     with atomic.replacing(folder / SUMS) as temporary:
@@ -178,7 +185,7 @@ def write(folder: Path, content: Mapping[str, Any], provenance: Mapping[str, Any
 
 
 def read_provenance(folder: Path) -> dict[str, Any]:
-    """Return when, where and how the jobs ran (CannotVerify)."""
+    """Return the content of provenance.json: when, where and how the jobs ran (CannotVerify)."""
     path = folder / PROVENANCE
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -189,12 +196,12 @@ def read_provenance(folder: Path) -> dict[str, Any]:
 
 
 def date_of_run(folder: Path) -> str:
-    """Return the day on which the last job ended, for what wants a date but must not change."""
+    """Return the day on which the last job ended (YYYY-MM-DD): a date that is reproducible."""
     return max(job["ended"] for job in read_provenance(folder)["jobs"])[:10]
 
 
 def inconsistencies(manifest: Manifest, folder: Path) -> list[str]:
-    """Return what in the manifest contradicts itself, its folder, or the rules of its making."""
+    """Return where the manifest contradicts itself, its list of checksums, or the classes' rule."""
     problems = [*_sums_problems(manifest, folder)]
     counts = Counter(entry["path"] for entry in manifest.content["files"])
     problems += [f"{path}: is listed {n} times" for path, n in counts.items() if n > 1]
@@ -210,8 +217,8 @@ def inconsistencies(manifest: Manifest, folder: Path) -> list[str]:
         due = allowance(entry["path"]) if entry["step"] in manifest.tolerant_steps else {}
         if (entry["class"] == "tolerance") != bool(due) or stated != due:
             problems.append(
-                f"{entry['path']}: is stated as of class {entry['class']} {stated or ''}, which "
-                f"does not follow from the numerics of {entry['stage']} and of what it read"
+                f"{entry['path']}: is stated to be of class {entry['class']} {stated or ''}, which "
+                f"does not follow from the numerics of {entry['stage']} and of its inputs"
             )
     return problems
 
@@ -224,7 +231,7 @@ def _sums_problems(manifest: Manifest, folder: Path) -> list[str]:
         return [f"{SUMS}: cannot be read: {error.strerror}"]
     problems = []
     if hashlib.sha256(data).hexdigest() != manifest.content["manifest_sha256"]:
-        problems.append(f"{SUMS}: is not the one of which {MANIFEST} holds the digest")
+        problems.append(f"{SUMS}: does not have the SHA-256 that {MANIFEST} holds")
     if data != sums_text(manifest.content["files"]).encode():
         problems.append(f"{SUMS}: does not list the files and checksums of {MANIFEST}")
     return problems

@@ -1,4 +1,4 @@
-"""The words of a verification: the verdict, the first wrong number, and what follows from it."""
+"""The report of a verification: verdict, first difference, and the files that depend on it."""
 
 from __future__ import annotations
 
@@ -7,19 +7,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from skyproof.proof.check import Found
+from skyproof.proof.check import CheckResult
 from skyproof.proof.difference import Difference
 from skyproof.proof.manifest import Manifest
 
 IDENTICAL, MISMATCH, WITHIN, CANNOT = 0, 1, 2, 3
 
-DETAILED = 3  # files of which a report shows where they first differ
+DETAILED = 3  # number of files whose first difference is shown
 _LISTED = 10
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """A file that is not as the manifest or the reference says; `code` as a report's."""
+class ProductResult:
+    """A file or item set that differs from the manifest or the reference.
+
+    `code` is MISMATCH, WITHIN or CANNOT.
+    """
 
     path: str
     problem: str
@@ -29,23 +32,23 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Report:
-    """What a verification found. `downstream` maps a cause's path to what follows from it."""
+    """Result of a verification. `downstream` maps the path of a cause to its consequences."""
 
     folder: Path
     manifest: Manifest
     against: Path | None
     strict: bool
     forged: Sequence[str]
-    found: Found
-    causes: Sequence[Outcome]
-    downstream: dict[str, list[Outcome]]
-    within: Sequence[Outcome]
+    found: CheckResult
+    causes: Sequence[ProductResult]
+    downstream: dict[str, list[ProductResult]]
+    within: Sequence[ProductResult]
     notes: Sequence[str]
 
     @property
     def code(self) -> int:
         """0 identical, 1 mismatch, 2 equal within tolerance only, 3 cannot be verified."""
-        codes = {outcome.code for outcome in self.causes}
+        codes = {result.code for result in self.causes}
         if self.forged or self.found.extra or MISMATCH in codes:
             return MISMATCH
         if self.strict and (self.within or self.found.left_over or self.found.unfinished):
@@ -55,14 +58,12 @@ class Report:
         return WITHIN if self.within else IDENTICAL
 
     def lines(self) -> list[str]:
-        """Return the report, the verdict first."""
+        """Return the report as lines, the verdict first."""
         lines = [self._verdict()]
         lines += [f"manifest {problem}" for problem in _first(self.forged)]
-        for number, outcome in enumerate(self.causes[:DETAILED]):
-            lines += self._cause(outcome, "earliest mismatch:" if number == 0 else "then:")
-        others = [
-            f"  file     {outcome.path} {outcome.problem}" for outcome in self.causes[DETAILED:]
-        ]
+        for number, result in enumerate(self.causes[:DETAILED]):
+            lines += self._cause(result, "earliest mismatch:" if number == 0 else "then:")
+        others = [f"  file     {result.path} {result.problem}" for result in self.causes[DETAILED:]]
         lines += ["also:", *_first(others)] if others else []
         extra = [f"extra    {path}: {what}" for path, what in sorted(self.found.extra.items())]
         lines += _first(extra)
@@ -86,20 +87,20 @@ class Report:
             return f"cannot be verified: {folder}, {n_bad} of {size} cannot be judged"
         if n_bad == 0:
             return f"MISMATCH: {folder}, {size}"
-        return f"MISMATCH: {folder}, {n_bad} of {size} are not as they should be"
+        return f"MISMATCH: {folder}, {n_bad} of {size} differ"
 
-    def _cause(self, outcome: Outcome, title: str) -> list[str]:
-        stage = self._stage(outcome.path)
+    def _cause(self, result: ProductResult, title: str) -> list[str]:
+        stage = self._stage(result.path)
         lines = [title]
         if stage:
             lines.append(f"  rule     {stage.replace('.', '_')}")
-        lines.append(f"  file     {outcome.path} {outcome.problem}")
-        for difference in outcome.details[:_LISTED]:
+        lines.append(f"  file     {result.path} {result.problem}")
+        for difference in result.details[:_LISTED]:
             lines += [f"  {line}" for line in difference.lines()]
-        lines += [f"  {line}" for line in _more(outcome.details)]
-        later = self.downstream.get(outcome.path, [])
+        lines += [f"  {line}" for line in _more(result.details)]
+        later = self.downstream.get(result.path, [])
         if later:
-            lines.append(f"  downstream of {stage or outcome.path}: {len(later)} files")
+            lines.append(f"  downstream of {stage or result.path}: {len(later)} files")
             lines += _first(f"    {other.path}" for other in later)
         return lines
 
@@ -109,17 +110,17 @@ class Report:
 
     def _within(self) -> list[str]:
         lines = ["within tolerance:"]
-        for outcome in self.within[:_LISTED]:
-            lines.append(f"  file     {outcome.path} {outcome.problem}")
-            for difference in outcome.details[:1]:
+        for result in self.within[:_LISTED]:
+            lines.append(f"  file     {result.path} {result.problem}")
+            for difference in result.details[:1]:
                 lines += [f"  {line}" for line in difference.lines()]
         return lines + _more(self.within)
 
     def _notes(self) -> list[str]:
         lines = [f"note: {note}" for note in self.notes]
         for what, paths in (
-            ("products of earlier configurations lie here too", self.found.left_over),
-            ("unfinished files of a killed process lie here", self.found.unfinished),
+            ("there are products of earlier configurations", self.found.left_over),
+            ("there are unfinished files of a killed process", self.found.unfinished),
         ):
             if paths:
                 more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
@@ -137,25 +138,25 @@ def _more(things: Sequence[Any]) -> list[str]:
 
 
 def sort_out(
-    outcomes: Sequence[Outcome], manifest: Manifest, reference: Manifest | None
-) -> tuple[list[Outcome], dict[str, list[Outcome]]]:
-    """Tell causes from consequences, both in graph order.
+    results: Sequence[ProductResult], manifest: Manifest, reference: Manifest | None
+) -> tuple[list[ProductResult], dict[str, list[ProductResult]]]:
+    """Separate causes from consequences, both in graph order.
 
-    Compared with another run, a file that differs because what it was made from differs is a
-    consequence of the earliest such job. In one run by itself every altered file is a cause.
+    In a comparison with another run, a file whose inputs differ is a consequence of the earliest
+    step that differs. Without a reference every altered file is a cause.
     """
     bad = sorted(
-        (outcome for outcome in outcomes if outcome.code in (MISMATCH, CANNOT)),
-        key=lambda outcome: _place(outcome.path, manifest, reference),
+        (result for result in results if result.code in (MISMATCH, CANNOT)),
+        key=lambda result: _place(result.path, manifest, reference),
     )
-    by_step: dict[int, list[Outcome]] = {}
-    for outcome in bad:
-        by_step.setdefault(_place(outcome.path, manifest, reference)[0], []).append(outcome)
+    by_step: dict[int, list[ProductResult]] = {}
+    for result in bad:
+        by_step.setdefault(_place(result.path, manifest, reference)[0], []).append(result)
     if reference is None:
         return bad, {}
-    causes: list[Outcome] = []
-    downstream: dict[str, list[Outcome]] = {}
-    origin: dict[int, str] = {}  # step -> path of the cause from which its products follow
+    causes: list[ProductResult] = []
+    downstream: dict[str, list[ProductResult]] = {}
+    origin: dict[int, str] = {}  # step -> path of the cause on which its products depend
     for step in range(len(manifest.steps) + 1):
         parents = manifest.parents[step] if step < len(manifest.steps) else set()
         before = min((p for p in parents if p in origin), default=None)
@@ -170,31 +171,31 @@ def sort_out(
 
 
 def _place(path: str, manifest: Manifest, reference: Manifest | None) -> tuple[int, bool, str]:
-    """Return a sort key: the step in graph order; files before the trees and records of a step."""
+    """Return a sort key: the step; within a step, files before item sets and block indices."""
     step = manifest.step_of(path)
     if step is not None:
         return step, path not in manifest.files, path
-    # A file of the reference only: where this run has the like of its step, else at the end.
+    # A file of the reference only: at the first step of the same stage, else at the end.
     stage = reference.files[path]["stage"] if reference and path in reference.files else ""
     steps = [number for number, step in enumerate(manifest.steps) if step["stage"] == stage]
     return (steps[0] if steps else len(manifest.steps)), True, path
 
 
 def notes_on(manifest: Manifest, reference: Manifest) -> list[str]:
-    """Return what was other than in the reference when the two runs were made."""
+    """Return the differences of code, options, inputs and surroundings of the two runs."""
     notes = []
     mine, theirs = manifest.content["stages"], reference.content["stages"]
     for stage in sorted(mine.keys() & theirs.keys()):
         if mine[stage]["code"] != theirs[stage]["code"]:
-            notes.append(f"{stage} was other code")
+            notes.append(f"{stage} had other code")
         for option, (a, b) in sorted(_unequal(mine[stage]["options"], theirs[stage]["options"])):
             notes.append(f"{stage} had {option} {a!r}, in the reference {b!r}")
     if _external(manifest) != _external(reference):
-        notes.append("the inputs from outside were not the same")
+        notes.append("the external inputs were not the same")
     if manifest.surroundings() != reference.surroundings():
         for key, (a, b) in sorted(_unequal(_flat(manifest), _flat(reference))):
             notes.append(f"{key} was {a}, in the reference {b}")
-        notes.append("equal bytes are promised for equal numerics and libraries only")
+        notes.append("equal bytes are guaranteed only for equal numerics and libraries")
     return notes
 
 

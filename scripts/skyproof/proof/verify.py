@@ -1,4 +1,4 @@
-"""Says whether a folder of results is what was made, and whether it equals a reference."""
+"""Verify a folder of results by its manifest, and compare it with a reference."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from skyproof.proof.report import (
     DETAILED,
     MISMATCH,
     WITHIN,
-    Outcome,
+    ProductResult,
     Report,
     notes_on,
     sort_out,
@@ -35,38 +35,38 @@ from skyproof.proof.report import (
 
 @dataclass(frozen=True)
 class Reference:
-    """What a run is compared with: a manifest and, where they are at hand, its files."""
+    """What a run is compared with: a manifest and the folder of its files, None if absent."""
 
     manifest: Manifest
     folder: Path | None
 
     @staticmethod
     def at(path: Path) -> Reference:
-        """Read a folder of results, or a manifest.json, whose neighbours are its files."""
+        """Read a folder of results, or a manifest.json in such a folder."""
         manifest = read(path)
         folder = path if path.is_dir() else path.parent
         whole = path.is_dir() or path.name == MANIFEST
         first = next(iter(manifest.files), None)
-        at_hand = whole and first is not None and (folder / first).is_file()
-        return Reference(manifest, folder if at_hand else None)
+        has_files = whole and first is not None and (folder / first).is_file()
+        return Reference(manifest, folder if has_files else None)
 
     def file(self, path: str) -> Path | None:
-        """Return the reference's copy of a file; one that was altered is none (CannotVerify)."""
+        """Return the reference's copy of a file, None without one (CannotVerify if altered)."""
         if self.folder is None or path not in self.manifest.files:
             return None
         copy = self.folder / path
         if not copy.is_file() or sha256_of(copy) != self.manifest.files[path]["sha256"]:
-            raise CannotVerify(f"{copy}: the reference is itself not what its manifest says")
+            raise CannotVerify(f"{copy}: the reference differs from its own manifest")
         return copy
 
-    def said(self, name: str) -> dict[str, Any] | None:
-        """Return what the reference's records say of the items of a tree (CannotVerify)."""
+    def recorded(self, name: str) -> dict[str, Any] | None:
+        """Return the facts of the items of an item set, by the reference (CannotVerify)."""
         if self.folder is None:
             return None
-        held = self.manifest.trees[name]
-        found = item_sets.said(self.folder, held, held["stage"])
+        held = self.manifest.item_sets[name]
+        found = item_sets.recorded(self.folder, held)
         if found.keys() != held["items"].keys():
-            raise CannotVerify(f"{self.folder}: the reference's records lack items of {name}")
+            raise CannotVerify(f"{self.folder}: the reference's block indices lack items of {name}")
         return found
 
 
@@ -81,25 +81,26 @@ def verify(
 ) -> Report:
     """Verify a folder by its manifest and, with `against`, compare it with another run.
 
-    `root` is a root digest that was published, `public_key` that of who signed it. The report's
-    code is 0 identical, 1 mismatch, 2 equal within tolerance only (1 with `strict`), 3 cannot be
-    verified; the last also as CannotVerify where there is no manifest to begin with.
+    `root` is a published root digest, `public_key` the key of its signer (PEM), `workers` the
+    number of files hashed at once (default: one per processor). The report's code is 0 identical,
+    1 mismatch, 2 equal within tolerance only (1 with `strict`), 3 cannot be verified. Raises
+    CannotVerify where there is no valid manifest.
     """
     manifest = read(folder)
     forged = _published(folder, manifest, root, public_key) + inconsistencies(manifest, folder)
     found = check.check(folder, manifest, workers or inventory.cores())
-    outcomes = {path: Outcome(path, what, MISMATCH) for path, what in found.altered.items()}
+    results = {path: ProductResult(path, what, MISMATCH) for path, what in found.altered.items()}
     reference = Reference.at(against) if against is not None else None
     if reference is not None:
-        outcomes |= _against(folder, manifest, found, reference)
+        results |= _against(folder, manifest, found, reference)
     causes, downstream = sort_out(
-        list(outcomes.values()), manifest, reference.manifest if reference else None
+        list(results.values()), manifest, reference.manifest if reference else None
     )
     causes = [
-        _detailed(folder, outcome, manifest, reference) if number < DETAILED else outcome
-        for number, outcome in enumerate(causes)
+        _detailed(folder, result, manifest, reference) if number < DETAILED else result
+        for number, result in enumerate(causes)
     ]
-    within = [outcome for outcome in outcomes.values() if outcome.code == WITHIN]
+    within = [result for result in results.values() if result.code == WITHIN]
     notes = notes_on(manifest, reference.manifest) if reference else []
     if causes and (reference is None or reference.folder is None):
         notes.append("without a reference copy (--against FOLDER) only digests can be compared")
@@ -113,74 +114,76 @@ def _published(
 ) -> list[str]:
     problems = []
     if root is not None and root.lower() != manifest.root:
-        problems.append(f"the root is {manifest.root}, published was {root.lower()}")
+        problems.append(f"the root is {manifest.root}, the published one {root.lower()}")
     if public_key is not None and not sign.is_signed(folder, manifest.root, public_key):
         problems.append(f"the signature is not by {public_key.name} over the root {manifest.root}")
     return problems
 
 
 def _against(
-    folder: Path, manifest: Manifest, found: check.Found, reference: Reference
-) -> dict[str, Outcome]:
-    """Judge what lies in the folder now by the reference, file by file."""
-    outcomes: dict[str, Outcome] = {}
+    folder: Path, manifest: Manifest, found: check.CheckResult, reference: Reference
+) -> dict[str, ProductResult]:
+    """Compare the present files and item sets with the reference, one by one."""
+    results: dict[str, ProductResult] = {}
     theirs = reference.manifest.files
     for path in manifest.files.keys() | theirs.keys():
         if path not in theirs:
-            outcomes[path] = Outcome(path, "is not in the reference", MISMATCH)
+            results[path] = ProductResult(path, "is not in the reference", MISMATCH)
         elif path not in manifest.files:
-            outcomes[path] = Outcome(path, "is in the reference only", MISMATCH)
+            results[path] = ProductResult(path, "is in the reference only", MISMATCH)
         elif path not in found.altered and found.hashes[path] != theirs[path]["sha256"]:
-            outcomes[path] = _judge(folder, path, manifest, reference)
-    for name in manifest.trees.keys() & reference.manifest.trees.keys():
-        other = manifest.trees[name]["items"] != reference.manifest.trees[name]["items"]
+            results[path] = _judge(folder, path, manifest, reference)
+    for name in manifest.item_sets.keys() & reference.manifest.item_sets.keys():
+        other = manifest.item_sets[name]["items"] != reference.manifest.item_sets[name]["items"]
         if other and name not in found.altered:
-            outcomes[name] = _judge_tree(folder, name, manifest, reference)
-    return outcomes
+            results[name] = _judge_item_set(folder, name, manifest, reference)
+    return results
 
 
-def _judge(folder: Path, path: str, manifest: Manifest, reference: Reference) -> Outcome:
-    """Judge a file, sound by its own manifest, that is another one than the reference's."""
+def _judge(folder: Path, path: str, manifest: Manifest, reference: Reference) -> ProductResult:
+    """Judge a file that agrees with its own manifest and not with the reference."""
     mine, other = manifest.files[path], reference.manifest.files[path]
     equal_data = "content" in mine and mine["content"] == other.get("content")
     tolerance = _tolerance(path, manifest, reference)
     problem = "differs in its container only, the data are equal" if equal_data else "differs"
     if tolerance is None:
-        return Outcome(path, problem, MISMATCH)
+        return ProductResult(path, problem, MISMATCH)
     if equal_data:
-        return Outcome(path, problem, WITHIN)
+        return ProductResult(path, problem, WITHIN)
     copy = reference.file(path)
     if copy is None:
-        return Outcome(path, "differs; how much, only the reference's files can tell", CANNOT)
+        return ProductResult(path, "differs; by how much needs the reference's files", CANNOT)
     details = compare(folder / path, copy, tolerance)
     beyond = tuple(difference for difference in details if not difference.close)
     if beyond:
-        return Outcome(path, "differs by more than its tolerance", MISMATCH, beyond)
-    return Outcome(path, "differs within tolerance", WITHIN, tuple(details))
+        return ProductResult(path, "differs by more than its tolerance", MISMATCH, beyond)
+    return ProductResult(path, "differs within tolerance", WITHIN, tuple(details))
 
 
-def _judge_tree(folder: Path, name: str, manifest: Manifest, reference: Reference) -> Outcome:
-    """Judge what the records say of items; their files are judged one by one."""
-    mine, theirs = item_sets.said(folder, manifest.trees[name], manifest.trees[name]["stage"]), None
+def _judge_item_set(
+    folder: Path, name: str, manifest: Manifest, reference: Reference
+) -> ProductResult:
+    """Judge the facts of the items of an item set; their files are judged one by one."""
+    mine, theirs = item_sets.recorded(folder, manifest.item_sets[name]), None
     with suppress(CannotVerify):
-        theirs = reference.said(name)
+        theirs = reference.recorded(name)
     tolerance = _tolerance(name, manifest, reference)
-    problem = "has records that say something else of its items"
+    problem = "has items with other facts"
     if theirs is None:
-        return Outcome(name, problem, MISMATCH if tolerance is None else CANNOT)
+        return ProductResult(name, problem, MISMATCH if tolerance is None else CANNOT)
     details = tuple(
         compare_elements(
             lambda: item_sets.elements(mine), lambda: item_sets.elements(theirs), tolerance
         )
     )
     close = tolerance is not None and all(difference.close for difference in details)
-    return Outcome(name, problem, WITHIN if close else MISMATCH, details)
+    return ProductResult(name, problem, WITHIN if close else MISMATCH, details)
 
 
 def _tolerance(path: str, manifest: Manifest, reference: Reference) -> Tolerance | None:
-    """Return what applies to a file or tree: a tolerance, or none where bytes were promised.
+    """Return the tolerance of a file or item set; None where equal bytes are guaranteed.
 
-    Equal bytes are promised only for equal numerics and library versions.
+    Equal bytes are guaranteed only for equal numerics and library versions.
     """
     for side in (reference.manifest, manifest):
         if side.step_of(path) in side.tolerant_steps:
@@ -191,20 +194,20 @@ def _tolerance(path: str, manifest: Manifest, reference: Reference) -> Tolerance
 
 
 def _detailed(
-    folder: Path, outcome: Outcome, manifest: Manifest, reference: Reference | None
-) -> Outcome:
-    """Add to a mismatch where the file first differs, or at least whether its data do."""
-    path = folder / outcome.path
-    if outcome.details or path.is_symlink() or not path.is_file():
-        return outcome
-    copy = reference.file(outcome.path) if reference else None
+    folder: Path, result: ProductResult, manifest: Manifest, reference: Reference | None
+) -> ProductResult:
+    """Add to a mismatch where the file first differs or, without a copy, whether its data do."""
+    path = folder / result.path
+    if result.details or path.is_symlink() or not path.is_file():
+        return result
+    copy = reference.file(result.path) if reference else None
     if copy is not None:
-        return replace(outcome, details=_compared(path, copy))
-    stated = manifest.files.get(outcome.path, {}).get("content")
-    with suppress(Exception):  # a damaged file may not be readable at all
+        return replace(result, details=_compared(path, copy))
+    stated = manifest.files.get(result.path, {}).get("content")
+    with suppress(Exception):  # a damaged file may be unreadable
         if stated is not None and content_digest(path) == stated:
-            return replace(outcome, problem=f"{outcome.problem}; the data in it are as stated")
-    return outcome
+            return replace(result, problem=f"{result.problem}; the data in it are as stated")
+    return result
 
 
 def _compared(path: Path, copy: Path) -> tuple[Difference, ...]:

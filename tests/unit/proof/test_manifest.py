@@ -124,7 +124,7 @@ def test_the_manifest_names_every_product_with_its_rule(results):
         assert entry["class"] == "bytes"
     assert [step["stage"] for step in made.steps] == ["toy.noise", "toy.total"]
     assert made.steps[0]["outputs"] == made.steps[1]["inputs"] == ["toy/ (toy.noise)"]
-    assert made.trees["toy/ (toy.noise)"]["items"].keys() == {"item0", "item1", "item2"}
+    assert made.item_sets["toy/ (toy.noise)"]["items"].keys() == {"item0", "item1", "item2"}
     assert made.parents == [set(), {0}]
     assert made.content["stages"]["toy.noise"]["options"]["n_items"] == 3
     assert made.content["libraries"]["python"]
@@ -192,7 +192,7 @@ def test_options_of_a_job_that_mean_something_make_steps_of_their_own(results):
     made = write_manifest(results)
     options = [step["options"] for step in made.steps if step["stage"] == "toy.noise"]
     assert sorted(map(str, options)) == ["{'region': 'north'}", "{'region': 'south'}", "{}"]
-    assert made.trees["toy/ (toy.noise)"]["items"].keys() >= {"north-0", "south-0", "item0"}
+    assert made.item_sets["toy/ (toy.noise)"]["items"].keys() >= {"north-0", "south-0", "item0"}
 
 
 def test_two_jobs_of_one_item_are_no_run(results):
@@ -211,9 +211,9 @@ def test_products_restrict_the_manifest_to_what_they_were_made_from(results):
     assert "toy/total.json" not in [entry["path"] for entry in content["files"]]
 
 
-def a_job(name: str, reads: set[str]) -> jobs.Job:
+def a_job(name: str, reads: set[str]) -> jobs.JobReceipt:
     receipt = {"stage": "toy.total", "job_options": {}}
-    return jobs.Job(name, receipt, {path: {} for path in reads}, [], {name: {}})
+    return jobs.JobReceipt(name, receipt, {path: {} for path in reads}, [], {name: {}})
 
 
 def test_steps_are_in_graph_order_and_by_name_where_that_leaves_a_choice(tmp_path):
@@ -268,7 +268,7 @@ PROBLEMS = {
     "altered output": (alter("toy/copy.npy"), "toy/copy.npy: is not what toy.total wrote"),
     "altered tree": (alter("toy/items/item1.npy"), "toy/items/item1.npy: is not what toy.noise"),
     "altered record": (alter("toy/block.json"), "toy/block.json: is not what toy.noise wrote"),
-    "truncated": (lambda r: (r / "toy/copy.npy").write_bytes(b"x"), "has not the size with which"),
+    "truncated": (lambda r: (r / "toy/copy.npy").write_bytes(b"x"), "has another size than when"),
     "missing": (lambda r: (r / "toy/items/item1.npy").unlink(), "item1.npy: is missing"),
     "no receipt": (lambda r: (r / RECEIPT).unlink(), "toy/total.json: has no receipt of the job"),
     "damaged receipt": (

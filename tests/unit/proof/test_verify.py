@@ -67,7 +67,7 @@ def flip_a_bit_and_keep_the_time(results: Path) -> str:
 def truncate(results: Path) -> str:
     path = results / ITEM
     path.write_bytes(path.read_bytes()[:-8])
-    return f"{ITEM} has 152 bytes, the manifest says 160"
+    return f"{ITEM} has 152 bytes, in the manifest 160"
 
 
 def swap_two_files(results: Path) -> str:
@@ -92,12 +92,12 @@ def remove_a_file(results: Path) -> str:
 def remove_a_line(results: Path) -> str:
     lines = (results / SUMS).read_text().splitlines(keepends=True)
     (results / SUMS).write_text("".join(line for line in lines if ITEM not in line))
-    return f"{SUMS}: is not the one of which {MANIFEST} holds the digest"
+    return f"{SUMS}: does not have the SHA-256 that {MANIFEST} holds"
 
 
 def empty_the_list(results: Path) -> str:
     (results / SUMS).write_text("")
-    return f"{SUMS}: is not the one"
+    return f"{SUMS}: does not have the SHA-256"
 
 
 def remove_a_line_and_its_file(results: Path) -> str:
@@ -111,12 +111,14 @@ def forge_a_line(results: Path) -> str:
     lines = (results / SUMS).read_text().splitlines()
     lines = [f"{digest}  {ITEM}" if line.endswith(ITEM) else line for line in lines]
     (results / SUMS).write_text("\n".join(lines) + "\n")
-    return f"{SUMS}: is not the one"
+    return f"{SUMS}: does not have the SHA-256"
 
 
 def change_a_class(results: Path) -> str:
     forge(results, lambda content: content["files"][2].update({"class": "tolerance", "rtol": 1.0}))
-    return "is stated as of class tolerance {'rtol': 1.0}, which does not follow from the numerics"
+    return (
+        "is stated to be of class tolerance {'rtol': 1.0}, which does not follow from the numerics"
+    )
 
 
 def link_to_a_file(results: Path) -> str:
@@ -151,17 +153,17 @@ def change_what_a_record_says(results: Path) -> str:
         results / "toy/block.json",
         lambda content: content["items"]["item1"]["info"].update({"first": 0.5}),
     )
-    return "toy/block.json says of item1 something else than its stage did"
+    return "toy/block.json has other facts of item1 than its stage wrote"
 
 
 def change_a_checksum_in_a_record(results: Path) -> str:
     forge_record(results, ITEM, "0" * 64)
-    return f"toy/block.json says of {ITEM} (item item1) other checksums than the manifest"
+    return f"toy/block.json has other checksums of {ITEM} (item item1) than the manifest"
 
 
 def take_an_item_from_a_record(results: Path) -> str:
     edit_json(results / "toy/block.json", lambda content: content["items"].pop("item0"))
-    return "toy/ (toy.noise) is incomplete: no sound record lists item0"
+    return "toy/ (toy.noise) is incomplete: no valid block index lists item0"
 
 
 def add_an_item_to_a_record(results: Path) -> str:
@@ -169,12 +171,12 @@ def add_an_item_to_a_record(results: Path) -> str:
         results / "toy/block.json",
         lambda content: content["items"].update({"item9": content["items"]["item1"]}),
     )
-    return "toy/block.json lists item9, which is not of the run"
+    return "toy/block.json lists item9, which is not in the manifest"
 
 
 def remove_a_record(results: Path) -> str:
     (results / "toy/block.json").unlink()
-    return "toy/ (toy.noise) is incomplete: no sound record lists item0 and 2 more items"
+    return "toy/ (toy.noise) is incomplete: no valid block index lists item0 and 2 more items"
 
 
 def damage_a_record(results: Path) -> str:
@@ -259,7 +261,7 @@ def test_a_forged_manifest_is_found_by_the_published_root_only(made, results, fo
     assert verify(results).code == IDENTICAL
     report = verify(results, root=published)
     assert report.code == MISMATCH
-    assert f"published was {published}" in text(report)
+    assert f"the published one {published}" in text(report)
     assert verify(made, root=published.upper()).code == IDENTICAL
 
 
@@ -329,7 +331,7 @@ def test_the_earliest_rule_and_what_follows_from_it(made, scaled):
     assert first[6:9] == ["downstream of toy.noise: 2 files", "toy/copy.npy", "toy/total.json"]
     assert "note: toy.noise had scale 2.0, in the reference 1.0" in lines
     named = [line for line in lines if line.startswith("file ")]
-    assert named[-1].startswith("file     toy/ (toy.noise) has records that say something else")
+    assert named[-1].startswith("file     toy/ (toy.noise) has items with other facts")
 
 
 def test_with_the_manifest_alone_only_digests_are_compared(made, scaled, tmp_path):
@@ -354,7 +356,7 @@ def test_a_file_of_one_run_only(made, tmp_path):
 def test_an_altered_reference_is_no_reference(made, scaled, tmp_path):
     reference = shutil.copytree(made, tmp_path / "reference")
     (reference / "toy/items/item0.npy").write_bytes(b"x")
-    with pytest.raises(CannotVerify, match="the reference is itself not what its manifest says"):
+    with pytest.raises(CannotVerify, match="the reference differs from its own manifest"):
         verify(scaled, reference)
 
 
@@ -401,7 +403,7 @@ def test_within_tolerance_is_never_called_identical(made, results, change, surro
     if code == WITHIN:
         assert report.lines()[0].startswith("equal within tolerance only, not identical: ")
         assert f"file     {ITEM} differs within tolerance" in text(report)
-        assert "equal bytes are promised for equal numerics and libraries only" in text(report)
+        assert "equal bytes are guaranteed only for equal numerics and libraries" in text(report)
         assert verify(results, made, strict=True).code == MISMATCH
 
 
@@ -440,7 +442,7 @@ def test_products_of_an_earlier_configuration_are_named_and_fail_only_a_strict_c
     left = results / "toy/items/item3.npy"
     report = verify(results)
     assert report.code == IDENTICAL
-    assert "note: products of earlier configurations lie here too" in text(report)
+    assert "note: there are products of earlier configurations" in text(report)
     assert verify(results, strict=True).code == MISMATCH
     left.write_bytes(left.read_bytes() + b"x")
     assert verify(results).code == MISMATCH
@@ -450,7 +452,7 @@ def test_unfinished_files_of_a_killed_process_are_named(results):
     (results / "toy/.tmp-host-1.total.json").write_text("half")
     report = verify(results)
     assert report.code == IDENTICAL
-    assert "note: unfinished files of a killed process lie here" in text(report)
+    assert "note: there are unfinished files of a killed process" in text(report)
     assert verify(results, strict=True).code == MISMATCH
 
 

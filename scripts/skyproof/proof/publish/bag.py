@@ -1,4 +1,4 @@
-"""Packs a verified run for publication: a BagIt bag (RFC 8493) of its products and manifest."""
+"""Pack a verified run for publication: a BagIt bag (RFC 8493) of its products and manifest."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from skyproof.proof.verify import verify
 def make_bag(folder: Path, to: Path) -> int:
     """Copy the run's files to the new folder `to` and make it a bag; return the number of files.
 
-    Leaves behind logs, checkpoints and what else is not of the run. The same run gives the same
-    bag on any day: it bears the date of the run. Raises InputError where the run does not verify
-    or `to` is there already.
+    Logs, checkpoints and files that are not part of the run are left out. The bag has the date of
+    the run, so that the same run gives the same bag on any day. Raises InputError where the run
+    does not verify or `to` exists.
     """
     import bagit
 
@@ -28,7 +28,7 @@ def make_bag(folder: Path, to: Path) -> int:
         raise InputError(folder, f"does not verify: {report.lines()[0]}")
     paths = [
         *report.manifest.files,
-        *report.found.records,
+        *report.found.indices,
         *(p for p, _ in inventory.products(folder) if manifest.is_beside(p)),
     ]
     for path in paths:

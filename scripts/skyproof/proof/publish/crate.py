@@ -1,9 +1,9 @@
-"""Describes a run for publication: a Workflow Run RO-Crate of the profile "Provenance Run Crate".
+"""Describe a run for publication: a Workflow Run RO-Crate of the profile "Provenance Run Crate".
 
-https://w3id.org/ro/wfrun/provenance/0.5, on RO-Crate 1.1. The metadata name the workflow, its tools
-(stages), every job with inputs, parameters, command, times and results, and the digests of code,
-locks and files. The folder of results becomes the crate: `ro-crate-metadata.json` and a copy of the
-workflow (`workflow/`) are added beside the products, outside the manifest.
+The profile is https://w3id.org/ro/wfrun/provenance/0.5, on RO-Crate 1.1. The metadata name the
+workflow, its tools (stages), every job with inputs, parameters, command, times and results, and the
+digests of code, locks and files. The folder of results becomes the crate: `ro-crate-metadata.json`
+and a copy of the workflow (`workflow/`) are added beside the products, outside the manifest.
 """
 
 from __future__ import annotations
@@ -38,9 +38,10 @@ _COPIED = ("Snakefile", "config.yaml", "rules/*.smk", "envs/*.lock.txt")
 
 
 def make_crate(folder: Path, license: str, author: str | None) -> Path:
-    """Write the crate's metadata into a folder with a manifest; return their path.
+    """Write the crate's metadata into a folder with a manifest; return the path of the metadata.
 
     `license` is the URL of the licence of the results, `author` 'Name <https://orcid.org/...>'.
+    Raises CannotVerify without a valid manifest and provenance, UsageError for a wrong author.
     """
     run = manifest.read(folder)
     provenance = manifest.read_provenance(folder)
@@ -64,7 +65,7 @@ def make_crate(folder: Path, license: str, author: str | None) -> Path:
 
 
 def _copy_workflow(folder: Path) -> list[str]:
-    """Copy what defines the workflow into the crate; return the paths in the crate."""
+    """Copy the files that define the workflow into the crate; return their paths there."""
     copies = []
     for pattern in _COPIED:
         for source in sorted(checkout().glob(pattern)):
@@ -88,10 +89,10 @@ class _Builder:
         self.author = self._author(author)
         self._files: dict[str, Any] = {}
         written = {path: digest for job in self.jobs for path, digest in job["outputs"].items()}
-        self._records = {path: d for path, d in written.items() if path not in run.files}
+        self._indices = {path: d for path, d in written.items() if path not in run.files}
 
     def entity(self, identifier: str, kind: str | list[str], **properties: Any) -> Any:
-        """Add a contextual entity, without the properties that are None or empty."""
+        """Add a contextual entity with those of its properties that are neither None nor empty."""
         kept = {key: value for key, value in properties.items() if value not in (None, [], "")}
         found = ContextEntity(self.crate, identifier, properties={"@type": kind})
         for key, value in kept.items():
@@ -108,7 +109,7 @@ class _Builder:
         return self.entity(url or f"#{quote(name)}", "Person", name=name)
 
     def profiles(self) -> None:
-        """State what the crate conforms to."""
+        """Add the profiles to which the crate conforms, and its author."""
         root = self.crate.root_dataset
         root["conformsTo"] = [
             self.entity(url, "CreativeWork", name=name, version=url.rsplit("/", 1)[1])
@@ -118,7 +119,7 @@ class _Builder:
             root["author"] = self.author
 
     def workflow(self, copies: list[str]) -> None:
-        """Describe the workflow, its steps and its tools, and the locks of its environments."""
+        """Add the workflow, its steps and tools, and the locks of its environments."""
         engine = metadata.version("snakemake")
         self.main = self.crate.add_workflow(
             dest_path=f"{CRATE_FOLDER}/Snakefile",
@@ -158,7 +159,7 @@ class _Builder:
         ]
 
     def _tool(self, stage: str) -> Any:
-        """A stage, with a formal parameter an option; its version is the digest of its code."""
+        """Add a stage with one formal parameter per option; its version is its code digest."""
         facts = self.run.content["stages"][stage]
         parameters = [
             self.entity(
@@ -178,14 +179,14 @@ class _Builder:
         )
 
     def actions(self) -> None:
-        """Describe every job, and the run that they make up."""
+        """Add an action for every job, and one for the whole run."""
         values = {stage: self._values(stage) for stage in self.stages}
         actions, controls = [], []
         for number, job in enumerate(self.jobs):
             stage = job["stage"]
             external = [self._external(given) for given in job["external"]]
-            set_for_it = {**job["options"], **job["grain"]}
-            own = [self._value(stage, k, v, number) for k, v in sorted(set_for_it.items())]
+            of_job = {**job["options"], **job["grain"]}
+            own = [self._value(stage, k, v, number) for k, v in sorted(of_job.items())]
             action = self._action(
                 f"#job/{number}",
                 self.tools[stage],
@@ -251,18 +252,18 @@ class _Builder:
         )
 
     def file(self, path: str) -> Any:
-        """Return the entity of a file of the crate, with its size and digest where known."""
+        """Return the entity of a file of the crate, with size and digest where they are known."""
         if path not in self._files:
             entry = self.run.files.get(path, {})
             known = {"contentSize": str(entry["size"]), "sha256": entry["sha256"]} if entry else {}
-            if path in self._records:
-                known = {"sha256": self._records[path]}
+            if path in self._indices:
+                known = {"sha256": self._indices[path]}
             properties = {"name": path, **known}
             self._files[path] = self.crate.add_file(dest_path=quote(path), properties=properties)
         return self._files[path]
 
     def _external(self, given: dict[str, Any]) -> Any:
-        """An input from outside the results: known by its name and digest, not in the crate."""
+        """Return the entity of an external input: its name and digest; it is not in the crate."""
         digest = given.get("sha256")
         identifier = f"urn:sha256:{digest}" if digest else f"#input/{quote(given['path'])}"
         known = self.crate.dereference(identifier)

@@ -1,7 +1,7 @@
-"""An optional signature of the root, with the user's Ed25519 key.
+"""Sign the root with the user's Ed25519 key, and check such a signature.
 
-Checksums find damage; only something that a forger cannot make anew, kept or published elsewhere,
-finds forgery: the root digest itself, or a signature of it. A key pair is made by
+Checksums reveal damage. Forgery is revealed only by something that a forger cannot make: the root
+digest published elsewhere, or a signature of it. Make a key pair by
 
     openssl genpkey -algorithm ed25519 -out key.pem
     openssl pkey -in key.pem -pubout -out public.pem
@@ -18,7 +18,7 @@ from skyproof.proof.manifest import SIGNATURE, CannotVerify
 
 
 def sign(folder: Path, root: str, key_file: Path) -> Path:
-    """Sign the root with a private key (PEM, not encrypted); return the signature's file."""
+    """Sign the root with a private key (PEM, not encrypted); return the path of the signature."""
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
@@ -32,7 +32,10 @@ def sign(folder: Path, root: str, key_file: Path) -> Path:
 
 
 def is_signed(folder: Path, root: str, key_file: Path) -> bool:
-    """Say whether the folder's signature is by this public key over this root (CannotVerify)."""
+    """Return whether the folder's signature of `root` is valid for a public key (PEM).
+
+    Raises CannotVerify where the signature cannot be read, InputError for a wrong key.
+    """
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
@@ -52,7 +55,7 @@ def is_signed(folder: Path, root: str, key_file: Path) -> bool:
 
 
 def _message(root: str) -> bytes:
-    """Return what is signed: a signature made for another purpose cannot pass for one of a root."""
+    """Return the signed message. Its prefix excludes signatures made for another purpose."""
     return f"skyproof root {root}\n".encode()
 
 

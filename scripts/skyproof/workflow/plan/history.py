@@ -26,7 +26,7 @@ from skyproof.core.cost import Work
 from skyproof.core.errors import InputError, SkyproofError
 from skyproof.core.options import home_of, options_model, systems
 from skyproof.proof import item_sets
-from skyproof.proof.jobs import Job, read_receipt
+from skyproof.proof.jobs import JobReceipt, read_receipt
 from skyproof.workflow.plan.systems import plan_of
 
 BENCHMARKS = Path("logs/benchmarks")
@@ -138,7 +138,7 @@ def _receipts(results: Path) -> Iterator[str]:
         yield from paths[:: -(-len(paths) // _ENOUGH)]
 
 
-def _receipt(results: Path, path: str) -> Job | None:
+def _receipt(results: Path, path: str) -> JobReceipt | None:
     with suppress(InputError):
         job = read_receipt(results, path)
         return job if job.stage.partition(".")[0] in systems() else None
@@ -148,7 +148,7 @@ def _receipt(results: Path, path: str) -> Job | None:
 class _Place:
     """Where a job belongs: system, stage, wildcards, and the name of its benchmark file."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: JobReceipt) -> None:
         self.system, _, self.stage = job.stage.partition(".")
         *regions, _, name = PurePosixPath(job.key).parts[1:]
         block = re.search(r"-(\d{5})\.json$", name)
@@ -167,7 +167,7 @@ def _benchmark(path: Path) -> dict[str, float] | None:
     return None
 
 
-def _sections(jobs: list[Job], config: Any) -> dict[str, dict[str, Any]]:
+def _sections(jobs: list[JobReceipt], config: Any) -> dict[str, dict[str, Any]]:
     """Return each system's section as the receipts tell it, over that of `config`."""
     found = {name: getattr(config, name).model_dump(mode="json") for name in systems()}
     for job in jobs:
@@ -179,7 +179,7 @@ def _sections(jobs: list[Job], config: Any) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _own(section: Mapping[str, Any], job: Job) -> dict[str, Any]:
+def _own(section: Mapping[str, Any], job: JobReceipt) -> dict[str, Any]:
     """Return a section in which the options of this job's stage are those of its receipt."""
     stage = job.stage.partition(".")[2]
     fields = options_model(job.stage).model_fields
@@ -207,7 +207,7 @@ def _planned(system: str, section: str) -> Any:
     return None
 
 
-def _written(results: Path, job: Job) -> int:
+def _written(results: Path, job: JobReceipt) -> int:
     """Return the bytes of a job's products: its outputs, and the files that a record lists."""
     total = 0
     for path, made in job.outputs.items():
