@@ -1,8 +1,12 @@
-"""The command line: `python -m skyproof <system>.<stage> --in name=path --out name=path ...`."""
+"""The command line: `python -m skyproof <system>.<stage> --in name=path --out name=path ...`.
+
+It dispatches to the stages and commands of the systems and to the tools, which belong to no system.
+"""
 
 from __future__ import annotations
 
 import argparse
+import inspect
 import os
 import signal
 import sys
@@ -12,9 +16,16 @@ from typing import TYPE_CHECKING, Any
 import pydantic
 
 from skyproof.core import numerics
-from skyproof.core.errors import SkyproofError, UsageError, did_you_mean
+from skyproof.core.errors import (
+    SkyproofError,
+    UsageError,
+    did_you_mean,
+    is_machine_problem,
+    report,
+)
 
 if TYPE_CHECKING:
+    from skyproof.core.commands import Command, Parser
     from skyproof.core.options import File, StageOptions
 
 TOOLS = {
@@ -32,19 +43,20 @@ TOOLS = {
 
 
 def main(words: list[str] | None = None) -> int:
-    """Dispatch to a stage or a tool; return the exit code."""
+    """Dispatch to a stage, a command or a tool; return the exit code."""
     words = list(sys.argv[1:] if words is None else words)
     try:
         code = _dispatch(words)
         sys.stdout.flush()
         return code
-    except SkyproofError as error:
-        print(f"skyproof: error: {error}", file=sys.stderr)
-        return error.exit_code
     except BrokenPipeError:
-        # Who reads (head, less) has seen enough. What is still buffered must not fail at the exit.
+        # The reader (head, less) has closed the pipe. The rest of the buffer must not fail at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
+    except (SkyproofError, OSError) as error:
+        if isinstance(error, OSError) and not is_machine_problem(error):
+            raise
+        return report(error, "skyproof")
 
 
 def _dispatch(words: list[str]) -> int:
@@ -52,42 +64,62 @@ def _dispatch(words: list[str]) -> int:
         print(_overview())
         return 0
     command, rest = words[0], words[1:]
-    return _tool(command, rest) if command in TOOLS else _stage(command, rest)
+    return _tool(command, rest) if command in TOOLS else _of_system(command, rest)
 
 
 def _overview() -> str:
+    from skyproof.core.commands import commands, first_line
     from skyproof.core.options import stages, systems
 
     lines = [
         "usage: python -m skyproof <system>.<stage> --in name=path --out name=path --option value",
+        "       python -m skyproof <system>.<command> ...",
         "       python -m skyproof <tool> ...",
         "",
-        "--help after a stage or a tool explains it. The stages:",
+        "--help after a stage, a command or a tool explains it. Stages and commands:",
     ]
     for system in systems():
-        for name, model in stages(system).items():
-            lines.append(f"  {system}.{name:<12} {_first_line(model)}")
+        known: dict[str, Command | type] = {**stages(system), **commands(system)}
+        lines += [f"  {system}.{name:<12} {first_line(value)}" for name, value in known.items()]
     lines += ["", "The tools:", *(f"  {name:<12} {text}" for name, text in TOOLS.items())]
     lines += ["", "exit codes: 0 done, 2 usage or configuration, 3 bad input, 4 environment"]
     lines += ["            (verify has its own: see its --help)"]
     return "\n".join(lines)
 
 
-def _first_line(model: type) -> str:
-    return (model.__doc__ or "").strip().splitlines()[0]
+def _of_system(name: str, words: list[str]) -> int:
+    from skyproof.core.commands import commands
+    from skyproof.core.options import stages
+
+    system, dot, own = name.partition(".")
+    if not dot:
+        raise UsageError(f"unknown command {name}{did_you_mean(name, TOOLS)}")
+    known = stages(system)
+    if own in known:
+        return _stage(name, known[own], words)
+    others = commands(system)
+    if own in others:
+        return _command(name, others[own], words)
+    what = "stage or command" if others else "stage"
+    raise UsageError(f"unknown {what} {name}{did_you_mean(own, [*known, *others])}")
 
 
-def _stage(stage: str, words: list[str]) -> int:
-    from skyproof.core.options import from_words, options_model
-
-    if "." not in stage:
-        raise UsageError(f"unknown command {stage}{did_you_mean(stage, TOOLS)}")
-    model = options_model(stage)
-    parser = _parser(stage, model)
+def _command(name: str, command: Command, words: list[str]) -> int:
+    """Run a command of a system under the portable numerics of stages, on one thread."""
+    numerics.enforce("portable", 1)
+    parser = _parser(name, command.__doc__)
     try:
-        given, rest = parser.parse_known_args(words)
-    except argparse.ArgumentError as error:
-        raise UsageError(str(error)) from None
+        return command(parser, words)
+    except BrokenPipeError:
+        raise
+    except Exception as error:
+        return report(error, f"skyproof {name}", debug="--debug" in words)
+
+
+def _stage(stage: str, model: type[StageOptions], words: list[str]) -> int:
+    from skyproof.core.options import from_words
+
+    given, rest = _stage_parser(stage, model).parse_known_args(words)
     options = from_words(model, _pairs(rest))
     numerics.enforce(options.numerics, given.threads)
 
@@ -112,19 +144,26 @@ def _stage(stage: str, words: list[str]) -> int:
     return execute(call)
 
 
-def _parser(stage: str, model: type[StageOptions]) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog=f"python -m skyproof {stage}",
-        description=model.__doc__,
-        epilog=_reference(model),
+def _parser(name: str, description: str | None, epilog: str | None = None) -> Parser:
+    from skyproof.core.commands import Parser
+
+    parser = Parser(
+        prog=f"python -m skyproof {name}",
+        description=inspect.cleandoc(description or ""),
+        epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-        exit_on_error=False,
     )
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser
+
+
+def _stage_parser(stage: str, model: type[StageOptions]) -> Parser:
+    parser = _parser(stage, model.__doc__, _reference(model))
     add: Any = parser.add_argument
+    serial = "" if model.parallel else "; this stage runs on the first of them"
     add("--in", dest="inputs", nargs="+", action="extend", default=[], metavar="name=path")
     add("--out", dest="outputs", nargs="+", action="extend", default=[], metavar="name=path")
-    add("--ranks", type=_count, default=1, metavar="N", help="MPI ranks that were asked for [1]")
+    add("--ranks", type=_count, default=1, metavar="N", help=f"number of MPI ranks [1]{serial}")
     add(
         "--threads",
         type=_count,
@@ -141,7 +180,6 @@ def _parser(stage: str, model: type[StageOptions]) -> argparse.ArgumentParser:
         metavar="name=value",
         help="wildcards of the workflow's job; the receipt states them, nothing depends on them",
     )
-    add("--debug", action="store_true", help="show the traceback of an error")
     return parser
 
 
@@ -216,7 +254,9 @@ def _files(kind: str, declared: dict[str, File], words: list[str]) -> dict[str, 
 
 
 def _tool(name: str, words: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog=f"python -m skyproof {name}", description=TOOLS[name])
+    from skyproof.core.commands import Parser
+
+    parser = Parser(prog=f"python -m skyproof {name}", description=TOOLS[name])
     own = {"config": _config, "summary": _summary, "plan": _plan, "doctor": _doctor}
     if name in own:
         return own[name](parser, words)
