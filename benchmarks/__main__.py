@@ -1,7 +1,6 @@
-"""`python -m benchmarks [NAME ...]`: run them, print a table each, name the machine.
+"""`python -m benchmarks [--tiny] [NAME ...]`: run benchmarks, print a table each.
 
-A benchmark is a module with `run() -> {"name": ..., "rows": [...]}`; a row has `what`, `value`,
-`unit` and, where there is one, `target`. Nothing here is a test: a shared machine is too noisy.
+Nothing here is a test: a shared machine is too noisy. The tests run each one at its tiny size.
 """
 
 from __future__ import annotations
@@ -12,22 +11,28 @@ import pkgutil
 import platform
 import sys
 from pathlib import Path
-from typing import Any
 
 import benchmarks
+from benchmarks import Result
 
 
-def main(names: list[str]) -> int:
+def main(words: list[str]) -> int:
     """Run the named benchmarks, or all; return the exit code."""
-    known = sorted(m.name for m in pkgutil.iter_modules(benchmarks.__path__) if m.name[0] != "_")
-    unknown = sorted(set(names) - set(known))
+    tiny, names = "--tiny" in words, [word for word in words if word != "--tiny"]
+    unknown = sorted(set(names) - set(known()))
     if unknown:
-        print(f"unknown benchmark {unknown[0]}; known: {', '.join(known)}", file=sys.stderr)
+        print(f"unknown benchmark {unknown[0]}; known: {', '.join(known())}", file=sys.stderr)
         return 2
     print(f"machine: {machine()}")
-    for name in names or known:
-        show(importlib.import_module(f"benchmarks.{name}").run())
+    for name in names or known():
+        module = importlib.import_module(f"benchmarks.{name}")
+        show(module.run(module.TINY if tiny else module.Size()))
     return 0
+
+
+def known() -> list[str]:
+    """Return the names of all benchmarks."""
+    return sorted(m.name for m in pkgutil.iter_modules(benchmarks.__path__) if m.name[0] != "_")
 
 
 def machine() -> str:
@@ -42,13 +47,13 @@ def machine() -> str:
     return f"{model}, {cores} cores, {memory:.0f} GiB, Python {platform.python_version()}"
 
 
-def show(result: dict[str, Any]) -> None:
+def show(result: Result) -> None:
     """Print one benchmark's rows as a table."""
-    print(f"\n{result['name']}")
-    for row in result["rows"]:
-        value = f"{row['value']:.4g}" if isinstance(row["value"], float) else str(row["value"])
-        target = f"  (target {row['target']})" if row.get("target") else ""
-        print(f"  {row['what']:<58} {value:>10} {row.get('unit', '')}{target}", flush=True)
+    print(f"\n{result.name}")
+    for row in result.rows:
+        target = f"  (target {row.target})" if row.target else ""
+        unit = "" if row.unit in ("x", "1") else row.unit
+        print(f"  {row.what:<58} {row.value:>10{row.form}} {unit}{target}", flush=True)
 
 
 if __name__ == "__main__":

@@ -5,70 +5,70 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
 
+from benchmarks import Result, Row
 from skyproof.core.formats import write
 from skyproof.obiwan import survey
 from skyproof.obiwan.stamps import reader
-from skyproof.obiwan.stamps import writer as stampwriter
 from skyproof.obiwan.stamps.geometry import HALF, STAMP
+from skyproof.obiwan.stamps.writer import BLOCK, StampWriter
 from skyproof.sky import cutouts
 from skyproof.sky.stamps import centre_pixel
 
 Planes = dict[str, np.ndarray]  # kind -> [band, ny, nx]
 
 BANDS = "grz"
-PIXELS = 3600
-N_SOURCES = 2000
-REPEATS = 4  # the best of these: a shared machine only ever slows a run down
 
 
-def run() -> dict[str, Any]:
-    """Cut 2000 sources of a survey-sized brick both ways, in one process."""
+@dataclass(frozen=True)
+class Size:
+    """A brick and its sources; the fastest of the repeats counts, as other work only slows one."""
+
+    pixels: int = 3600
+    n_sources: int = 2000
+    repeats: int = 4
+
+
+TINY = Size(pixels=200, n_sources=20, repeats=1)
+
+
+def run(size: Size) -> Result:
+    """Cut the sources of a survey-sized brick both ways, in one process."""
     draw = np.random.default_rng(1)
-    table = np.zeros(N_SOURCES, survey.stamp_dtype(BANDS))
-    table["id"] = np.arange(N_SOURCES)
+    table = np.zeros(size.n_sources, survey.stamp_dtype(BANDS))
+    table["id"] = np.arange(size.n_sources)
     for axis in "xy":
-        table[axis] = draw.integers(HALF, PIXELS - HALF, N_SOURCES)
+        table[axis] = draw.integers(HALF, size.pixels - HALF, size.n_sources)
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / "stamps.hdf5"
-        read_s, planes = decompression(Path(name) / "plane.fits.fz", draw)
-        gather_s = best(lambda: gathered(planes, table))
-        ours_s = best(lambda: ours(path, planes, table), new=path)
-        plain_s = best(lambda: plain(path, planes, table), new=path)
-    seconds = {
-        "gather the stamps of both planes of three bands": gather_s,
-        "gather, median weights, write the HDF5 file": ours_s,
-        "plain loop: gather, write two datasets a source": plain_s,
-    }
-    rows: list[dict[str, Any]] = [
-        {"what": what, "value": N_SOURCES / value, "unit": "stamps per CPU second"}
-        for what, value in seconds.items()
+        read_s, planes = decompression(Path(name) / "plane.fits.fz", draw, size)
+        gather_s = best(lambda: gathered(planes, table), size.repeats)
+        ours_s = best(lambda: ours(path, planes, table), size.repeats, new=path)
+        plain_s = best(lambda: plain(path, planes, table), size.repeats, new=path)
+    n, rate, target = size.n_sources, "stamps per CPU second", ">= 10,000"
+    rows = [
+        Row("gather the stamps of both planes of three bands", n / gather_s, rate, target),
+        Row("gather, median weights, write the HDF5 file", n / ours_s, rate, target),
+        Row("plain loop: gather, write two datasets a source", n / plain_s, rate),
+        Row("ratio of the two that write a file", plain_s / ours_s, "x", ">= 20"),
+        Row("not included: read and decompress six planes", read_s, "CPU s"),
     ]
-    rows[0]["target"] = rows[1]["target"] = ">= 10,000"
-    rows += [
-        {
-            "what": "ratio of the two that write a file",
-            "value": plain_s / ours_s,
-            "target": ">= 20",
-        },
-        {"what": "apart: read and decompress six planes", "value": read_s, "unit": "CPU s"},
-    ]
-    name = f"cutouts: {N_SOURCES} sources of a brick of {PIXELS} x {PIXELS} pixels, bands {BANDS}"
-    return {"name": name, "rows": rows}
+    form = f"{size.pixels} x {size.pixels} pixels, bands {BANDS}"
+    return Result(f"cutouts: {n} sources of a brick of {form}", rows)
 
 
-def best(work: Callable[[], object], new: Path | None = None) -> float:
+def best(work: Callable[[], object], repeats: int, new: Path | None = None) -> float:
     """Return the CPU seconds (of user and system) of the fastest of some calls, on one thread.
 
     `new` is a file that each call makes; the last one's is removed before the clock starts.
     """
     seconds = []
-    for _ in range(REPEATS):
+    for _ in range(repeats):
         if new is not None:
             new.unlink(missing_ok=True)
         started = time.process_time()
@@ -77,11 +77,11 @@ def best(work: Callable[[], object], new: Path | None = None) -> float:
     return min(seconds)
 
 
-def decompression(path: Path, draw: np.random.Generator) -> tuple[float, Planes]:
+def decompression(path: Path, draw: np.random.Generator, size: Size) -> tuple[float, Planes]:
     """Write a noise plane as surveys do, read it; return the seconds of six, and six planes."""
-    noise = draw.normal(0, 0.01, (PIXELS, PIXELS)).astype("f4")
+    noise = draw.normal(0, 0.01, (size.pixels, size.pixels)).astype("f4")
     write.fits_image(path, noise, compress="RICE", quantize=16)
-    seconds = 6 * best(lambda: survey.read_plane(path))
+    seconds = 6 * best(lambda: survey.read_plane(path), size.repeats)
     planes = np.stack([np.roll(noise, shift, axis=0) for shift in range(6)])
     return seconds, {"img": planes[:3], "ivar": planes[3:]}
 
@@ -89,16 +89,16 @@ def decompression(path: Path, draw: np.random.Generator) -> tuple[float, Planes]
 def gathered(planes: Planes, table: np.ndarray) -> None:
     """Gather all stamps, block by block, and drop them."""
     cx, cy = centre_pixel(table["x"], table["y"])
-    block = np.empty((stampwriter.BLOCK, STAMP, STAMP, len(BANDS)), "f4")
-    for start in range(0, len(table), stampwriter.BLOCK):
-        x, y = (centre[start : start + stampwriter.BLOCK] for centre in (cx, cy))
+    block = np.empty((BLOCK, STAMP, STAMP, len(BANDS)), "f4")
+    for start in range(0, len(table), BLOCK):
+        x, y = (centre[start : start + BLOCK] for centre in (cx, cy))
         for kind in reader.KINDS:
             cutouts.gather(planes[kind], x, y, block[: len(x)])
 
 
 def ours(path: Path, planes: Planes, table: np.ndarray) -> None:
     """Write one array a brick, as the stage does."""
-    with stampwriter.StampWriter(path, table, BANDS, "array") as writer:
+    with StampWriter(path, table, BANDS, "array") as writer:
         writer.cut(planes, table)
 
 

@@ -13,68 +13,81 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks import Result, Row
 from skyproof.core import numerics
 from skyproof.core.seeds import stream
 
-ROWS, FEATURES, BATCH = 41_653, 8, 512
+FEATURES, BATCH = 8, 512
 STRUCTURE = (4, 20)
-TRAIN, VALID = 24_991, 8_331
-REPEATS = 3
-LOADER_STEPS = 12  # of the plain loops; an epoch has 49
-STEPS = -(-TRAIN // BATCH)
-GROUP = 25
+WHOLE = "a member's epoch, training and validation"
+REST = "remainder: step sizes, statistics, best epoch"
 
 
-def run() -> dict[str, Any]:
+@dataclass(frozen=True)
+class Size:
+    """Rows of the table and of its parts, networks of a group, and repeats (the least counts)."""
+
+    rows: int = 41_653
+    train: int = 24_991
+    valid: int = 8_331
+    group: int = 25
+    repeats: int = 3
+    loader_steps: int = 12  # of the plain loops; an epoch has 49
+    members: tuple[int, ...] = (1, 10, 100)
+
+    @property
+    def steps(self) -> int:
+        """Steps of an epoch."""
+        return -(-self.train // BATCH)
+
+
+TINY = Size(rows=1200, train=600, valid=300, group=2, repeats=1, loader_steps=1, members=(2,))
+
+
+def run(size: Size) -> Result:
     """Measure; each row says under which numerics."""
-    rows: list[dict[str, Any]] = []
-    portable = child("portable", "parts")
-    rows += [
-        {"what": f"portable, {what}", "value": value, "unit": "CPU-ms"}
+    measure = partial(child, size)
+    portable = measure("portable", "parts")
+    native = measure("native", "parts")
+    compiled = measure("native", "compiled")
+    plain = measure("portable", "plain")
+    members = {n: measure("portable", "members", n) for n in size.members}
+    twice = measure("portable", "rows", 2)["ms"] / measure("portable", "rows", 1)["ms"]
+    rows = [
+        Row(f"portable, {what}", value, "CPU-ms", any_sign=what == REST)
         for what, value in portable.items()
     ]
-    native = child("native", "parts")
-    compiled = child("native", "compiled")
-    whole = "a member's epoch, training and validation"
     rows += [
-        {"what": f"native, {whole}", "value": native[whole], "unit": "CPU-ms"},
-        {"what": f"native, compiled, {whole}", "value": compiled[whole], "unit": "CPU-ms"},
-        {"what": "first step of a compiled ensemble", "value": compiled["first"], "unit": "s"},
+        Row(f"native, {WHOLE}", native[WHOLE], "CPU-ms"),
+        Row(f"native, compiled, {WHOLE}", compiled[WHOLE], "CPU-ms"),
+        Row("first step of a compiled ensemble", compiled["first"], "s"),
     ]
-    plain = child("portable", "plain")
+    rows += [Row(f"{what} (extrapolated)", value, "CPU-ms") for what, value in plain.items()]
     rows += [
-        {"what": f"{what} (extrapolated)", "value": value, "unit": "CPU-ms"}
+        Row(f"{what} / ensemble, portable", value / portable[WHOLE], "x")
         for what, value in plain.items()
     ]
     rows += [
-        {"what": f"{what} / ensemble, portable", "value": value / portable[whole]}
-        for what, value in plain.items()
-    ]
-    members = {n: child("portable", "members", n) for n in (1, 10, 100)}
-    rows += [
-        {"what": f"{n} members in groups of {n}, each", "value": found["ms"], "unit": "CPU-ms"}
+        Row(f"{n} members in groups of {n}, each", found["ms"], "CPU-ms")
         for n, found in members.items()
     ]
-    rows += [
-        {"what": f"peak memory, {n} members", "value": found["MiB"], "unit": "MiB"}
-        for n, found in members.items()
-    ]
-    twice = child("portable", "rows", 2)["ms"] / child("portable", "rows", 1)["ms"]
-    rows.append({"what": "time of twice the rows / time", "value": twice, "target": "about 2"})
-    shape = f"{FEATURES} features, {STRUCTURE}, {TRAIN} rows in batches of {BATCH}"
-    return {"name": f"ensembles: an epoch of a member; {shape}, groups of {GROUP}", "rows": rows}
+    rows += [Row(f"peak memory, {n} members", found["MiB"], "MiB") for n, found in members.items()]
+    rows.append(Row("time of twice the rows / time", twice, "x", "about 2"))
+    shape = f"{FEATURES} features, {STRUCTURE}, {size.train} rows in batches of {BATCH}"
+    return Result(f"ensembles: an epoch of a member; {shape}, groups of {size.group}", rows)
 
 
-def child(profile: str, what: str, number: int = 0) -> dict[str, float]:
+def child(size: Size, profile: str, what: str, number: int = 0) -> dict[str, float]:
     """Run one measurement in a process whose libraries start with the right settings."""
     result = subprocess.run(
-        [sys.executable, "-m", "benchmarks.ensemble", what, str(number)],
+        [sys.executable, "-m", "benchmarks.ensemble", what, str(number), json.dumps(asdict(size))],
         check=True,
         stdout=subprocess.PIPE,
         text=True,
@@ -83,17 +96,17 @@ def child(profile: str, what: str, number: int = 0) -> dict[str, float]:
     return json.loads(result.stdout)
 
 
-def cpu_ms(work: Callable[[], object]) -> float:
+def cpu_ms(work: Callable[[], object], repeats: int) -> float:
     """Return the least CPU time of some repeats."""
     taken = []
-    for _ in range(REPEATS):
+    for _ in range(repeats):
         begin = time.process_time()
         work()
         taken.append(time.process_time() - begin)
     return min(taken) * 1e3
 
 
-def make_group(n: int, scale: int = 1, *, compile: bool = False) -> Any:
+def make_group(size: Size, n: int, scale: int = 1, *, compile: bool = False) -> Any:
     """Return an ensemble of `n` members on noise with a trend."""
     import torch
 
@@ -104,15 +117,15 @@ def make_group(n: int, scale: int = 1, *, compile: bool = False) -> Any:
 
     where = device.configure("cpu", 1, os.environ["SKYPROOF_PROFILE"])
     rng = np.random.default_rng(1)
-    x = rng.standard_normal((ROWS * scale, FEATURES), np.float32)
+    x = rng.standard_normal((size.rows * scale, FEATURES), np.float32)
     weight = rng.uniform(0.2, 1, len(x)).astype(np.float32)
     label = rng.poisson(weight * np.exp(0.2 * x[:, 0])).astype(np.float32)
     rows = EnsembleRows(x, label, weight)
     members = []
     for key in range(n):
         chosen = rng.permutation(len(x))
-        train, valid = np.split(chosen, [TRAIN * scale])[:2]
-        members.append(EnsembleMember(key, rows, train, valid[: VALID * scale], 0.01))
+        train, valid = np.split(chosen, [size.train * scale])[:2]
+        members.append(EnsembleMember(key, rows, train, valid[: size.valid * scale], 0.01))
     kind = ("dnnp", "pnll", "poisson")
     settings = EnsembleSettings(
         shape_of("dnnp", STRUCTURE, FEATURES), row_loss(*kind), BATCH, 1, n,
@@ -125,55 +138,56 @@ def make_group(n: int, scale: int = 1, *, compile: bool = False) -> Any:
     return group
 
 
-def parts(_: int) -> dict[str, float]:
+def parts(_: int, size: Size) -> dict[str, float]:
     """Return CPU-ms a member of an epoch, and of its parts."""
-    group = make_group(GROUP)
+    group = make_group(size, size.group)
     group.run_epoch()
     taken = list(group.batches())
     found = group.step(group.parameters, taken[0][1])
-    rate, active = np.full(GROUP, 0.01), np.ones(GROUP, bool)
-    gathered = cpu_ms(lambda: list(group.batches()))
-    steps = cpu_ms(lambda: [group.step(group.parameters, batch) for _, batch in taken])
-    moves = cpu_ms(lambda: [group.optimiser.step(found.flat, rate, active) for _ in taken])
-    judged = cpu_ms(group._validate)
-    whole = cpu_ms(group.run_epoch)
+    rate, active = np.full(size.group, 0.01), np.ones(size.group, bool)
+    least = partial(cpu_ms, repeats=size.repeats)
+    gathered = least(lambda: list(group.batches()))
+    steps = least(lambda: [group.step(group.parameters, batch) for _, batch in taken])
+    moves = least(lambda: [group.optimiser.step(found.flat, rate, active) for _ in taken])
+    judged = least(group._validate)
+    whole = least(group.run_epoch)
     known = {
         "order and gather of the rows": gathered,
         "forward and backward": steps,
         "optimiser": moves,
         "validation": judged,
     }
-    rest = {"bookkeeping: step sizes, statistics, best epoch": whole - sum(known.values())}
-    total = {"a member's epoch, training and validation": whole}
-    return {what: value / GROUP for what, value in (known | rest | total).items()}
+    rest = {REST: whole - sum(known.values())}
+    total = {WHOLE: whole}
+    return {what: value / size.group for what, value in (known | rest | total).items()}
 
 
-def compiled(_: int) -> dict[str, float]:
+def compiled(_: int, size: Size) -> dict[str, float]:
     """Return CPU-ms a member of an epoch whose step is compiled, and seconds of the first step."""
-    group = make_group(GROUP, compile=True)
+    group = make_group(size, size.group, compile=True)
     begin = time.perf_counter()
     next(iter(group.step(group.parameters, batch) for _, batch in group.batches()))
     first = time.perf_counter() - begin
     group.run_epoch()
-    whole = cpu_ms(group.run_epoch) / GROUP
-    return {"first": first, "a member's epoch, training and validation": whole}
+    whole = cpu_ms(group.run_epoch, size.repeats) / size.group
+    return {"first": first, WHOLE: whole}
 
 
-def members(n: int) -> dict[str, float]:
+def members(n: int, size: Size) -> dict[str, float]:
     """Return CPU-ms a member of an epoch of `n` members, and the peak memory."""
-    group = make_group(n)
+    group = make_group(size, n)
     group.run_epoch()
-    return {"ms": cpu_ms(group.run_epoch) / n, "MiB": peak_mib()}
+    return {"ms": cpu_ms(group.run_epoch, size.repeats) / n, "MiB": peak_mib()}
 
 
-def rows(scale: int) -> dict[str, float]:
+def rows(scale: int, size: Size) -> dict[str, float]:
     """Return CPU-ms of an epoch of `scale` times as many rows."""
-    group = make_group(GROUP, scale)
+    group = make_group(size, size.group, scale)
     group.run_epoch()
-    return {"ms": cpu_ms(group.run_epoch) / GROUP}
+    return {"ms": cpu_ms(group.run_epoch, size.repeats) / size.group}
 
 
-def plain(_: int) -> dict[str, float]:
+def plain(_: int, size: Size) -> dict[str, float]:
     """Return CPU-ms of an epoch of one network by torch's modules, from a few of its steps.
 
     Once with a loader that takes rows one by one and collates them, as the original's does, once
@@ -182,7 +196,7 @@ def plain(_: int) -> dict[str, float]:
     import torch
     from torch import nn
 
-    group = make_group(1)
+    group = make_group(size, 1)
     rows = group.members[0].rows
     units = STRUCTURE[1]
     layers: list[nn.Module] = []
@@ -194,7 +208,7 @@ def plain(_: int) -> dict[str, float]:
     loader = torch.utils.data.DataLoader(table, BATCH, shuffle=True)
 
     def steps(batches: Any) -> None:
-        for _, (x, y, weight) in zip(range(LOADER_STEPS), batches, strict=False):
+        for _, (x, y, weight) in zip(range(size.loader_steps), batches, strict=False):
             expected = network(x)[:, 0] * weight
             loss = (weight * (expected - y * torch.log(expected + 1e-8))).sum()
             optimiser.zero_grad()
@@ -202,10 +216,11 @@ def plain(_: int) -> dict[str, float]:
             optimiser.step()
 
     tensors = [torch.from_numpy(values).split(BATCH) for values in (rows.x, rows.y, rows.weight)]
-    share = STEPS / LOADER_STEPS
+    least = partial(cpu_ms, repeats=size.repeats)
+    share = size.steps / size.loader_steps
     return {
-        "one network, rows one by one": cpu_ms(lambda: steps(loader)) * share,
-        "one network, sliced arrays": cpu_ms(lambda: steps(zip(*tensors, strict=True))) * share,
+        "one network, rows one by one": least(lambda: steps(loader)) * share,
+        "one network, sliced arrays": least(lambda: steps(zip(*tensors, strict=True))) * share,
     }
 
 
@@ -217,5 +232,6 @@ def peak_mib() -> float:
 
 
 if __name__ == "__main__":
+    size = Size(**json.loads(sys.argv[3]))
     measures = {f.__name__: f for f in (parts, compiled, members, rows, plain)}
-    sys.stdout.write(json.dumps(measures[sys.argv[1]](int(sys.argv[2]))))
+    sys.stdout.write(json.dumps(measures[sys.argv[1]](int(sys.argv[2]), size)))

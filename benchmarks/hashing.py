@@ -8,42 +8,49 @@ import statistics
 import subprocess
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from benchmarks import Result, Row
 from skyproof.core import atomic
 from skyproof.proof import inventory, manifest
 from skyproof.proof.verify import verify
 
-FILE_MIB = 256
-ROUNDS = 5
+
+@dataclass(frozen=True)
+class Size:
+    """Each file, and how often the programs take turns."""
+
+    file_mib: int = 256
+    rounds: int = 5
 
 
-def run(tiny: bool = False) -> dict[str, Any]:
+TINY = Size(file_mib=1, rounds=1)
+
+
+def run(size: Size) -> Result:
     """Verify files that are in the page cache, on one core and on all.
 
     The rates are for a second of processor time, as `openssl speed` counts, and the programs take
-    turns: other load on the machine disturbs them little, and all alike. `tiny` is for the tests:
-    one round with files of 1 MiB.
+    turns: other load on the machine disturbs them little, and all alike.
     """
-    file_mib, rounds = (1, 1) if tiny else (FILE_MIB, ROUNDS)
     with tempfile.TemporaryDirectory() as name:
         folder, cores = Path(name), inventory.cores()
-        write_run(folder, max(2, cores), file_mib)
+        write_run(folder, n_files=max(2, cores), file_mib=size.file_mib)
         openssl, one, every, elapsed = [], [], [], []
-        for _ in range(rounds):
+        for _ in range(size.rounds):
             openssl.append(openssl_rate())
             one.append(verify_rates(folder, 1)[0])
             a_core, whole = verify_rates(folder, cores)
             every.append(a_core)
             elapsed.append(whole)
 
-    def row(what: str, rates: list[float]) -> dict[str, Any]:
-        return {"what": what, "value": statistics.median(rates), "unit": "MB/s"}
+    def row(what: str, rates: list[float]) -> Row:
+        return Row(what, statistics.median(rates), "MB/s")
 
-    def share(rates: list[float]) -> dict[str, Any]:
+    def share(rates: list[float]) -> Row:
         ratio = statistics.median(a / b for a, b in zip(rates, openssl, strict=True))
-        return {"what": "  of OpenSSL", "value": 100 * ratio, "unit": "%", "target": ">= 80"}
+        return Row("  of OpenSSL", 100 * ratio, "%", ">= 80")
 
     rows = [
         row("OpenSSL, one thread", openssl),
@@ -53,7 +60,8 @@ def run(tiny: bool = False) -> dict[str, Any]:
         share(every),
         row(f"verify, {cores} threads, by the clock", elapsed),
     ]
-    return {"name": f"hashing: verify of files of {file_mib} MiB in the page cache", "rows": rows}
+    name = f"hashing: verify of files of {size.file_mib} MiB in the page cache"
+    return Result(name, rows)
 
 
 def write_run(folder: Path, n_files: int, file_mib: int) -> None:

@@ -1,7 +1,7 @@
-"""Three hundred jobs through a SLURM of one's own: is one lost, and what do jobs cost beside work?
+"""Three hundred jobs through a local SLURM: is one lost, and what do jobs cost beside the work?
 
-Generation of small bricks (simulate, then cutouts) in several cuts, at last one brick a job. A job
-has one rank. Needs root and SLURM, as `make cluster` does.
+Small bricks are generated (simulate, then cutouts) in jobs of several sizes, down to one brick a
+job. A job has one rank. Needs root and SLURM, as `make cluster` does.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import yaml
+
+from benchmarks import Result, Row
 
 ROOT = Path(__file__).parents[1]
 RULES = ("obiwan_simulate", "obiwan_cutouts")
@@ -29,28 +30,40 @@ RULES = ("obiwan_simulate", "obiwan_cutouts")
 
 @dataclass(frozen=True)
 class Cut:
-    """How bricks are cut into jobs."""
+    """How bricks are assigned to jobs."""
 
+    what: str
     bricks: int
     block_size: int
-    grouped: int = 0  # blocks whose jobs of both rules share one batch job; 0: each has its own
+    grouped: int = 0  # blocks whose jobs of both rules share one batch job; 0: one job each
 
 
-CUTS = {
-    "25 bricks a job": Cut(50, 25),
-    "5 bricks a job": Cut(50, 5),
-    "1 brick a job, 5 pairs grouped": Cut(20, 1, grouped=5),
-    "1 brick a job": Cut(150, 1),
-}
+@dataclass(frozen=True)
+class Size:
+    """The runs, and further words of Snakemake."""
+
+    cuts: tuple[Cut, ...] = (
+        Cut("25 bricks a job", 50, 25),
+        Cut("5 bricks a job", 50, 5),
+        Cut("1 brick a job, 5 pairs grouped", 20, 1, grouped=5),
+        Cut("1 brick a job", 150, 1),
+    )
+    words: tuple[str, ...] = ()
 
 
-def run() -> dict[str, Any]:
+TINY = Size(
+    cuts=(Cut("1 brick a job, 2 pairs grouped", 2, 1, grouped=2),),
+    words=("--slurm-init-seconds-before-status-checks", "3"),
+)
+
+
+def run(size: Size) -> Result:
     """Run each cut; return its jobs, wall time, and the share that is not the stages' work."""
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="load-") as name, cluster(Path(name) / "slurm") as env:
-        for what, cut in CUTS.items():
-            rows += measure(what, cut, Path(name) / f"run{len(rows)}", env)
-    return {"name": "load: generation of bricks of 200 x 200 pixels on SLURM", "rows": rows}
+        for cut in size.cuts:
+            rows += measure(cut, Path(name) / f"run{len(rows)}", env, size.words)
+    return Result("load: generation of bricks of 200 x 200 pixels on SLURM", rows)
 
 
 @contextmanager
@@ -64,14 +77,14 @@ def cluster(folder: Path) -> Iterator[dict[str, str]]:
         subprocess.run([ROOT / "scripts/cluster", "stop", folder], check=True, timeout=120)
 
 
-def measure(what: str, cut: Cut, folder: Path, env: dict[str, str]) -> list[dict[str, Any]]:
+def measure(cut: Cut, folder: Path, env: dict[str, str], words: tuple[str, ...]) -> list[Row]:
     """Run a cut in a folder and return its rows."""
     folder.mkdir()
     jobs = Path(env["SLURM_CONF"]).parents[1] / "log/jobs"
     before = len(ended(jobs))
     started = time.perf_counter()
     subprocess.run(
-        command(folder, cut), cwd=ROOT, env=env, check=True, timeout=3600,
+        [*command(folder, cut), *words], cwd=ROOT, env=env, check=True, timeout=3600,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     wall = time.perf_counter() - started
@@ -83,19 +96,17 @@ def measure(what: str, cut: Cut, folder: Path, env: dict[str, str]) -> list[dict
     in_jobs, in_stages = sum(seconds for _, seconds in batch), worked(folder)
     beside = in_jobs - in_stages
     wanted = len(RULES) * -(-cut.bricks // cut.block_size)
+    # Start and end of a batch job are whole seconds: of short jobs the rest may be negative.
+    rest, each = beside / len(batch), f"{cut.what}: the same a batch job"
     return [
-        {
-            "what": f"{what}: blocks wanted / made, batch jobs sent / completed",
-            "value": f"{wanted} / {len(made)}, {len(batch)} / {completed}",
-        },
-        {"what": f"{what}: wall time a brick", "value": wall / cut.bricks, "unit": "s"},
-        {
-            "what": f"{what}: share of jobs' time beside work",
-            "value": 100 * beside / in_jobs,
-            "unit": "%",
-        },
-        {"what": f"{what}: the same a batch job", "value": beside / len(batch), "unit": "s"},
-        {"what": f"{what}: work a brick", "value": in_stages / cut.bricks, "unit": "s"},
+        Row(f"{cut.what}: blocks wanted", wanted, "blocks", form="d"),
+        Row(f"{cut.what}: blocks made", len(made), "blocks", form="d"),
+        Row(f"{cut.what}: batch jobs submitted", len(batch), "jobs", form="d"),
+        Row(f"{cut.what}: batch jobs completed", completed, "jobs", form="d"),
+        Row(f"{cut.what}: wall time a brick", wall / cut.bricks, "s"),
+        Row(f"{cut.what}: jobs' time without work", 100 * beside / in_jobs, "%", any_sign=True),
+        Row(each, rest, "s", any_sign=True),
+        Row(f"{cut.what}: work a brick", in_stages / cut.bricks, "s"),
     ]
 
 

@@ -7,29 +7,41 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from benchmarks import Result, Row
 
 ROOT = Path(__file__).parents[1]
 SURVEY = "obiwan: {block_size: 64, simulate: {n_bricks: %d, brick_pixels: 3600}}\n"
 
 
-def run() -> dict[str, Any]:
-    """Time `snakemake -n` for a survey and for a hundredth of it, in fresh folders."""
-    small, few = plan(1_000)
-    large, many = plan(100_000)
+@dataclass(frozen=True)
+class Size:
+    """Bricks of a survey, and of a small one beside it."""
+
+    many: int = 100_000
+    few: int = 1_000
+
+
+TINY = Size(many=256, few=64)
+
+
+def run(size: Size) -> Result:
+    """Time `snakemake -n` for a survey and for a small part of it, in fresh folders."""
+    small, few_jobs = plan(size.few)
+    large, many_jobs = plan(size.many)
+    blocks = "bricks in blocks of 64"
     rows = [
-        {"what": f"1,000 bricks in blocks of 64 ({few} jobs)", "value": small, "unit": "s"},
-        {"what": f"100,000 bricks in blocks of 64 ({many} jobs)", "value": large, "unit": "s"},
-        {"what": "ratio", "value": large / small},
+        Row(f"{size.few:,} {blocks} ({few_jobs} jobs)", small, "s"),
+        Row(f"{size.many:,} {blocks} ({many_jobs} jobs)", large, "s", "<= 15"),
+        Row("ratio", large / small, "x"),
+        Row("the larger one by skyproof plan", estimate(size.many), "s", "<= 30"),
     ]
-    rows[1]["target"] = "<= 15"
-    rows.append({"what": "the same by skyproof plan", "value": foresee(100_000), "unit": "s"})
-    rows[-1]["target"] = "<= 30"
-    return {"name": "planning: snakemake -n", "rows": rows}
+    return Result("planning: snakemake -n", rows)
 
 
-def foresee(n_bricks: int) -> float:
+def estimate(n_bricks: int) -> float:
     """Return the seconds of `python -m skyproof plan` in an empty folder."""
     with tempfile.TemporaryDirectory() as folder:
         survey = Path(folder) / "survey.yaml"
@@ -47,16 +59,8 @@ def plan(n_bricks: int) -> tuple[float, int]:
     with tempfile.TemporaryDirectory() as folder:
         survey = Path(folder) / "survey.yaml"
         survey.write_text(SURVEY % n_bricks)
-        command = [
-            sys.executable,
-            "-m",
-            "snakemake",
-            "-n",
-            "--quiet",
-            "rules",
-            "-s",
-            str(ROOT / "Snakefile"),
-        ]
+        command = [sys.executable, "-m", "snakemake", "-n", "--quiet", "rules"]
+        command += ["-s", str(ROOT / "Snakefile")]
         command += ["--directory", folder, "--configfile", str(survey)]
         started = time.perf_counter()
         printed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=600)

@@ -13,48 +13,51 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
+from benchmarks import Result, Row
 from benchmarks.training import BANDS, write_shards
 from skyproof.core import numerics
 from skyproof.core.seeds import stream
 
 BATCH, MICRO_BATCH = 16, 8
-N_SHARDS, ROWS = 4, 160
-REPEATS = 5  # in turns, as the machine may be shared
 
 
-def run() -> dict[str, Any]:
+@dataclass(frozen=True)
+class Size:
+    """Rows of an epoch, and how often the cases take turns (other work may slow one)."""
+
+    n_shards: int = 4
+    rows: int = 160
+    repeats: int = 5
+
+
+TINY = Size(n_shards=1, rows=16, repeats=1)
+
+
+def run(size: Size) -> Result:
     """Measure images a second on 1 and 2 ranks, with exact and with plain sums on 1."""
     cases = {"1 rank": (1, "exact"), "2 ranks": (2, "exact"), "1 rank, plain sums": (1, "plain")}
     taken: dict[str, list[float]] = {what: [] for what in cases}
     with tempfile.TemporaryDirectory() as name:
-        write_shards(Path(name), N_SHARDS, ROWS, BANDS)
-        for _ in range(REPEATS):
+        write_shards(Path(name), size.n_shards, size.rows, BANDS)
+        for _ in range(size.repeats):
             for what, (ranks, sums) in cases.items():
                 taken[what].append(launch(ranks, sums, name))
     seconds = {what: statistics.median(values) for what, values in taken.items()}
-    rows: list[dict[str, Any]] = [
-        {"what": what, "value": N_SHARDS * ROWS / value, "unit": "images/s"}
-        for what, value in seconds.items()
-    ]
+    gain = [one / two for one, two in zip(taken["1 rank"], taken["2 ranks"], strict=True)]
+    cost = seconds["1 rank"] / seconds["1 rank, plain sums"]
+    n_rows = size.n_shards * size.rows
+    rows = [Row(what, n_rows / value, "images/s") for what, value in seconds.items()]
     rows += [
-        {
-            "what": "speed of 2 ranks / speed of 1 rank, median of the rounds",
-            "value": statistics.median(
-                one / two for one, two in zip(taken["1 rank"], taken["2 ranks"], strict=True)
-            ),
-            "target": ">= 1.6",
-        },
-        {
-            "what": "time with exact sums / time with plain sums, 1 rank",
-            "value": seconds["1 rank"] / seconds["1 rank, plain sums"],
-        },
-    ]
+        Row("speed of 2 ranks / speed of 1 rank, median of the rounds",
+            statistics.median(gain), "x", ">= 1.6"),
+        Row("time with exact sums / time with plain sums, 1 rank", cost, "x"),
+    ]  # fmt: skip
     name = f"ranks: 64 x 64 x {2 * BANDS} stamps, batches of {BATCH} in pieces of {MICRO_BATCH}"
-    return {"name": name, "rows": rows}
+    return Result(name, rows)
 
 
 def launch(ranks: int, sums: str, folder: str) -> float:

@@ -6,11 +6,13 @@ import os
 import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks import Result, Row
 from skyproof.core import blocks
 from skyproof.core.atomic import sha256_of
 from skyproof.core.formats import write
@@ -22,9 +24,18 @@ from skyproof.obiwan.stamps.writer import write_stamps
 from skyproof.sky.tan import Tan, footprint_info
 
 BANDS = "grz"
-N_BRICKS = (4, 64)
-N_STAMPS = 40  # of each class and brick
 PIXELS = 1000
+
+
+@dataclass(frozen=True)
+class Size:
+    """Bricks of the small and of the large split; stamps of each class and brick."""
+
+    n_bricks: tuple[int, int] = (4, 64)
+    n_stamps: int = 40
+
+
+TINY = Size(n_bricks=(2, 3), n_stamps=4)
 
 # A parent of its own: the peak of a child begins at the size of the process that started it.
 _MEASURE = (
@@ -33,35 +44,37 @@ _MEASURE = (
 )
 
 
-def run() -> dict[str, Any]:
-    """Split 4 and 64 bricks of equal size, each in one process, and compare the peaks."""
+def run(size: Size) -> Result:
+    """Split two numbers of bricks of equal size, each in one process, and compare the peaks."""
     peaks = []
-    for n_bricks in N_BRICKS:
+    for n_bricks in size.n_bricks:
         with tempfile.TemporaryDirectory() as name:
-            peaks.append(peak_mib(Path(name), n_bricks))
-    rows: list[dict[str, Any]] = [
-        {"what": f"peak memory, {n} bricks in one block", "value": peak, "unit": "MiB"}
-        for n, peak in zip(N_BRICKS, peaks, strict=True)
+            peaks.append(peak_mib(Path(name), n_bricks, size.n_stamps))
+    rows = [
+        Row(f"peak memory, {n} bricks in one block", peak, "MiB")
+        for n, peak in zip(size.n_bricks, peaks, strict=True)
     ]
-    rows.append({"what": "ratio", "value": peaks[1] / peaks[0], "target": "about 1"})
-    name = f"split: memory with {N_STAMPS} stamps of each class a brick, bands {BANDS}"
-    return {"name": name, "rows": rows}
+    rows.append(Row("ratio", peaks[1] / peaks[0], "x", "about 1"))
+    name = f"split: memory with {size.n_stamps} stamps of each class a brick, bands {BANDS}"
+    return Result(name, rows)
 
 
-def peak_mib(folder: Path, n_bricks: int) -> float:
-    """Write the stamps of so many bricks, split them; return the peak of the split [MiB]."""
-    record, table = write_stamp_tree(folder, n_bricks), folder / "membership.csv"
+def peak_mib(folder: Path, n_bricks: int, n_stamps: int) -> float:
+    """Write the stamps of the bricks, split them; return the peak of the split [MiB]."""
+    record, table = write_stamp_tree(folder, n_bricks, n_stamps), folder / "membership.csv"
     stage("obiwan.assign", "--in", f"cutouts={record}", "--out", f"membership={table}")
     words = ["--in", f"cutouts={record}", f"membership={table}", "--out"]
     return stage("obiwan.split", *words, f"split={folder / 'split.json'}", "--bands", BANDS)
 
 
-def write_stamp_tree(folder: Path, n_bricks: int) -> Path:
+def write_stamp_tree(folder: Path, n_bricks: int, n_stamps: int) -> Path:
     """Write random stamps as obiwan.cutouts does; return the record."""
     items = {
         name: {
-            "info": footprint_info(tan) | {f"n_{kind}": N_STAMPS for kind in CLASSES},
-            "files": [write_class(folder, name, tan, label) for label in range(len(CLASSES))],
+            "info": footprint_info(tan) | {f"n_{kind}": n_stamps for kind in CLASSES},
+            "files": [
+                write_class(folder, name, tan, label, n_stamps) for label in range(len(CLASSES))
+            ],
         }
         for name, tan in grid.synthetic_bricks(n_bricks, PIXELS)
     }
@@ -70,15 +83,15 @@ def write_stamp_tree(folder: Path, n_bricks: int) -> Path:
     return record
 
 
-def write_class(folder: Path, brick: str, tan: Tan, label: int) -> dict[str, Any]:
+def write_class(folder: Path, brick: str, tan: Tan, label: int, n_stamps: int) -> dict[str, Any]:
     """Write the stamps of one class of a brick; return the file's entry in the record."""
     draw = np.random.default_rng([label, *brick.encode()])
-    table = np.zeros(N_STAMPS, survey.stamp_dtype(BANDS))
-    table["id"], table["brick"], table["label"] = np.arange(N_STAMPS), brick.encode(), label
+    table = np.zeros(n_stamps, survey.stamp_dtype(BANDS))
+    table["id"], table["brick"], table["label"] = np.arange(n_stamps), brick.encode(), label
     for name in "xy":
-        table[name] = draw.uniform(HALF, PIXELS - HALF - 1, N_STAMPS)
+        table[name] = draw.uniform(HALF, PIXELS - HALF - 1, n_stamps)
     table["ra"], table["dec"] = tan.sky(table["x"], table["y"])
-    shape = (N_STAMPS, STAMP, STAMP, len(BANDS))
+    shape = (n_stamps, STAMP, STAMP, len(BANDS))
     img = draw.standard_normal(shape, dtype=np.float32)
     relative = f"{CLASSES[label]}/hdf5/{survey.brick_folder(brick)}/{brick}/img_ivar_{BANDS}.hdf5"
     path = folder / relative

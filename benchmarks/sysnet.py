@@ -15,17 +15,36 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+
+from benchmarks import Result, Row
 
 ROOT = Path(__file__).parents[1]
 DATA = Path(os.environ.get("SKYPROOF_DATA", ROOT.parent / "shared" / "data"))
 TABLE = DATA / "sysnet/decals_lrg_table_nside256_ring.fits"
-N_FOLDS, N_CHAINS, N_EPOCHS, GROUP = 5, 20, 70, 50
-ORIGINAL_S = 0.22 * N_FOLDS * N_CHAINS * N_EPOCHS
 ORIGINAL_LOSS, ORIGINAL_PAIR = 0.84768, 0.84713
+
+
+@dataclass(frozen=True)
+class Size:
+    """Networks of the training, and pixels of a table of noise; 0: the real table."""
+
+    n_folds: int = 5
+    n_chains: int = 20
+    n_epochs: int = 70
+    group: int = 50
+    noise_pixels: int = 0
+
+    @property
+    def original_s(self) -> float:
+        """Seconds of the original for so many networks and epochs."""
+        return 0.22 * self.n_folds * self.n_chains * self.n_epochs
+
+
+TINY = Size(n_chains=2, n_epochs=1, group=5, noise_pixels=600)
 # ranks, threads of a rank, options
 RUNS = {
     "2 ranks, portable": (2, 1, ("--numerics", "portable")),
@@ -34,27 +53,38 @@ RUNS = {
 }
 
 
-def run() -> dict[str, Any]:
+def run(size: Size) -> Result:
     """Train the headline in each way, and compare losses with the original's."""
-    if not TABLE.is_file():
-        return {"name": f"SYSNet headline: not run, {TABLE} is absent", "rows": []}
-    rows: list[dict[str, Any]] = []
+    if not size.noise_pixels and not TABLE.is_file():
+        return Result(f"SYSNet headline: not run, {TABLE} is absent", [])
+    rows: list[Row] = []
     with tempfile.TemporaryDirectory() as name:
-        inputs = prepare(Path(name))
+        inputs = prepare(Path(name), size)
         for what, (ranks, threads, options) in RUNS.items():
             out = Path(name) / what.replace(" ", "-")
-            wall, cpu = train(inputs, out, ranks, threads, options)
+            wall, cpu = train(inputs, out, ranks, threads, options, size)
             rows += [
-                {"what": f"{what}, wall", "value": wall, "unit": "s", "target": "<= 60, goal 30"},
-                {"what": f"{what}, CPU of all ranks", "value": cpu, "unit": "s"},
-                {"what": f"original (25 min) / {what}", "value": ORIGINAL_S / wall},
+                Row(f"{what}, wall", wall, "s", "<= 60, goal 30"),
+                Row(f"{what}, CPU of all ranks", cpu, "s"),
+                Row(f"original (25 min) / {what}", size.original_s / wall, "x"),
             ]
-        rows += losses(inputs, Path(name) / next(iter(RUNS)).replace(" ", "-"))
-    name = f"SYSNet headline: {N_FOLDS} folds x {N_CHAINS} chains x {N_EPOCHS} epochs, dnnp (4, 20)"
-    return {"name": name, "rows": rows}
+        rows += losses(inputs, Path(name) / next(iter(RUNS)).replace(" ", "-"), size)
+    shape = f"{size.n_folds} folds x {size.n_chains} chains x {size.n_epochs} epochs"
+    return Result(f"SYSNet headline: {shape}, dnnp (4, 20)", rows)
 
 
-def prepare(folder: Path) -> dict[str, Path]:
+def noise_table(n_pixels: int) -> np.ndarray:
+    """Return a table of the real one's form: labels and three templates of noise."""
+    kinds = [("hpix", "i8"), ("label", "f8"), ("fracgood", "f8"), ("features", "f8", 3)]
+    draw, data = np.random.default_rng(1), np.zeros(n_pixels, kinds)
+    data["hpix"] = draw.permutation(n_pixels)
+    data["fracgood"] = draw.uniform(0.5, 1, n_pixels)
+    data["label"] = draw.uniform(0.5, 1.5, n_pixels)
+    data["features"] = draw.standard_normal((n_pixels, 3))
+    return data
+
+
+def prepare(folder: Path, size: Size) -> dict[str, Path]:
     """Write the table, the original's folds, all features, the configured values."""
     import fitsio
 
@@ -63,7 +93,8 @@ def prepare(folder: Path) -> dict[str, Path]:
     from skyproof.sysnet.split import make_folds
     from skyproof.sysnet.table import Table, write_table
 
-    data = fitsio.read(str(TABLE))
+    noise = size.noise_pixels
+    data = noise_table(noise) if noise else fitsio.read(str(TABLE))
     order = np.argsort(data["hpix"])
     label, fracgood, features = (
         data[name][order].astype("f8") for name in ("label", "fracgood", "features")
@@ -74,9 +105,9 @@ def prepare(folder: Path) -> dict[str, Path]:
     paths = {"table": folder / "table.fits", "folds": folder / "folds.fits"}
     paths |= {name: folder / f"{name}.json" for name in ("selection", "tuning")}
     write_table(paths["table"], table)
-    folds = make_folds(paths["table"], table, Split(fold_scheme="rows85", n_folds=N_FOLDS))
+    folds = make_folds(paths["table"], table, Split(fold_scheme="rows85", n_folds=size.n_folds))
     write_folds(paths["folds"], folds)
-    keep = {str(fold): list(range(len(names))) for fold in range(N_FOLDS)}
+    keep = {str(fold): list(range(len(names))) for fold in range(size.n_folds)}
     paths["selection"].write_text(json.dumps({"features": names, "keep": keep}))
     values = {"learning_rate": 0.01, "structure": [4, 20], "l1_alpha": -1}
     paths["tuning"].write_text(json.dumps(values))
@@ -84,15 +115,20 @@ def prepare(folder: Path) -> dict[str, Path]:
 
 
 def train(
-    inputs: dict[str, Path], out: Path, ranks: int, threads: int, options: tuple[str, ...]
+    inputs: dict[str, Path],
+    out: Path,
+    ranks: int,
+    threads: int,
+    options: tuple[str, ...],
+    size: Size,
 ) -> tuple[float, float]:
     """Run the stage as a user does; return wall and CPU seconds, starts of the ranks included."""
-    groups = -(-N_FOLDS * N_CHAINS // GROUP)
+    groups = -(-size.n_folds * size.n_chains // size.group)
     words = [sys.executable, "-m", "skyproof", "sysnet.train", "--in"]
     words += [f"{name}={path}" for name, path in inputs.items()]
     words += ["--out", f"members={out / 'block-00000.json'}", "--block-size", str(groups)]
-    words += ["--n-chains", str(N_CHAINS), "--n-epochs", str(N_EPOCHS)]
-    words += ["--group-size", str(GROUP), "--threads", str(threads), *options]
+    words += ["--n-chains", str(size.n_chains), "--n-epochs", str(size.n_epochs)]
+    words += ["--group-size", str(size.group), "--threads", str(threads), *options]
     if ranks > 1:
         mpiexec = str(Path(sys.executable).parent / "mpiexec")
         words = [mpiexec, "-n", str(ranks), *words, "--ranks", str(ranks)]
@@ -104,7 +140,7 @@ def train(
     return time.perf_counter() - begin, cpu
 
 
-def losses(inputs: dict[str, Path], out: Path) -> list[dict[str, Any]]:
+def losses(inputs: dict[str, Path], out: Path, size: Size) -> list[Row]:
     """Return the test losses: of single networks, of means of chains, of the constant."""
     import torch
 
@@ -135,19 +171,17 @@ def losses(inputs: dict[str, Path], out: Path) -> list[dict[str, Any]]:
         loss(fold, float(table.label[folds.rows(fold, TRAINING)].mean())) for fold in density
     ]
     by_fold = single.mean(axis=1)
+
+    def row(what: str, value: float, target: str = "") -> Row:
+        return Row(what, value, "1", target, form=".5f", any_sign=True)
+
+    pair, mean = float(np.mean(pairs)), float(np.mean(means))
     return [
-        {"what": "test loss of a network, mean over folds and chains", "value": digits(single),
-         "target": f"{ORIGINAL_LOSS}, the original's"},
-        {"what": "the same, least and greatest of a fold",
-         "value": f"{by_fold.min():.5f} {by_fold.max():.5f}", "target": "0.8440 0.8512"},
-        {"what": "test loss of the mean of 2 chains", "value": digits(pairs),
-         "target": f"{ORIGINAL_PAIR}, the original's"},
-        {"what": f"test loss of the mean of {N_CHAINS} chains", "value": digits(means)},
-        {"what": "test loss of a constant (the mean label)", "value": digits(constant),
-         "target": "0.86045"},
+        row("test loss of a network, mean over folds and chains", float(single.mean()),
+            f"{ORIGINAL_LOSS}, the original's"),
+        row("the same, least of a fold", float(by_fold.min()), "0.8440"),
+        row("the same, greatest of a fold", float(by_fold.max()), "0.8512"),
+        row("test loss of the mean of 2 chains", pair, f"{ORIGINAL_PAIR}, the original's"),
+        row(f"test loss of the mean of {size.n_chains} chains", mean),
+        row("test loss of a constant (the mean label)", float(np.mean(constant)), "0.86045"),
     ]  # fmt: skip
-
-
-def digits(values: Any) -> str:
-    """Return the mean with the digits in which losses differ."""
-    return f"{np.mean(values):.5f}"

@@ -6,11 +6,14 @@ Environment: SYSNET_NSIDE (64), SYSNET_SKIES (3) and SYSNET_NULLS (200; 1000 is 
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 from scipy.stats import kstest
 
+from benchmarks import Result, Row
 from skyproof.core.seeds import stream
 from skyproof.sysnet.api.regress import Regression, regress
 from skyproof.sysnet.baselines import POLYNOMIALS, out_of_fold
@@ -25,39 +28,53 @@ from skyproof.sysnet.verdict.recovery import recovery
 from skyproof.sysnet.weights.combination import Sample, fit_mix
 from skyproof.sysnet.weights.shrinkage import MOCKED, shrinkage
 
-NSIDE = int(os.environ.get("SYSNET_NSIDE", "64"))
-SKIES = int(os.environ.get("SYSNET_SKIES", "3"))
-NULLS = int(os.environ.get("SYSNET_NULLS", "200"))
-TRAIN = Train(n_chains=4, n_epochs=40)
-_NULL_NSIDE = 32  # of s24
-_COVARIANCE = 200  # mocks
+
+def _set_by(variable: str, default: int) -> Any:
+    return field(default_factory=lambda: int(os.environ.get(variable, default)))
 
 
-def run() -> dict[str, Any]:
+@dataclass(frozen=True)
+class Size:
+    """Skies and networks of the table; skies of the null test and mocks of its covariance."""
+
+    nside: int = _set_by("SYSNET_NSIDE", 64)
+    skies: int = _set_by("SYSNET_SKIES", 3)
+    nulls: int = _set_by("SYSNET_NULLS", 200)
+    n_chains: int = 4
+    n_epochs: int = 40
+    null_nside: int = 32  # of s24
+    covariance: int = 200
+
+
+TINY = Size(
+    nside=16, skies=1, nulls=2, n_chains=1, n_epochs=1, null_nside=16, covariance=80
+)  # fmt: skip
+
+
+def run(size: Size) -> Result:
     """Return the table of spec 1.11 for whole skies, and the null test's p-values."""
-    rows = [row for kind in ("none", "linear", "nonlinear") for row in table_of(kind)]
-    return {
-        "name": f"SYSNet on {SKIES} mock skies at nside {NSIDE}, {TRAIN.n_chains} chains, "
-        f"{TRAIN.n_epochs} epochs: mean over skies; {NULLS} null skies at nside {_NULL_NSIDE}",
-        "rows": [*rows, *p_values()],
-    }
+    rows = [row for kind in ("none", "linear", "nonlinear") for row in table_of(kind, size)]
+    name = f"SYSNet on {size.skies} mock skies at nside {size.nside}, {size.n_chains} chains, "
+    name += f"{size.n_epochs} epochs: mean over skies; {size.nulls} null skies at nside "
+    return Result(f"{name}{size.null_nside}", [*rows, *p_values(size)])
 
 
-def table_of(kind: str) -> list[dict[str, Any]]:
+def table_of(kind: str, size: Size) -> list[Row]:
     """Return power kept, correlation and error of each model on the skies of one contamination."""
     found: dict[str, list[list[float]]] = {}
-    for sky in range(SKIES):
-        options = Mock(contamination=kind, realisation=sky, nside=NSIDE)
+    train = Train(n_chains=size.n_chains, n_epochs=size.n_epochs)
+    for sky in range(size.skies):
+        options = Mock(contamination=kind, realisation=sky, nside=size.nside)
         table, survey, _ = make_mock(options)
         for scheme in ("spatial", "rows85"):
-            regression = regress(table, split=Split(fold_scheme=scheme), train=TRAIN)
+            regression = regress(table, split=Split(fold_scheme=scheme), train=train)
             for name, values in judge(table, survey, regression).items():
                 if scheme == "spatial" or name == "network":
                     label = name if scheme == "spatial" else "network, random rows"
                     found.setdefault(label, []).append(values)
     measures = ("power kept l < 30", "l >= 30", "correlation", "rms error")
     return [
-        {"what": f"{kind}, {name}: {measure}", "value": float(np.mean(values))}
+        Row(f"{kind}, {name}: {measure}", float(np.mean(values)), "1", any_sign=True)
         for name, skies in found.items()
         for measure, values in zip(measures, np.transpose(skies), strict=True)
         if np.isfinite(values).all()
@@ -90,13 +107,13 @@ def judge(table: Table, survey: Survey, regression: Regression) -> dict[str, lis
     return measures
 
 
-def p_values() -> list[dict[str, Any]]:
+def p_values(size: Size) -> list[Row]:
     """Return how flat p-values of null skies are (s24): raw, and after their own weights.
 
-    The covariance is that of 200 further skies. Weights come from the stack of constant, linear and
+    The covariance is that of further skies. Weights come from the stack of constant, linear and
     quadratic fits with its shrinkage, made anew for every sky.
     """
-    table, _, _ = make_mock(Mock(contamination="none", nside=_NULL_NSIDE))
+    table, _, _ = make_mock(Mock(contamination="none", nside=size.null_nside))
     grid = power.Grid.of(table, np.arange(len(table)))
     clustering = clustering_of(table, grid)
     bins = Bins.of(table.features, table.fracgood)
@@ -104,11 +121,11 @@ def p_values() -> list[dict[str, Any]]:
     def label_of(*names: object) -> np.ndarray:
         return null.mock_labels(grid, clustering, stream(1, "s24", *names))
 
-    covariance = [bins.contrast(label_of("covariance", i)) for i in range(_COVARIANCE)]
+    covariance = [bins.contrast(label_of("covariance", i)) for i in range(size.covariance)]
     test = NullTest(bins, np.array(covariance))
     found: dict[str, list[float]] = {"raw": [], "weighted": []}
     of_one: list[float] = []
-    for number in range(NULLS):
+    for number in range(size.nulls):
         label = label_of("null", number)
         contrast = bins.contrast(label)
         found["raw"].append(test.of_all(contrast)[1])
@@ -116,17 +133,17 @@ def p_values() -> list[dict[str, Any]]:
         selection = polynomial_weights(table, label, number)
         found["weighted"].append(test.of_all(bins.contrast(label / selection))[1])
     found["raw, one template"] = of_one
-    return [
-        row
-        for name, values in found.items()
-        for row in (
-            {"what": f"{name}: mean of p", "value": float(np.mean(values)), "target": "0.5"},
-            {"what": f"{name}: share of p < 0.05", "value": float(np.mean(np.array(values) < 0.05)),
-             "target": "0.05"},
-            {"what": f"{name}: Kolmogorov-Smirnov p of flatness",
-             "value": float(kstest(values, "uniform").pvalue), "target": "> 0.01"},
-        )
-    ]  # fmt: skip
+    row = partial(Row, unit="1", any_sign=True)
+    rows = []
+    for name, values in found.items():
+        small = float(np.mean(np.array(values) < 0.05))
+        flat = float(kstest(values, "uniform").pvalue)
+        rows += [
+            row(f"{name}: mean of p", float(np.mean(values)), target="0.5"),
+            row(f"{name}: share of p < 0.05", small, target="0.05"),
+            row(f"{name}: Kolmogorov-Smirnov p of flatness", flat, target="> 0.01"),
+        ]
+    return rows
 
 
 def clustering_of(table: Table, grid: power.Grid) -> null.Clustering:

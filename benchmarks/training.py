@@ -16,58 +16,69 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks import Result, Row
 from skyproof.core import numerics
 from skyproof.core.progress import Progress
 from skyproof.core.seeds import stream
 
 BATCH = 16
 BANDS = 3
-SPEED_SHARDS, SPEED_ROWS = 4, 160  # 40 steps an epoch
 CHECKPOINT_EVERY = 20  # steps; the default is 100
-REPEATS = 5
-THREADS = (1, 2)
-MEMORY_SHARDS = (4, 64)
-MEMORY_ROWS, MEMORY_BANDS = 512, 1
+MEMORY_BANDS = 1
+OURS = "ours: streamed, with checkpoints"
 
 
-def run() -> dict[str, Any]:
-    """Measure images a second for 1 and 2 threads, and the peak memory for 4 and 64 shards."""
-    rows: list[dict[str, Any]] = []
-    for threads in THREADS:
-        seconds = child("speed", threads)
-        n_rows = SPEED_SHARDS * SPEED_ROWS
+@dataclass(frozen=True)
+class Size:
+    """Shards and their rows of both measurements; the least and the most shards of memory."""
+
+    shards: int = 4
+    rows: int = 160  # 40 steps an epoch
+    repeats: int = 5
+    threads: tuple[int, ...] = (1, 2)
+    memory_shards: tuple[int, int] = (4, 64)
+    memory_rows: int = 512
+
+
+TINY = Size(
+    shards=1, rows=16, repeats=1, threads=(1,), memory_shards=(1, 2), memory_rows=16
+)  # fmt: skip
+
+
+def run(size: Size) -> Result:
+    """Measure images a second by threads, and the peak memory for few and for many shards."""
+    rows = []
+    for threads in size.threads:
+        seconds = child(size, "speed", threads)
+        n_rows = size.shards * size.rows
         rows += [
-            {"what": f"{what}, {threads} threads", "value": n_rows / value, "unit": "images/s"}
+            Row(f"{what}, {threads} threads", n_rows / value, "images/s")
             for what, value in seconds.items()
         ]
         bare = min(value for what, value in seconds.items() if what.startswith("bare"))
-        rows.append(
-            {
-                "what": f"time of ours / time of the faster bare loop, {threads} threads",
-                "value": seconds["ours: streamed, with checkpoints"] / bare,
-                "target": "<= 1.3",
-            }
-        )
-    peaks = [child("memory", n_shards)["MiB"] for n_shards in MEMORY_SHARDS]
+        what = f"time of ours / time of the faster bare loop, {threads} threads"
+        rows.append(Row(what, seconds[OURS] / bare, "x", "<= 1.3"))
+    peaks = [child(size, "memory", n_shards)["MiB"] for n_shards in size.memory_shards]
     rows += [
-        {"what": f"peak memory, {n} shards of {MEMORY_ROWS} rows", "value": peak, "unit": "MiB"}
-        for n, peak in zip(MEMORY_SHARDS, peaks, strict=True)
+        Row(f"peak memory, {n} shards of {size.memory_rows} rows", peak, "MiB")
+        for n, peak in zip(size.memory_shards, peaks, strict=True)
     ]
-    rows.append({"what": "ratio", "value": peaks[1] / peaks[0], "target": "about 1"})
-    return {"name": f"training: 64 x 64 x {2 * BANDS} stamps in batches of {BATCH}", "rows": rows}
+    rows.append(Row("ratio", peaks[1] / peaks[0], "x", "about 1"))
+    return Result(f"training: 64 x 64 x {2 * BANDS} stamps in batches of {BATCH}", rows)
 
 
-def child(what: str, number: int) -> dict[str, float]:
+def child(size: Size, what: str, number: int) -> dict[str, float]:
     """Run one measurement in a process whose libraries start with the right settings."""
     threads = number if what == "speed" else 1
     result = subprocess.run(
-        [sys.executable, "-m", "benchmarks.training", what, str(number)],
+        [sys.executable, "-m", "benchmarks.training", what, str(number), json.dumps(asdict(size))],
         check=True,
         stdout=subprocess.PIPE,
         text=True,
@@ -76,7 +87,7 @@ def child(what: str, number: int) -> dict[str, float]:
     return json.loads(result.stdout)
 
 
-def speed(threads: int) -> dict[str, float]:
+def speed(threads: int, size: Size) -> dict[str, float]:
     """Return the median seconds of an epoch, for ours and for bare loops, taken in turns."""
     from skyproof.learn import device
     from skyproof.obiwan.network import StampClassifier, initialise
@@ -85,15 +96,15 @@ def speed(threads: int) -> dict[str, float]:
     network = StampClassifier(BANDS, "code")
     initialise(network, partial(stream, 1))
     with tempfile.TemporaryDirectory() as name:
-        files = write_shards(Path(name), SPEED_SHARDS, SPEED_ROWS, BANDS)
+        files = write_shards(Path(name), size.shards, size.rows, BANDS)
         network.normalise.fit([x for x, _ in files])
         loops: dict[str, Callable[[], object]] = {
-            "ours: streamed, with checkpoints": lambda: streamed(network, files, where, Path(name)),
+            OURS: lambda: streamed(network, files, where, Path(name)),
             "bare loop, channels last": bare_loop(network, files, channels_last=True),
             "bare loop, channels first": bare_loop(network, files, channels_last=False),
         }
         taken: dict[str, list[float]] = {what: [] for what in loops}
-        for repeat in range(REPEATS + 1):
+        for repeat in range(size.repeats + 1):
             for what, loop in loops.items():
                 begin = time.perf_counter()
                 loop()
@@ -102,8 +113,8 @@ def speed(threads: int) -> dict[str, float]:
     return {what: statistics.median(values) for what, values in taken.items()}
 
 
-def memory(n_shards: int) -> dict[str, float]:
-    """Return the peak memory of training 32,768 rows out of so many shards.
+def memory(n_shards: int, size: Size) -> dict[str, float]:
+    """Return the peak memory of training all rows (by default 32,768) out of `n_shards` shards.
 
     Rows are read, shuffled and turned as always; the network is one layer, which saves minutes.
     """
@@ -114,8 +125,8 @@ def memory(n_shards: int) -> dict[str, float]:
     where = device.configure("cpu", 1, "native")
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64 * 64 * 2, 2))
     with tempfile.TemporaryDirectory() as name:
-        files = write_shards(Path(name), n_shards, MEMORY_ROWS, MEMORY_BANDS)
-        epochs = max(MEMORY_SHARDS) // n_shards
+        files = write_shards(Path(name), n_shards, size.memory_rows, MEMORY_BANDS)
+        epochs = max(size.memory_shards) // n_shards
         rows_in = of_any_float(network)
         streamed(rows_in, files, where, Path(name), bands=MEMORY_BANDS, epochs=epochs)
     status = Path("/proc/self/status").read_text()
@@ -216,4 +227,4 @@ def bare_loop(
 
 if __name__ == "__main__":
     measure = {"speed": speed, "memory": memory}[sys.argv[1]]
-    sys.stdout.write(json.dumps(measure(int(sys.argv[2]))))
+    sys.stdout.write(json.dumps(measure(int(sys.argv[2]), Size(**json.loads(sys.argv[3])))))

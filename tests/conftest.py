@@ -7,7 +7,8 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -132,6 +133,42 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return next(place for place, start in enumerate(_ORDER) if path.startswith(start))
 
     items.sort(key=place)
+
+
+def cpu_seconds() -> float:
+    """Return the processor time of this process and of those that it started and waited for."""
+    return sum(os.times()[:4])
+
+
+class Times:
+    """Seconds and processor seconds of each file of tests, of all of pytest's processes."""
+
+    def __init__(self) -> None:
+        self.before = cpu_seconds()
+        self.files: dict[str, list[float]] = defaultdict(lambda: [0, 0.0, 0.0])
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(self) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        """Note, where the test ran, the processor time since the last report."""
+        report = yield
+        report.cpu = (now := cpu_seconds()) - self.before
+        self.before = now
+        return report
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        totals = self.files[report.nodeid.partition("::")[0]]
+        for i, value in enumerate((report.when == "call", report.duration, report.cpu)):
+            totals[i] += value
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        terminalreporter.section("times of the files of tests")
+        terminalreporter.write_line("tests  seconds  CPU-seconds  file")
+        for name, (n, wall, cpu) in sorted(self.files.items(), key=lambda item: -item[1][1]):
+            terminalreporter.write_line(f"{n:5.0f}  {wall:7.1f}  {cpu:11.1f}  {name}")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(Times(), "times")
 
 
 def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
