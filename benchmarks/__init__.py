@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+# Compiling a step takes most of a minute. Without dynamo the same code runs, uncompiled.
+UNCOMPILED = {"TORCHDYNAMO_DISABLE": "1"}
+
 
 @dataclass(frozen=True)
 class Row:

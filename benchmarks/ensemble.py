@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import Result, Row
+from benchmarks import UNCOMPILED, Result, Row
 from skyproof.core import numerics
 from skyproof.core.seeds import stream
 
@@ -41,6 +41,7 @@ class Size:
     repeats: int = 3
     loader_steps: int = 12  # of the plain loops; an epoch has 49
     members: tuple[int, ...] = (1, 10, 100)
+    compiles: bool = True
 
     @property
     def steps(self) -> int:
@@ -48,7 +49,16 @@ class Size:
         return -(-self.train // BATCH)
 
 
-TINY = Size(rows=1200, train=600, valid=300, group=2, repeats=1, loader_steps=1, members=(2,))
+TINY = Size(
+    rows=1200,
+    train=600,
+    valid=300,
+    group=2,
+    repeats=1,
+    loader_steps=1,
+    members=(2,),
+    compiles=False,
+)
 
 
 def run(size: Size) -> Result:
@@ -91,7 +101,12 @@ def child(size: Size, profile: str, what: str, number: int = 0) -> dict[str, flo
         check=True,
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, **numerics.environment(profile, 1), "SKYPROOF_PROFILE": profile},
+        env={
+            **os.environ,
+            **numerics.environment(profile, 1),
+            **({} if size.compiles else UNCOMPILED),
+            "SKYPROOF_PROFILE": profile,
+        },
     )
     return json.loads(result.stdout)
 

@@ -48,16 +48,16 @@ def run(size: Size) -> Result:
     def row(what: str, rates: list[float]) -> Row:
         return Row(what, statistics.median(rates), "MB/s")
 
-    def share(rates: list[float]) -> Row:
+    def share(what: str, rates: list[float]) -> Row:
         ratio = statistics.median(a / b for a, b in zip(rates, openssl, strict=True))
-        return Row("  of OpenSSL", 100 * ratio, "%", ">= 80")
+        return Row(f"  {what}, of OpenSSL", 100 * ratio, "%", ">= 80")
 
     rows = [
         row("OpenSSL, one thread", openssl),
         row("verify, one thread", one),
-        share(one),
+        share("one thread", one),
         row(f"verify, {cores} threads, a core", every),
-        share(every),
+        share(f"{cores} threads", every),
         row(f"verify, {cores} threads, by the clock", elapsed),
     ]
     name = f"hashing: verify of files of {size.file_mib} MiB in the page cache"
