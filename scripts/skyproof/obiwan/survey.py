@@ -221,7 +221,7 @@ def read_simcat(path: str | Path, bands: str) -> dict[str, np.ndarray]:
 
 
 def stamp_dtype(bands: str) -> np.dtype:
-    """Return the columns of a table of stamps (docs/architecture.md says what each means)."""
+    """Return the columns of a table of stamps (docs/obiwan-outputs.md explains them)."""
     fields: list[tuple[str, str]] = [
         ("id", "<i8"), ("brick", "S8"), ("rs", "S16"), ("label", "u1"),
         ("ra", "<f8"), ("dec", "<f8"), ("x", "<f8"), ("y", "<f8"), ("dx", "<f4"), ("dy", "<f4"),

@@ -25,7 +25,7 @@ def touch(path):
 
 
 def test_paths_of_the_layout(tmp_path):
-    """o02: the paths of docs/architecture.md."""
+    """o02: the paths of docs/obiwan-outputs.md."""
     coadd = "coadd/121/1211p060/rs0/legacysurvey-1211p060"
     assert str(survey.image_path("", BRICK, "invvar", "z", "rs0")) == f"{coadd}-invvar-z.fits.fz"
     assert str(survey.ccds_path("", BRICK, "rs0")) == f"{coadd}-ccds.fits"
