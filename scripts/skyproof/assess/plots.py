@@ -144,7 +144,7 @@ def training_figure(
     for axes, name, colour in ((loss, "loss", BLUE), (accuracy, "accuracy", ORANGE)):
         values = np.asarray(history[name], dtype=float)
         axes.plot(step, values, color=colour, alpha=0.25, linewidth=0.8)
-        axes.plot(step, running_mean(values, _window(epoch)), color=colour)
+        axes.plot(step, centred_mean(values, _window(epoch)), color=colour)
         axes.set_ylabel(name)
         axes.grid(axis="x", visible=False)
         for start in starts:
@@ -177,8 +177,8 @@ def _window(epoch: np.ndarray) -> int:
     return int(np.clip(round(records / 10), 5, 101)) | 1
 
 
-def running_mean(values: np.ndarray, window: int) -> np.ndarray:
-    """Return the centred mean over `window` (odd) values; at the ends over those there are."""
+def centred_mean(values: np.ndarray, window: int) -> np.ndarray:
+    """Return the centred running mean over `window` (odd) values; shortened at both ends."""
     if not len(values):
         return values
     total = np.r_[0.0, np.cumsum(values)]

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Brick:
+class BrickCounts:
     """What is kept of a brick with stamps: where it lies, and its stamps by group and class."""
 
     name: str
@@ -57,9 +57,9 @@ def run(
     context.log.info("%d of %d groups are the test part", n_test, len(part_of))
 
 
-def read_bricks(records: Sequence[Path], patch_pixels: int) -> list[Brick]:
+def read_bricks(records: Sequence[Path], patch_pixels: int) -> list[BrickCounts]:
     """Return the bricks that have stamps, by name; those marked `bad` are left out."""
-    bricks: dict[str, Brick] = {}
+    bricks: dict[str, BrickCounts] = {}
     for item in read_records(records):
         if item.name in bricks:
             raise InputError(item.record, "stands in two records", record=item.name)
@@ -67,7 +67,9 @@ def read_bricks(records: Sequence[Path], patch_pixels: int) -> list[Brick]:
             continue
         counts = count_stamps(item, patch_pixels)
         if counts:
-            bricks[item.name] = Brick(item.name, tan_from_info(item.info, item.record), counts)
+            bricks[item.name] = BrickCounts(
+                item.name, tan_from_info(item.info, item.record), counts
+            )
     return [bricks[name] for name in sorted(bricks)]
 
 
@@ -88,7 +90,9 @@ def count_stamps(item: Item, patch_pixels: int) -> dict[str, Counter[str]]:
     return counts
 
 
-def assign_parts(bricks: Sequence[Brick], fraction: float, seed: int, file: Path) -> dict[str, str]:
+def assign_parts(
+    bricks: Sequence[BrickCounts], fraction: float, seed: int, file: Path
+) -> dict[str, str]:
     """Return group -> part.
 
     Groups with stamps of both classes are shared out; the others train, since a test of classes
@@ -108,7 +112,7 @@ def assign_parts(bricks: Sequence[Brick], fraction: float, seed: int, file: Path
 
 
 def find_overlaps(
-    bricks: Sequence[Brick], part_of: Mapping[str, str]
+    bricks: Sequence[BrickCounts], part_of: Mapping[str, str]
 ) -> dict[tuple[str, str], list[str]]:
     """Return, by brick and part, the other bricks that have groups of the other part and whose
     images cover sky of this brick's image; sorted by name."""

@@ -154,7 +154,7 @@ class Side(NamedTuple):
         return [self.root / split_names(self.brick, part, k)[2] for k in numbers]
 
 
-class Rows(NamedTuple):
+class PlacedStamps(NamedTuple):
     """The stamps [n] of one brick and part: who they are and which pixels they cover."""
 
     sources: list[str]  # realisation, class and identifier: what names a source of a brick
@@ -194,7 +194,7 @@ def check_no_leak(items: Iterable[Item], log: logging.Logger | None = None) -> N
                 _refuse_shared(side, train, sides[other], read_test(other))
 
 
-def _rows(side: Side, part: str) -> Rows:
+def _rows(side: Side, part: str) -> PlacedStamps:
     sources, groups, boxes, origins = [], [], [np.empty((0, 4))], []
     for path in side.catalogs(part):
         table = read_table(path, ["rs", "label", "id", "x", "y"])
@@ -204,10 +204,10 @@ def _rows(side: Side, part: str) -> Rows:
         groups += group_names(side.brick, x, y, side.patch_pixels).tolist()
         boxes.append(stamp_boxes(x, y))
         origins += [(path, row) for row in range(len(x))]
-    return Rows(sources, groups, np.concatenate(boxes), origins)
+    return PlacedStamps(sources, groups, np.concatenate(boxes), origins)
 
 
-def _refuse_shared(a: Side, train: Rows, b: Side, test: Rows) -> None:
+def _refuse_shared(a: Side, train: PlacedStamps, b: Side, test: PlacedStamps) -> None:
     if a.brick == b.brick:
         file = train.origins[0][0]
         refuse_leaks(train.groups, test.groups, file=file, what="group")

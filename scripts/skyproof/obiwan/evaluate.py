@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from skyproof.assess import control, plots, twosample
+from skyproof.assess.page import Metric, rounded, six_decimals, with_interval
 from skyproof.core import blocks
 from skyproof.core.formats import write
 from skyproof.obiwan.dataset import training_files
@@ -40,9 +41,6 @@ _CONTROL_LEAST = 50  # of each class
 _MATCHED_LEAST = 20  # effective rows of each class
 _BAND_DRAWS = 200
 _CONFIDENT = 5
-_DIGITS = 6
-
-Figure = dict[str, Any]
 
 
 def run(
@@ -57,16 +55,16 @@ def run(
     )
     context.log.info("%d scores, %d rows for the control", len(test["score"]), len(train["id"]))
 
-    sample = Sample(test, options, context)
+    sample = ScoredPart(test, options, context)
     metadata = metadata_scores(train, test, options.bands)
     metrics = measure(sample, train, metadata)
-    write.json(outputs.metrics, rounded(metrics))
+    write.json(outputs.metrics, rounded(metrics, six_decimals))
     Path(outputs.verdict).write_text(rule.page(metrics, options.bands[0]), encoding="utf-8")
     context.log.info("%s", metrics["statement"])
     draw(sample, metrics, metadata, history, items, inputs.scores, outputs)
 
 
-class Sample:
+class ScoredPart:
     """The scored test part with what every statistic of it needs."""
 
     def __init__(self, test: scores.Table, options: Evaluate, context: Context) -> None:
@@ -75,7 +73,7 @@ class Sample:
         self.label = test["label"].astype(int)
         self.group = scores.groups_of(test, options.patch_pixels)
 
-    def interval(self, purpose: str, statistic: Callable[[np.ndarray], float]) -> Figure:
+    def interval(self, purpose: str, statistic: Callable[[np.ndarray], float]) -> Metric:
         """Return value and confidence interval of `statistic(row weights)`."""
         interval = twosample.bootstrap_interval(
             statistic, self.group, draws=self.options.n_bootstrap,
@@ -99,14 +97,14 @@ def metadata_scores(train: scores.Table, test: scores.Table, bands: str) -> np.n
     return control.table_scores(table.train, label, table.test)
 
 
-def measure(sample: Sample, train: scores.Table, metadata: np.ndarray | None) -> Figure:
+def measure(sample: ScoredPart, train: scores.Table, metadata: np.ndarray | None) -> Metric:
     """Return all figures of merit; keys as in the module's docstring."""
     options, score, label = sample.options, sample.score, sample.label
     network = sample.permutation("network", score)
     magnitude = f"mag_{options.bands[0]}"
     table = scores.features(train, sample.table, options.bands)
     train_groups = scores.groups_of(train, options.patch_pixels)
-    metrics: Figure = {
+    metrics: Metric = {
         "n": len(label),
         "n_real": int((label == 0).sum()),
         "n_fake": int((label == 1).sum()),
@@ -144,7 +142,7 @@ def measure(sample: Sample, train: scores.Table, metadata: np.ndarray | None) ->
     return metrics
 
 
-def network_auc(sample: Sample, null: twosample.Permutation) -> Figure:
+def network_auc(sample: ScoredPart, null: twosample.Permutation) -> Metric:
     """Return the AUC with its interval, and what the sample could have noticed.
 
     The larger of two errors counts: that of shuffles inside bricks, and that between bricks.
@@ -159,7 +157,7 @@ def network_auc(sample: Sample, null: twosample.Permutation) -> Figure:
     }
 
 
-def matched_auc(sample: Sample, train: scores.Table) -> Figure | None:
+def matched_auc(sample: ScoredPart, train: scores.Table) -> Metric | None:
     """Return the AUC with brightness, colours and size made alike, or None without overlap."""
     train_label, label = train["label"].astype(int), sample.label
     if min((train_label == 0).sum(), (train_label == 1).sum()) < _CONTROL_LEAST:
@@ -181,7 +179,7 @@ def matched_auc(sample: Sample, train: scores.Table) -> Figure | None:
     }
 
 
-def baselines(label: np.ndarray, train_label: np.ndarray) -> Figure:
+def baselines(label: np.ndarray, train_label: np.ndarray) -> Metric:
     """Return what it gives to call all rows the training part's larger class (real if equal)."""
     majority = int(2 * (train_label == 1).sum() > len(train_label))
     return {
@@ -190,9 +188,9 @@ def baselines(label: np.ndarray, train_label: np.ndarray) -> Figure:
     }
 
 
-def most_confident(table: scores.Table, magnitude: str) -> dict[str, list[Figure]]:
+def most_confident(table: scores.Table, magnitude: str) -> dict[str, list[Metric]]:
     """Return the rows of each class that were called right with the greatest confidence."""
-    found: dict[str, list[Figure]] = {}
+    found: dict[str, list[Metric]] = {}
     for number, name in enumerate(("real", "fake")):
         score = table["score"].astype(float)
         right = np.flatnonzero((table["label"] == number) & ((score >= 0.5) == bool(number)))
@@ -202,22 +200,9 @@ def most_confident(table: scores.Table, magnitude: str) -> dict[str, list[Figure
     return found
 
 
-def rounded(value: Any) -> Any:
-    """Return a JSON-ready copy: six decimals, null for what is no finite number."""
-    if isinstance(value, dict):
-        return {key: rounded(entry) for key, entry in value.items()}
-    if isinstance(value, list):
-        return [rounded(entry) for entry in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float):
-        return round(value, _DIGITS) if np.isfinite(value) else None
-    return value
-
-
 def draw(
-    sample: Sample,
-    metrics: Figure,
+    sample: ScoredPart,
+    metrics: Metric,
     metadata: np.ndarray | None,
     history: scores.Table,
     items: list[blocks.Item],
@@ -244,7 +229,7 @@ def draw(
         write.figure(outputs.curves, plots.training_figure(history, chance=0.5, title="Training"))
 
 
-def roc_figure(sample: Sample, metrics: Figure, metadata: np.ndarray | None) -> Any:
+def roc_figure(sample: ScoredPart, metrics: Metric, metadata: np.ndarray | None) -> Any:
     """Draw the network's ROC with its band, and that of the control."""
     ranking = twosample.Ranking(sample.score, sample.label)
     grid = np.linspace(0, 1, 101)
@@ -253,10 +238,10 @@ def roc_figure(sample: Sample, metrics: Figure, metadata: np.ndarray | None) -> 
         draws=min(_BAND_DRAWS, sample.options.n_bootstrap), confidence=sample.options.confidence,
         stream=sample.context.stream("bootstrap", "roc"),
     )  # fmt: skip
-    name = f"network: AUC {rule.with_interval(metrics['auc'])}"
+    name = f"network: AUC {with_interval(metrics['auc'])}"
     curves = [plots.Curve(name, *ranking.roc(), band=(grid, low, high))]
     if metadata is not None:
-        name = f"metadata alone: AUC {rule.with_interval(metrics['metadata_auc'])}"
+        name = f"metadata alone: AUC {with_interval(metrics['metadata_auc'])}"
         curves.append(plots.Curve(name, *twosample.Ranking(metadata, sample.label).roc()))
     return plots.roc_figure(
         curves,

@@ -22,7 +22,7 @@ from skyproof.obiwan.bricks.grid import PIXEL_SCALE, Brick, brick_of_id, brick_t
 from skyproof.obiwan.reduction import detect
 from skyproof.obiwan.reduction.ccds import Ccd, Exposure, read_ccds, read_exposure, read_wcs
 from skyproof.obiwan.reduction.inject import add_galaxies, draw_galaxies
-from skyproof.obiwan.reduction.resample import Stack, footprint_box, stack
+from skyproof.obiwan.reduction.resample import Coadd, footprint_box, stack
 from skyproof.obiwan.stamps.geometry import HALF, STAMP
 from skyproof.sky.photometry import flux
 from skyproof.sky.tan import Tan, footprint_info
@@ -221,7 +221,7 @@ def tractor_catalog(brick: Brick, measured: dict[str, np.ndarray]) -> dict[str, 
 
 
 def write_brick(
-    files: ItemFiles, brick: str, rs: str, tan: Tan, stacks: dict[str, Stack],
+    files: ItemFiles, brick: str, rs: str, tan: Tan, stacks: dict[str, Coadd],
     ccds: np.ndarray, measured: dict[str, np.ndarray], injected: np.ndarray,
 ) -> None:  # fmt: skip
     """Write the files of one realisation in the survey's layout."""

@@ -25,7 +25,7 @@ from skyproof.obiwan.bricks.grid import (
 )
 from skyproof.obiwan.mock import depth, measurement, population
 from skyproof.obiwan.mock.measurement import Sources
-from skyproof.obiwan.mock.population import Galaxies, Stars
+from skyproof.obiwan.mock.population import BrickGalaxies, Stars
 from skyproof.sky.photometry import DECAM_EXTINCTION, flux, transmission
 from skyproof.sky.profiles import Gaussians, clumpy, merged, only, points, render, smooth
 from skyproof.sky.tan import Tan, footprint_info
@@ -91,7 +91,7 @@ def make_brick(
     }
 
 
-def all_sources(galaxies: Galaxies, stars: Stars, dust: dict[str, float]) -> Sources:
+def all_sources(galaxies: BrickGalaxies, stars: Stars, dust: dict[str, float]) -> Sources:
     """Return galaxies, then stars, as the telescope sees them: dimmed by dust."""
     none = np.zeros(len(stars.x))
     magnitudes = {b: np.concatenate([galaxies.mag[b], stars.mag[b]]) for b in dust}
@@ -105,7 +105,7 @@ def all_sources(galaxies: Galaxies, stars: Stars, dust: dict[str, float]) -> Sou
 
 
 def picture(
-    galaxies: Galaxies, stars: Stars, clump_fraction: float, rng: np.random.Generator
+    galaxies: BrickGalaxies, stars: Stars, clump_fraction: float, rng: np.random.Generator
 ) -> Gaussians:
     """Return the light of all as Gaussians; real galaxies bear the planted clumps."""
     looks = smooth(galaxies.shapes, PIXEL_SCALE)
@@ -148,7 +148,7 @@ def write_plane(
 
 
 def injection_catalogue(
-    galaxies: Galaxies, sources: Sources, dust: dict[str, float], tan: Tan
+    galaxies: BrickGalaxies, sources: Sources, dust: dict[str, float], tan: Tan
 ) -> dict[str, np.ndarray]:
     """Return the columns of Obiwan's simcat for the injected galaxies.
 

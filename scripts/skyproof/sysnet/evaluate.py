@@ -26,10 +26,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from skyproof.assess.page import Metric, nine_digits, rounded
 from skyproof.core.formats import write
 from skyproof.sysnet.mocks import null
 from skyproof.sysnet.verdict import figures, gains, outliers, power, rule, skymap
@@ -41,11 +42,8 @@ if TYPE_CHECKING:
     from skyproof.core.stage import Context
     from skyproof.sysnet.options import Evaluate
 
-_DIGITS = 9
 _POWER_MOCKS = 100  # for the errors of C_l (A24)
 _COMPARED = ("constant", "linear", "quadratic", "forest", "network")
-
-Figure = dict[str, Any]
 
 
 def run(
@@ -64,8 +62,8 @@ def run(
     nulltest = judge_templates(sky, chance.test)
     metrics = measure(sky, spectra, nulltest, clustering, options, context)
     metrics["power"]["bands"] = band_table(spectra, chance.power)
-    write.json(outputs.metrics, rounded(metrics))
-    write.json(outputs.nulltest, rounded(nulltest))
+    write.json(outputs.metrics, rounded(metrics, nine_digits))
+    write.json(outputs.nulltest, rounded(nulltest, nine_digits))
     Path(outputs.verdict).write_text(rule.page(metrics, nulltest), encoding="utf-8")
     context.log.info("%s", metrics["statement"])
     draw(sky, spectra, chance, nulltest, history, tuning, outputs)
@@ -105,14 +103,14 @@ def draw_mocks(sky: Sky, clustering: null.Clustering, n_mocks: int, context: Con
     return Chance(NullTest(bins, np.array(contrasts)), np.array(powers))
 
 
-def judge_templates(sky: Sky, test: NullTest) -> Figure:
+def judge_templates(sky: Sky, test: NullTest) -> Metric:
     """Return nulltest.json; keys as in the module's docstring."""
     bins, label = test.bins, sky.label
     contrasts = {"before": bins.contrast(label), "after": bins.contrast(label / sky.selection)}
     value, error = bins.centres(sky.features), test.error
     templates = {}
     for number, name in enumerate(sky.table.names):
-        entry: Figure = {"bins": [
+        entry: Metric = {"bins": [
             {"from": bins.low[i], "to": bins.high[i], "value": value[i], "error": error[i],
              **{when: contrast[i] for when, contrast in contrasts.items()}}
             for i in np.flatnonzero(bins.template == number)
@@ -134,16 +132,16 @@ def judge_templates(sky: Sky, test: NullTest) -> Figure:
 def measure(
     sky: Sky,
     spectra: dict[str, power.Spectrum],
-    nulltest: Figure,
+    nulltest: Metric,
     clustering: null.Clustering,
     options: Evaluate,
     context: Context,
-) -> Figure:
+) -> Metric:
     """Return all figures of merit; keys as in the module's docstring."""
     models = {**sky.predictions.models, "weights": sky.weighted_density}
     losses = gains.losses_of(models, sky.label, sky.fracgood)
 
-    def gains_of(better: str) -> Figure:
+    def gains_of(better: str) -> Metric:
         return {
             model: {
                 loss: gains.gain(
@@ -153,7 +151,7 @@ def measure(
             } for model in _COMPARED if model != better
         }  # fmt: skip
 
-    metrics: Figure = {
+    metrics: Metric = {
         "region": options.region,
         "n_pixels": len(sky.rows),
         "n_superpixels": len(np.unique(sky.group)),
@@ -189,7 +187,7 @@ def measure(
     return metrics
 
 
-def compare_power(sky: Sky, spectra: dict[str, power.Spectrum]) -> Figure:
+def compare_power(sky: Sky, spectra: dict[str, power.Spectrum]) -> Metric:
     """Return what the weights do to the power, and where the truth is known each model's too."""
     truth = spectra.get("truth")
     found = power.compared(spectra["before"], spectra["after"], truth)
@@ -205,7 +203,7 @@ def compare_power(sky: Sky, spectra: dict[str, power.Spectrum]) -> Figure:
     return found
 
 
-def band_table(spectra: dict[str, power.Spectrum], mocks: np.ndarray) -> list[Figure]:
+def band_table(spectra: dict[str, power.Spectrum], mocks: np.ndarray) -> list[Metric]:
     """Return each band's power without noise, and its error by mock skies [mocks, bands]."""
     found = {name: power.in_bands(spectrum.signal) for name, spectrum in spectra.items()}
     error = mocks.std(axis=0, ddof=1)
@@ -216,26 +214,13 @@ def band_table(spectra: dict[str, power.Spectrum], mocks: np.ndarray) -> list[Fi
     ]  # fmt: skip
 
 
-def rounded(value: Any) -> Any:
-    """Return a JSON-ready copy: nine digits, null for what is no finite number."""
-    if isinstance(value, dict):
-        return {key: rounded(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [rounded(entry) for entry in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float):
-        return float(f"{value:.{_DIGITS}g}") if np.isfinite(value) else None
-    return value
-
-
 def draw(
     sky: Sky,
     spectra: dict[str, power.Spectrum],
     chance: Chance,
-    nulltest: Figure,
+    nulltest: Metric,
     history: dict[str, np.ndarray],
-    tuning: Figure,
+    tuning: Metric,
     outputs: SimpleNamespace,
 ) -> None:
     """Draw the five figures."""

@@ -73,5 +73,5 @@ def test_a_single_step_can_be_drawn() -> None:
 
 def test_running_mean_is_centred_and_shortened_at_the_ends() -> None:
     values = np.array([1.0, 2.0, 3.0, 4.0, 10.0])
-    assert plots.running_mean(values, 3).tolist() == pytest.approx([1.5, 2, 3, 17 / 3, 7])
-    assert plots.running_mean(np.array([]), 3).size == 0
+    assert plots.centred_mean(values, 3).tolist() == pytest.approx([1.5, 2, 3, 17 / 3, 7])
+    assert plots.centred_mean(np.array([]), 3).size == 0

@@ -15,9 +15,9 @@ from skyproof.core.errors import UsageError
 from skyproof.core.stage import Context
 from skyproof.obiwan import simulate, survey
 from skyproof.obiwan.bricks.grid import brick_names
+from skyproof.obiwan.catalogue.draws import draw_magnitudes, positions_apart
 from skyproof.obiwan.catalogue.selection import Limits, corrected_magnitudes, select_measured
 from skyproof.obiwan.mock import depth
-from skyproof.obiwan.mock.population import draw_magnitudes, place_apart
 from skyproof.obiwan.options import Simulate
 from skyproof.sky.profiles import points, render
 from skyproof.sky.tan import Tan, tan_from_info
@@ -299,7 +299,11 @@ def test_number_counts_rise_as_asked():
 
 
 def test_placed_sources_keep_their_distance():
-    x, y = place_apart(60, 300, 19.0, np.random.default_rng(1))
+    candidates = np.random.default_rng(1).uniform(-0.5, 299.5, (5000, 2))
+    x, y = positions_apart(candidates, 60, 19.0)
+    assert len(x) == 60
+    assert len(positions_apart(candidates[:50], 60, 19.0)[0]) < 50
+    assert len(positions_apart(candidates, 0, 19.0)[0]) == 0
     apart = np.hypot(x[:, None] - x, y[:, None] - y)[~np.eye(60, dtype=bool)]
     assert apart.min() >= 19
     assert min(x.min(), y.min()) >= -0.5

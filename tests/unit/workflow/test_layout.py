@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+from collections import defaultdict
+
 import pytest
 
 from skyproof.core.options import stages, systems
@@ -38,3 +41,18 @@ def test_rooms_say_what_they_are_and_hold_no_rooms(system):
         assert (room / "__init__.py").read_text().startswith('"""'), room
         assert len(list(room.glob("*.py"))) > 1, room
         assert not list(room.glob("*/*.py")), room
+
+
+# Class names that stand for two things and have yet to change.
+AMBIGUOUS = {"Job", "Outcome", "Place", "Plan"}
+
+
+def test_a_class_name_stands_for_one_thing():
+    """Apart from what every system declares under the same name: the options of a stage, a plan."""
+    found = defaultdict(set)
+    for path in PACKAGE.rglob("*.py"):
+        declared = path.parent.name in systems() and path.name in ("options.py", "plan.py")
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef):
+                found[node.name].add(path.name if declared else str(path.relative_to(PACKAGE)))
+    assert {name: files for name, files in found.items() if len(files) > 1}.keys() <= AMBIGUOUS

@@ -45,14 +45,14 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Selection:
+class SelectedSources:
     """`kept`: bool [n]; `removed`: cut -> how many it removed of those that passed all before."""
 
     kept: np.ndarray
     removed: dict[str, int]
 
 
-def select_measured(columns: Columns, bands: str, limits: Limits) -> Selection:
+def select_measured(columns: Columns, bands: str, limits: Limits) -> SelectedSources:
     """Apply all cuts to Tractor columns (name -> [n] array, lower-case names).
 
     Cuts that need a band outside `bands` do not apply: without z there is no colour box and no
@@ -69,14 +69,14 @@ def select_measured(columns: Columns, bands: str, limits: Limits) -> Selection:
     return _in_turn(cuts | _appearance(magnitudes, half_light_radius(columns, bands), limits))
 
 
-def select_input(magnitudes: Columns, r_half: np.ndarray, limits: Limits) -> Selection:
+def select_input(magnitudes: Columns, r_half: np.ndarray, limits: Limits) -> SelectedSources:
     """Apply the cuts on magnitude, colour and size to injected values (band -> mag; arcsec)."""
     return _in_turn(_appearance(magnitudes, r_half, limits))
 
 
-def select_all(count: int) -> Selection:
+def select_all(count: int) -> SelectedSources:
     """Keep every source."""
-    return Selection(np.ones(count, bool), {})
+    return SelectedSources(np.ones(count, bool), {})
 
 
 def corrected_magnitudes(columns: Columns, bands: str) -> dict[str, np.ndarray]:
@@ -161,10 +161,10 @@ def _stacked(columns: Columns, name: str, bands: str) -> np.ndarray:
     return np.array([columns[f"{name}_{band}"] for band in bands])
 
 
-def _in_turn(cuts: Mapping[str, np.ndarray]) -> Selection:
+def _in_turn(cuts: Mapping[str, np.ndarray]) -> SelectedSources:
     kept: np.ndarray = np.ones(len(next(iter(cuts.values()))), bool)
     removed = {}
     for name, passed in cuts.items():
         removed[name] = int((kept & ~passed).sum())
         kept &= passed
-    return Selection(kept, removed)
+    return SelectedSources(kept, removed)

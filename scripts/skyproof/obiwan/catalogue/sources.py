@@ -86,7 +86,7 @@ def class_rows(
 
 def measured_sources(
     tractor: dict[str, np.ndarray], tan: Tan, name: str, options: Cutouts
-) -> tuple[np.ndarray, selection.Selection]:
+) -> tuple[np.ndarray, selection.SelectedSources]:
     """Return table rows of catalogued sources, all of them, and which the cuts keep."""
     bands = options.bands
     table = np.zeros(len(tractor["objid"]), survey.stamp_dtype(bands))
@@ -107,7 +107,7 @@ def measured_sources(
 
 def input_sources(
     simcat: dict[str, np.ndarray], tan: Tan, options: Cutouts
-) -> tuple[np.ndarray, selection.Selection]:
+) -> tuple[np.ndarray, selection.SelectedSources]:
     """Return table rows of injected galaxies as they were put in, and which the cuts keep.
 
     Of the cuts only those on magnitude, colour and size apply. `type` is empty, `psfsize_*` NaN.

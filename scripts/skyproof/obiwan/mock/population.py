@@ -7,12 +7,14 @@ them but by chance. Neighbouring bricks are drawn independently, where they over
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from skyproof.core.errors import UsageError
 from skyproof.obiwan.bricks.grid import PIXEL_SCALE
+from skyproof.obiwan.catalogue.draws import draw_magnitudes, positions_apart
 from skyproof.sky.profiles import Shapes, half_light_radius
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ _STAR_MAG = (16.0, 20.0)  # bright stars: all brighter than the selection's limi
 _DWARF_MAG = (20.0, 22.5)  # M dwarfs: redder in g-r than the selection's colour box
 
 
-class Galaxies(NamedTuple):
+class BrickGalaxies(NamedTuple):
     """Galaxies of a brick as they are, arrays [n]."""
 
     x: np.ndarray  # 0-based pixel
@@ -59,40 +61,19 @@ def check_options(options: Simulate) -> None:
         )
 
 
-def draw_galaxies(options: Simulate, rng: np.random.Generator) -> Galaxies:
+def draw_galaxies(options: Simulate, rng: np.random.Generator) -> BrickGalaxies:
     """Draw real and injected galaxies; `colour_offset` is the only difference made here."""
     n = options.n_real + options.n_fake
-    x, y = place_apart(n, options.brick_pixels, options.separation / PIXEL_SCALE, rng)
+    edge = options.brick_pixels - 0.5
+    candidates = (rng.uniform(-0.5, edge, 2) for _ in itertools.count())
+    x, y = positions_apart(candidates, n, options.separation / PIXEL_SCALE)
     g = draw_magnitudes(n, options.mag_min, options.mag_max, options.count_slope, rng)
     shapes = draw_shapes(g, options.radius, rng)
     r_half = half_light_radius(shapes)
     gr, rz = draw_colours(r_half, rng)
     injected = rng.permutation(n) < options.n_fake
     gr = gr + np.where(injected, options.colour_offset, 0.0)
-    return Galaxies(x, y, _bands(g, gr, rz), shapes, r_half, injected)
-
-
-def place_apart(
-    n: int, pixels: int, separation: float, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Draw n positions in the image, one by one, anew where one is nearer than `separation`."""
-    x, y = np.empty(n), np.empty(n)
-    for i in range(n):
-        while True:
-            x[i], y[i] = rng.uniform(-0.5, pixels - 0.5, 2)
-            if not (np.hypot(x[:i] - x[i], y[:i] - y[i]) < separation).any():
-                break
-    return x, y
-
-
-def draw_magnitudes(
-    n: int, brightest: float, faintest: float, slope: float, rng: np.random.Generator
-) -> np.ndarray:
-    """Draw magnitudes whose log10 counts rise by `slope` a magnitude."""
-    u = rng.uniform(size=n)
-    if slope == 0:
-        return brightest + (faintest - brightest) * u
-    return brightest + np.log10(1 + u * (10 ** (slope * (faintest - brightest)) - 1)) / slope
+    return BrickGalaxies(x, y, _bands(g, gr, rz), shapes, r_half, injected)
 
 
 def draw_shapes(g: np.ndarray, median: float, rng: np.random.Generator) -> Shapes:

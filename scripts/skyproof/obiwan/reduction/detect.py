@@ -15,7 +15,7 @@ from scipy.ndimage import binary_dilation
 from scipy.signal import fftconvolve
 
 from skyproof.obiwan.bricks.grid import PIXEL_SCALE
-from skyproof.obiwan.reduction.resample import Stack
+from skyproof.obiwan.reduction.resample import Coadd
 from skyproof.sky.tan import Tan
 
 _LEAST_PIXELS = 5
@@ -46,7 +46,7 @@ class Detections:
     ivar: np.ndarray
 
 
-def detect(stacks: Mapping[str, Stack], sigma: float) -> Detections:
+def detect(stacks: Mapping[str, Coadd], sigma: float) -> Detections:
     """Find sources above `sigma` times the measured noise of the smoothed combined image.
 
     The kernel is a Gaussian as wide as the point-spread function, which is nearly the best filter
@@ -67,7 +67,7 @@ def detect(stacks: Mapping[str, Stack], sigma: float) -> Detections:
     return Detections(objects, segments, image, ivar)
 
 
-def combine(stacks: Mapping[str, Stack]) -> tuple[np.ndarray, np.ndarray]:
+def combine(stacks: Mapping[str, Coadd]) -> tuple[np.ndarray, np.ndarray]:
     """Return the mean of the bands, weighted by inverse variance, and its inverse variance."""
     first = next(iter(stacks.values()))
     weighted, ivar = np.zeros_like(first.image), np.zeros_like(first.ivar)
@@ -77,7 +77,7 @@ def combine(stacks: Mapping[str, Stack]) -> tuple[np.ndarray, np.ndarray]:
     return weighted / np.where(ivar > 0, ivar, 1), ivar
 
 
-def mean_fwhm(stacks: Mapping[str, Stack]) -> float:
+def mean_fwhm(stacks: Mapping[str, Coadd]) -> float:
     """Return the mean FWHM [arcsec] of the combined image, weighted by inverse variance."""
     widths = sum(float((s.psfsize * s.ivar).sum(dtype=np.float64)) for s in stacks.values())
     total = sum(float(s.ivar.sum(dtype=np.float64)) for s in stacks.values())
@@ -106,7 +106,7 @@ def smoothed_noise(image: np.ndarray, ivar: np.ndarray, kernel: np.ndarray) -> f
     return float(max(median - low, 0.1))
 
 
-def measure(found: Detections, stacks: Mapping[str, Stack], tan: Tan) -> dict[str, np.ndarray]:
+def measure(found: Detections, stacks: Mapping[str, Coadd], tan: Tan) -> dict[str, np.ndarray]:
     """Measure the detections: name -> column [n] of a Tractor catalogue, but for brick and objid.
 
     Positions are windowed centroids of the combined image. Fluxes [nanomaggies] are sums in one
@@ -204,7 +204,7 @@ def windowed_positions(
 
 
 def aperture_flux(
-    stack: Stack, aperture: tuple[np.ndarray, ...], segments: np.ndarray, ids: np.ndarray
+    stack: Coadd, aperture: tuple[np.ndarray, ...], segments: np.ndarray, ids: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the sum in each aperture and its inverse variance; both 0 without a good pixel."""
     bad = stack.ivar <= 0
@@ -217,7 +217,7 @@ def aperture_flux(
     return np.where(known, flux, 0), ivar
 
 
-def mean_psf_radius(stacks: Mapping[str, Stack]) -> float:
+def mean_psf_radius(stacks: Mapping[str, Coadd]) -> float:
     """Return the half-light radius [arcsec] of a point source in the combined image."""
     totals = [float(s.ivar.sum(dtype=np.float64)) for s in stacks.values()]
     return float(np.average([s.psf_radius for s in stacks.values()], weights=totals))
@@ -243,7 +243,7 @@ def classify(
     }
 
 
-def sky_statistics(stack: Stack, segments: np.ndarray) -> dict[str, float]:
+def sky_statistics(stack: Coadd, segments: np.ndarray) -> dict[str, float]:
     """Return median and robust spread of pixel times sqrt(inverse variance) away from sources.
 
     Both in sigma; sky that is well subtracted and weighted has 0 and 1, less where resampled

@@ -12,8 +12,8 @@ from collections.abc import Callable
 import galsim
 import numpy as np
 
+from skyproof.obiwan.catalogue.draws import draw_magnitudes, positions_apart
 from skyproof.obiwan.catalogue.selection import Limits, colour_box
-from skyproof.obiwan.mock.population import draw_magnitudes
 from skyproof.obiwan.reduction.ccds import Exposure
 from skyproof.sky.photometry import flux
 from skyproof.sky.tan import Tan
@@ -91,13 +91,7 @@ def draw_positions(
     area = size[0] * size[1] * inside.mean()
     if separation > 0:
         count = min(count, int(area / (2 * separation) ** 2))
-    chosen: list[int] = []
-    for i in np.flatnonzero(inside):
-        if len(chosen) >= count:
-            break
-        if np.all(np.hypot(x[chosen] - x[i], y[chosen] - y[i]) >= separation):
-            chosen.append(int(i))
-    return x[chosen], y[chosen]
+    return positions_apart(zip(x[inside], y[inside], strict=True), count, separation)
 
 
 def draw_colours(count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

@@ -22,7 +22,7 @@ _AREA_STEPS = 9
 
 
 @dataclass
-class Stack:
+class Coadd:
     """The exposures of one band on the brick's pixels, [ny, nx] each."""
 
     image: np.ndarray  # float32, nanomaggies; 0 where no exposure has a good pixel
@@ -32,7 +32,7 @@ class Stack:
     psf_radius: float  # arcsec: mean half-light radius of the point-spread functions
 
 
-def stack(exposures: Iterable[Exposure], tan: Tan) -> Stack:
+def stack(exposures: Iterable[Exposure], tan: Tan) -> Coadd:
     """Resample exposures to a brick and average them with their inverse variances as weights.
 
     One exposure is held at a time. A brick pixel is good where the CCD pixels around it are.
@@ -54,7 +54,7 @@ def stack(exposures: Iterable[Exposure], tan: Tan) -> Stack:
         total = float(weight.sum(dtype=np.float64))
         radii, totals = radii + total * radius, totals + total
     known = np.where(ivar > 0, ivar, 1)
-    return Stack(weighted / known, ivar, nobs, widths / known, radii / totals if totals else 0.0)
+    return Coadd(weighted / known, ivar, nobs, widths / known, radii / totals if totals else 0.0)
 
 
 def resample(exposure: Exposure, tan: Tan) -> tuple[Box, np.ndarray, np.ndarray] | None:

@@ -16,6 +16,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from skyproof.assess.page import caution_lines, headline, with_interval
+
 _CLEAR = 10
 _UNEVEN = 0.02  # in AUC
 
@@ -79,13 +81,11 @@ def page(metrics: Metrics, magnitude: str) -> str:
     lines = [
         "# Can a network tell injected galaxies from real ones?",
         "",
-        f"**{text[0].upper()}{text[1:]}.**",
+        headline(text),
         "",
         *(f"- {line}" for line in _findings(metrics, magnitude)),
     ]
-    cautions = _cautions(metrics)
-    if cautions:
-        lines += ["", "Caution:", "", *(f"- {line}" for line in cautions)]
+    lines += caution_lines(_cautions(metrics))
     lines += [
         "",
         f"Intervals: {metrics['confidence']:.0%} confidence, from a bootstrap over "
@@ -171,11 +171,6 @@ def _cautions(metrics: Metrics) -> list[str]:
     elif metrics["matched_auc"] is None:
         cautions.append("the classes do not overlap in brightness, colours and size: no matching")
     return cautions
-
-
-def with_interval(figure: Mapping[str, Any]) -> str:
-    """Return '0.51 [0.48, 0.54]'."""
-    return f"{figure['value']:.2f} [{figure['low']:.2f}, {figure['high']:.2f}]"
 
 
 def _groups(number: int) -> str:

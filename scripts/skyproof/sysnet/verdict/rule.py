@@ -15,6 +15,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from skyproof.assess.page import caution_lines, headline
+
 LEVEL = 0.01
 
 Metrics = Mapping[str, Any]
@@ -65,7 +67,7 @@ def page(metrics: Metrics, nulltest: Metrics) -> str:
     lines = [
         f"# Imaging systematics: {metrics['region'] or 'region'}",
         "",
-        f"**{text[0].upper()}{text[1:]}.**",
+        headline(text),
         "",
         f"{metrics['n_pixels']} pixels at nside {metrics['nside']} in {metrics['n_superpixels']} "
         f"superpixels, {metrics['n_features']} templates, {metrics['n_chains']} networks a fold.",
@@ -76,9 +78,7 @@ def page(metrics: Metrics, nulltest: Metrics) -> str:
     ]
     if metrics["recovery"]:
         lines += ["", *_truth_table(metrics)]
-    cautions = _cautions(metrics, nulltest)
-    if cautions:
-        lines += ["", "Caution:", "", *(f"- {line}" for line in cautions)]
+    lines += caution_lines(_cautions(metrics, nulltest))
     lines += [
         "",
         "Loss: Poisson likelihood without its constant, mean over pixels, each predicted by models "
