@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-import ccd_tree
 import numpy as np
 import pytest
 from astropy.io import fits
-from ccd_tree import Tree, make_tree
 
 from skyproof.core.errors import InputError
 from skyproof.obiwan.reduction.ccds import Exposure, read_ccds, read_exposure, read_wcs
+from tests.unit.obiwan.build import ccds as ccd_tree
+from tests.unit.obiwan.build.ccds import Tree, make_tree
 
 LOG = logging.getLogger("test")
 

@@ -8,11 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
-import ccd_tree
 import fitsio
 import numpy as np
 import pytest
-from ccd_tree import Tree, make_tree
 
 from skyproof.core import blocks
 from skyproof.core.errors import InputError, UsageError
@@ -32,6 +30,8 @@ from skyproof.obiwan.reduction.inject import (
 from skyproof.obiwan.reduction.resample import footprint_box, resample, stack
 from skyproof.sky.tan import Tan, tan_from_info
 from tests.conftest import one_line, skyproof, tree_bytes
+from tests.unit.obiwan.build import ccds as ccd_tree
+from tests.unit.obiwan.build.ccds import Tree, make_tree
 
 BRICK = "2000p315"
 

@@ -191,7 +191,9 @@ def test_the_depth_of_an_exposure_is_that_of_a_matched_filter():
     for fwhm in (0.9, 1.3):
         sigma = depth.pixel_noise(24.0, fwhm)
         flux = one * 10 ** (0.4 * (22.5 - 24.0))
-        image = render((65, 65), one * 32, one * 32, flux, points(1), fwhm, 1e-9)
+        image = render(
+            (65, 65), one * 32, one * 32, flux, points(1), depth.point_spread(fwhm), 1e-9
+        )
         assert np.sqrt((image**2).sum()) / sigma == pytest.approx(5, rel=1e-3)
 
 
