@@ -1,11 +1,10 @@
-"""Helpers of all systems - the checked configuration, options, code digests, images, resources."""
+"""Helpers of all systems - the checked configuration, and what a rule takes from its stage."""
 
 import os
 import sys
-from shlex import join, quote
+from shlex import quote
 
 from snakemake.exceptions import WorkflowError
-from snakemake.resources import Resource
 from snakemake.settings.types import DeploymentMethod
 
 # The package comes from the checkout, here and in every job, environment or image.
@@ -13,32 +12,29 @@ SCRIPTS = f"{workflow.basedir}/scripts"
 sys.path.insert(0, SCRIPTS)
 
 from skyproof.core.errors import SkyproofError
-from skyproof.core.options import to_words
 from skyproof.containers.definition import definition
 from skyproof.workflow.code import code_digest
-from skyproof.workflow.config import load, stage_options
+from skyproof.workflow.config import load
+from skyproof.workflow.plan.systems import plan_of
+from skyproof.workflow.rules import files_of, job_options_of, options_of
 
 IN_IMAGES = DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method
-if IN_IMAGES:
-    # Snakemake binds the run's folder; the checkout may lie elsewhere.
-    bind = f"--bind {quote(str(workflow.basedir))}"
-    if bind not in workflow.deployment_settings.apptainer_args:
-        workflow.deployment_settings.apptainer_args += f" {bind}"
 
 try:
     CONFIG = load(config)
+    PLANS = {system: plan_of(system, getattr(CONFIG, system)) for system in CONFIG.systems}
 except SkyproofError as error:
     raise WorkflowError(str(error))
 
 
 def site(word, otherwise):
-    """A word of the site, which a profile sets for all rules (default-resources), or `otherwise`."""
+    """A value that a site's profile sets for all rules (default-resources), or `otherwise`."""
     words = workflow.resource_settings.default_resources or {}
     return words[word].raw if word in words else otherwise
 
 
-# What each job's shell does first. (A prefix of one's own takes the place of Snakemake's, hence its
-# strict mode is said again.) A site may set variables there: libraries read them when they start.
+# The start of each job's shell. It replaces Snakemake's own prefix, so strict mode is set again. A site
+# may add variables, which libraries read when they start.
 VARIABLES = site("environment", "")
 shell.prefix(
     f"set -euo pipefail; export PYTHONPATH={quote(SCRIPTS)}"
@@ -54,51 +50,60 @@ if site("partitions", ""):
     )
 
 
-def options(stage):
-    """The stage's options as words of its command line: exactly what it reads, nothing else."""
-    return join(to_words(stage_options(CONFIG, stage)))
+# --- params -----------------------------------------------------------------------------------
 
 
-def code(stage):
-    """A parameter that changes with any line of ours that the stage imports."""
-    return code_digest(stage)
+def stage(name, image, **inputs):
+    """The parameters of the rule of a stage ('system.stage') in the environment `image`.
 
-
-def image(environment):
-    """The image of an environment, where rules run in images.
-
-    Its name changes with its definition and locks, which runs the rule again.
+    A change of `image`, `options`, `code` or `inputs` runs the rule again. `inputs` are inputs of the
+    stage that are not files of the rule (text), or are too many for a line (see `braces`).
     """
-    return str(definition(environment).image) if IN_IMAGES else None
+    plan = PLANS[name.partition(".")[0]]
+    options = options_of(CONFIG, name)
+
+    def files(wildcards, input, output):
+        words = {k: v(wildcards) if callable(v) else quote(v) for k, v in inputs.items()}
+        return files_of(input, output, words)
+
+    def all_options(wildcards):
+        given = dict(wildcards.items())
+        values = plan.job(given) if hasattr(plan, "job") else {}
+        return f"{options} {job_options_of(name, values, given)}".strip()
+
+    return {
+        **inside(image),
+        "files": files,
+        "options": all_options,
+        "code": code_digest(name),
+        **inputs,
+    }
 
 
 def inside(environment):
-    """The words that enter an image on each rank, as MPI's launcher has to stay outside.
+    """The parameters of a rule that runs in an image, where rules do.
 
-    (A function of resources, as what follows from them re-runs nothing. `container:` would put the
-    whole line inside; hence such rules have `image` among their parameters.)
+    The name of an image changes with its definition and locks, which runs the rule again. `start`
+    begins the shell line: the launcher of MPI ranks, which stays outside of the image, and the
+    words that enter it on each rank. (`container:` would put the launcher inside.)
     """
 
-    def words(wildcards, resources):
-        if not IN_IMAGES:
-            return ""
-        device = resources.get("device", "cpu")
-        gpu = "--nv " if device == "cuda" else ""
-        arguments = workflow.deployment_settings.apptainer_args
-        entered = definition(environment, device=device).image
-        return f'apptainer exec {gpu}--home "$PWD" {arguments} {entered}'
+    def start(wildcards, resources):
+        words = [resources.get("mpi", "")]
+        if IN_IMAGES:
+            device = resources.get("device", "cpu")
+            # Snakemake's own words, and the checkout, which may lie outside of the run's folder.
+            words += ["apptainer exec", "--nv" if device == "cuda" else "", '--home "$PWD"']
+            words += [f"--bind {quote(str(workflow.basedir))}"]
+            words += [workflow.deployment_settings.apptainer_args]
+            words += [str(definition(environment, device=device).image)]
+        return " ".join(word for word in words if word)
 
-    return words
-
-
-def on_gpus():
-    """Whether jobs of some rule run on GPUs (set-resources, in a profile or a command line)."""
-    given = workflow.resource_settings.overwrite_resources.values()
-    return any(words["device"].raw == "cuda" for words in given if "device" in words)
+    return {"image": str(definition(environment).image) if IN_IMAGES else None, "start": start}
 
 
 def blocks(items, block_size):
-    """Five-digit names of the blocks that so many items make."""
+    """Five-digit names of the blocks of `items` items."""
     return [f"{number:05d}" for number in range(-(-items // block_size))]
 
 
@@ -112,54 +117,75 @@ def braces(pattern, names):
     return lambda wildcards: pattern.format(**{**dict(wildcards.items()), "block": word})
 
 
+# --- resources --------------------------------------------------------------------------------
+
+# Memory of Snakemake itself in a batch job: two processes inside one another.
+SNAKEMAKE_MB = 300
+
+
 def doubling(amount):
     """A resource that is doubled at each further attempt."""
     return lambda wildcards, attempt: int(amount * 2 ** (attempt - 1))
 
 
-# A number that a profile or --set-resources puts in the place of a rule's amount doubles likewise;
-# else further attempts would die of the same lack.
-for words in workflow.resource_settings.overwrite_resources.values():
-    for name in {"mem_mb", "mem_mb_per_cpu", "runtime"} & set(words):
-        if not words[name].is_evaluable():
-            amount = f"{words[name].value} * 2 ** (attempt - 1)"
-            words[name] = Resource.from_cli_expression(name, amount)
+def serial(name):
+    """Resources of a stage ('system.stage') in one process, by its cost; doubled on retry."""
+    cost = cost_of(name)
+    return {
+        "mem_mb": lambda wildcards, attempt: int(cost(wildcards).memory_mb * 2 ** (attempt - 1)),
+        "runtime": lambda wildcards, attempt: int(
+            cost(wildcards).limit_minutes * 2 ** (attempt - 1)
+        ),
+    }
 
 
-# What Snakemake itself takes in a batch job: two processes inside one another.
-SNAKEMAKE_MB = 300
+def mpi(name, most=None):
+    """Resources of a stage in MPI ranks of one thread, on the cores of the rule or a site's number.
+
+    No more ranks than `most`, if given.
+    """
+    cost = cost_of(name)
+
+    def ranks(wildcards, threads):
+        number = site("mpi_ranks", threads)
+        return number if most is None else min(number, most)
+
+    def memory(wildcards, threads, attempt):
+        on_a_node = -(-ranks(wildcards, threads) // NODES)
+        return int(SNAKEMAKE_MB + cost(wildcards).memory_mb * on_a_node * 2 ** (attempt - 1))
+
+    return {**serial(name), **world(ranks), "cpus_per_task": 1, "mem_mb": memory}
 
 
-def one_rank_each(wildcards, threads):
-    """MPI stages turn the cores that they get into ranks of one thread; a site may say how many."""
-    return site("mpi_ranks", threads)
+def training(name):
+    """Resources of a training: its ranks in portable numerics, else the threads of one rank.
+
+    A site may give the number of ranks.
+    """
+
+    def ranks(wildcards, threads):
+        return site("training_ranks", 1 if CONFIG.numerics == "native" else threads)
+
+    return {**serial(name), **world(ranks), "cpus_per_task": training_threads}
 
 
-def ranks_up_to(most):
-    """As many ranks of one thread as there are, but not more than have something to do."""
-    return lambda wildcards, threads: min(one_rank_each(wildcards, threads), most)
+def world(ranks):
+    """Ranks, the nodes that share them, and what starts them: nothing for one rank."""
 
-
-def per_rank(amount, ranks=one_rank_each):
-    """Memory of a node for so much a rank, doubled at each further attempt."""
-    return lambda wildcards, threads, attempt: int(
-        SNAKEMAKE_MB + amount * -(-ranks(wildcards, threads) // NODES) * 2 ** (attempt - 1)
-    )
-
-
-def launcher(ranks):
-    """What starts the ranks, their number included; nothing for one, which needs no MPI."""
-
-    def words(wildcards, threads):
+    def launcher(wildcards, threads):
         number = ranks(wildcards, threads)
         return f"{LAUNCHER} -n {number}" if number > 1 else ""
 
-    return words
+    def nodes(wildcards, threads):
+        return min(NODES, ranks(wildcards, threads))
+
+    return {"mpi": launcher, "tasks": ranks, "nodes": nodes}
 
 
-def nodes_of(ranks):
-    """The nodes that share the ranks."""
-    return lambda wildcards, threads: min(NODES, ranks(wildcards, threads))
+def cost_of(name):
+    """The cost of a stage's job (skyproof.core.cost), by the job's wildcards."""
+    system, _, own = name.partition(".")
+    return lambda wildcards: PLANS[system].cost(own, dict(wildcards.items()))
 
 
 def training_cores(most):
@@ -168,15 +194,35 @@ def training_cores(most):
     return cores if CONFIG.numerics == "native" else min(cores, most)
 
 
-def training_ranks(wildcards, threads):
-    """Cores become ranks in portable numerics, else threads of one rank; or as many as a site says."""
-    return site("training_ranks", 1 if CONFIG.numerics == "native" else threads)
-
-
 def training_threads(wildcards, threads):
-    """The threads of a rank: see `training_ranks`.
+    """The threads of a rank of a training: one in portable numerics.
 
-    A cluster's site says how many (training_threads): a rule's own threads are never more than the
-    cores of the machine on which Snakemake runs.
+    A cluster's site gives the number (training_threads): a rule's own threads are never more than
+    the cores of the machine on which Snakemake runs.
     """
     return site("training_threads", threads) if CONFIG.numerics == "native" else 1
+
+
+def on_gpus():
+    """Whether jobs of some rule run on GPUs (set-resources, in a profile or a command line)."""
+    given = workflow.resource_settings.overwrite_resources.values()
+    return any(words["device"].raw == "cuda" for words in given if "device" in words)
+
+
+# --- output -----------------------------------------------------------------------------------
+
+
+def figure(file, result, caption="", subcategory=None):
+    """A product ('system/[{region}/]stage/name') that the report shows under the label `result`.
+
+    Its caption is report/<system>_<name>.rst, or report/<system>_<caption>.rst.
+    """
+    system, *folders, last = file.split("/")
+    return report(
+        f"results/{file}",
+        caption=f"report/{system}_{caption or last.split('.')[0]}.rst",
+        # The title of the system: its docstring begins with it.
+        category=type(getattr(CONFIG, system)).__doc__.partition(":")[0],
+        subcategory=subcategory or (folders[0] if folders[0].startswith("{") else None),
+        labels={"result": result},
+    )

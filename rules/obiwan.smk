@@ -4,9 +4,7 @@ Bricks are simulated, reduced from real exposures (ingest), or those of a releas
 cutouts -> assign -> split -> train -> infer -> evaluate.
 """
 
-from skyproof.obiwan.plan import Plan
-
-OBIWAN = Plan(CONFIG.obiwan)
+OBIWAN = PLANS["obiwan"]
 OBIWAN_BLOCKS = blocks(OBIWAN.n_bricks, CONFIG.obiwan.block_size)
 OBIWAN_CUTOUTS = "results/obiwan/cutouts/block-{block}.json"
 OBIWAN_SPLIT = "results/obiwan/split/block-{block}.json"
@@ -34,21 +32,12 @@ rule obiwan_simulate:
         "../envs/generate.yaml"
     threads: 2
     resources:
-        mpi=launcher(one_rank_each),
-        tasks=one_rank_each,
-        nodes=nodes_of(one_rank_each),
-        cpus_per_task=1,
-        mem_mb=per_rank(OBIWAN.simulate_mb),
-        runtime=doubling(OBIWAN.minutes),
+        **mpi("obiwan.simulate"),
     params:
-        image=image("generate"),
-        inside=inside("generate"),
-        options=options("obiwan.simulate"),
-        code=code("obiwan.simulate"),
+        **stage("obiwan.simulate", image="generate"),
     shell:
-        "{resources.mpi} {params.inside} python -m skyproof obiwan.simulate"
-        " --out bricks={output.bricks} --ranks {resources.tasks}"
-        " --block {wildcards.block} {params.options} > {log} 2>&1"
+        "{params.start} python -m skyproof obiwan.simulate {params.files}"
+        " --ranks {resources.tasks} {params.options} > {log} 2>&1"
 
 
 rule obiwan_ingest:
@@ -65,24 +54,12 @@ rule obiwan_ingest:
         "../envs/generate.yaml"
     threads: 2
     resources:
-        mpi=launcher(one_rank_each),
-        tasks=one_rank_each,
-        nodes=nodes_of(one_rank_each),
-        cpus_per_task=1,
-        mem_mb=per_rank(OBIWAN.brick_mb * 3 + 500),
-        runtime=doubling(OBIWAN.minutes * 10),
+        **mpi("obiwan.ingest"),
     params:
-        image=image("generate"),
-        inside=inside("generate"),
-        images=CONFIG.obiwan.exposures.images,
-        calib=CONFIG.obiwan.exposures.calib,
-        options=options("obiwan.ingest"),
-        code=code("obiwan.ingest"),
+        **stage("obiwan.ingest", image="generate", **OBIWAN.folders("ingest")),
     shell:
-        "{resources.mpi} {params.inside} python -m skyproof obiwan.ingest"
-        " --in ccds={input.ccds:q} images={params.images:q} calib={params.calib:q}"
-        " --out bricks={output.bricks} --ranks {resources.tasks}"
-        " {params.options} > {log} 2>&1"
+        "{params.start} python -m skyproof obiwan.ingest {params.files}"
+        " --ranks {resources.tasks} {params.options} > {log} 2>&1"
 
 
 rule obiwan_cutouts:
@@ -99,23 +76,12 @@ rule obiwan_cutouts:
         "../envs/generate.yaml"
     threads: 2
     resources:
-        mpi=launcher(one_rank_each),
-        tasks=one_rank_each,
-        nodes=nodes_of(one_rank_each),
-        cpus_per_task=1,
-        mem_mb=per_rank(OBIWAN.cutouts_mb),
-        runtime=doubling(OBIWAN.minutes),
+        **mpi("obiwan.cutouts"),
     params:
-        image=image("generate"),
-        inside=inside("generate"),
-        trees=OBIWAN.trees,
-        options=options("obiwan.cutouts"),
-        code=code("obiwan.cutouts"),
+        **stage("obiwan.cutouts", image="generate", **OBIWAN.folders("cutouts")),
     shell:
-        "{resources.mpi} {params.inside} python -m skyproof obiwan.cutouts"
-        " --in bricks={input.bricks:q} {params.trees}"
-        " --out cutouts={output.cutouts} --ranks {resources.tasks}"
-        " --block {wildcards.block} {params.options} > {log} 2>&1"
+        "{params.start} python -m skyproof obiwan.cutouts {params.files}"
+        " --ranks {resources.tasks} {params.options} > {log} 2>&1"
 
 
 rule obiwan_assign:
@@ -130,18 +96,13 @@ rule obiwan_assign:
         "logs/benchmarks/obiwan/assign.tsv"
     conda:
         "../envs/generate.yaml"
-    container:
-        image("generate")
     resources:
-        mem_mb=doubling(500 + OBIWAN.n_bricks / 100),
-        runtime=doubling(5),
+        **serial("obiwan.assign"),
     params:
-        cutouts=braces(OBIWAN_CUTOUTS, OBIWAN_BLOCKS),
-        options=options("obiwan.assign"),
-        code=code("obiwan.assign"),
+        **stage("obiwan.assign", image="generate", cutouts=braces(OBIWAN_CUTOUTS, OBIWAN_BLOCKS)),
     shell:
-        "python -m skyproof obiwan.assign --in cutouts={params.cutouts}"
-        " --out membership={output.membership} {params.options} > {log} 2>&1"
+        "{params.start} python -m skyproof obiwan.assign {params.files}"
+        " {params.options} > {log} 2>&1"
 
 
 rule obiwan_split:
@@ -159,22 +120,12 @@ rule obiwan_split:
         "../envs/generate.yaml"
     threads: 2
     resources:
-        mpi=launcher(one_rank_each),
-        tasks=one_rank_each,
-        nodes=nodes_of(one_rank_each),
-        cpus_per_task=1,
-        mem_mb=per_rank(OBIWAN.split_mb),
-        runtime=doubling(OBIWAN.minutes),
+        **mpi("obiwan.split"),
     params:
-        image=image("generate"),
-        inside=inside("generate"),
-        options=options("obiwan.split"),
-        code=code("obiwan.split"),
+        **stage("obiwan.split", image="generate"),
     shell:
-        "{resources.mpi} {params.inside} python -m skyproof obiwan.split"
-        " --in cutouts={input.cutouts} membership={input.membership}"
-        " --out split={output.split} --ranks {resources.tasks}"
-        " {params.options} > {log} 2>&1"
+        "{params.start} python -m skyproof obiwan.split {params.files}"
+        " --ranks {resources.tasks} {params.options} > {log} 2>&1"
 
 
 rule obiwan_train:
@@ -192,23 +143,14 @@ rule obiwan_train:
         "../envs/train.yaml"
     threads: training_cores(OBIWAN.micro_batches)
     resources:
-        mpi=launcher(training_ranks),
-        tasks=training_ranks,
-        nodes=nodes_of(training_ranks),
-        cpus_per_task=training_threads,
+        **training("obiwan.train"),
         device="cpu",
-        mem_mb=doubling(4000),
-        runtime=doubling(OBIWAN.train_minutes),
     params:
-        image=image("train"),
-        inside=inside("train"),
-        split=braces(OBIWAN_SPLIT, OBIWAN_BLOCKS),
-        options=options("obiwan.train"),
-        code=code("obiwan.train"),
+        **stage("obiwan.train", image="train", split=braces(OBIWAN_SPLIT, OBIWAN_BLOCKS)),
     shell:
-        "{resources.mpi} {params.inside} python -m skyproof obiwan.train"
-        " --in split={params.split} --out model={output.model} history={output.history}"
-        " --ranks {resources.tasks} --threads {resources.cpus_per_task} --device {resources.device} {params.options} > {log} 2>&1"
+        "{params.start} python -m skyproof obiwan.train {params.files}"
+        " --ranks {resources.tasks} --threads {resources.cpus_per_task}"
+        " --device {resources.device} {params.options} > {log} 2>&1"
 
 
 rule obiwan_infer:
@@ -226,22 +168,12 @@ rule obiwan_infer:
         "../envs/train.yaml"
     threads: 2
     resources:
-        mpi=launcher(one_rank_each),
-        tasks=one_rank_each,
-        nodes=nodes_of(one_rank_each),
-        cpus_per_task=1,
+        **mpi("obiwan.infer"),
         device="cpu",
-        mem_mb=per_rank(2000),
-        runtime=doubling(OBIWAN.infer_minutes),
     params:
-        image=image("train"),
-        inside=inside("train"),
-        split=braces(OBIWAN_SPLIT, OBIWAN_BLOCKS),
-        options=options("obiwan.infer"),
-        code=code("obiwan.infer"),
+        **stage("obiwan.infer", image="train", split=braces(OBIWAN_SPLIT, OBIWAN_BLOCKS)),
     shell:
-        "{resources.mpi} {params.inside} python -m skyproof obiwan.infer"
-        " --in model={input.model} split={params.split} --out scores={output.scores}"
+        "{params.start} python -m skyproof obiwan.infer {params.files}"
         " --ranks {resources.tasks} --device {resources.device} {params.options} > {log} 2>&1"
 
 
@@ -252,59 +184,22 @@ rule obiwan_evaluate:
         history="results/obiwan/train/history.csv",
         split=expand(OBIWAN_SPLIT, block=OBIWAN_BLOCKS),
     output:
-        metrics=report(
-            "results/obiwan/evaluate/metrics.json",
-            caption="report/obiwan_metrics.rst",
-            category="Obiwan",
-            labels={"result": "6 all figures of merit"},
-        ),
-        verdict=report(
-            "results/obiwan/evaluate/verdict.md",
-            caption="report/obiwan_verdict.rst",
-            category="Obiwan",
-            labels={"result": "1 verdict"},
-        ),
-        mosaic=report(
-            "results/obiwan/evaluate/mosaic.png",
-            caption="report/obiwan_mosaic.rst",
-            category="Obiwan",
-            labels={"result": "2 real and injected galaxies"},
-        ),
-        roc=report(
-            "results/obiwan/evaluate/roc.png",
-            caption="report/obiwan_roc.rst",
-            category="Obiwan",
-            labels={"result": "3 receiver operating characteristic"},
-        ),
-        magnitude=report(
-            "results/obiwan/evaluate/magnitude.png",
-            caption="report/obiwan_magnitude.rst",
-            category="Obiwan",
-            labels={"result": "4 accuracy by magnitude"},
-        ),
-        curves=report(
-            "results/obiwan/evaluate/curves.png",
-            caption="report/obiwan_curves.rst",
-            category="Obiwan",
-            labels={"result": "5 training curves"},
-        ),
+        metrics=figure("obiwan/evaluate/metrics.json", "6 all figures of merit"),
+        verdict=figure("obiwan/evaluate/verdict.md", "1 verdict"),
+        mosaic=figure("obiwan/evaluate/mosaic.png", "2 real and injected galaxies"),
+        roc=figure("obiwan/evaluate/roc.png", "3 receiver operating characteristic"),
+        magnitude=figure("obiwan/evaluate/magnitude.png", "4 accuracy by magnitude"),
+        curves=figure("obiwan/evaluate/curves.png", "5 training curves"),
     log:
         "logs/obiwan/evaluate.log",
     benchmark:
         "logs/benchmarks/obiwan/evaluate.tsv"
     conda:
         "../envs/analyse.yaml"
-    container:
-        image("analyse")
     resources:
-        mem_mb=doubling(2000),
-        runtime=doubling(OBIWAN.evaluate_minutes),
+        **serial("obiwan.evaluate"),
     params:
-        split=braces(OBIWAN_SPLIT, OBIWAN_BLOCKS),
-        options=options("obiwan.evaluate"),
-        code=code("obiwan.evaluate"),
+        **stage("obiwan.evaluate", image="analyse", split=braces(OBIWAN_SPLIT, OBIWAN_BLOCKS)),
     shell:
-        "python -m skyproof obiwan.evaluate --in scores={input.scores} history={input.history}"
-        " split={params.split} --out metrics={output.metrics} verdict={output.verdict}"
-        " mosaic={output.mosaic} roc={output.roc} magnitude={output.magnitude}"
-        " curves={output.curves} {params.options} > {log} 2>&1"
+        "{params.start} python -m skyproof obiwan.evaluate {params.files}"
+        " {params.options} > {log} 2>&1"

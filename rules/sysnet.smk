@@ -4,12 +4,8 @@ For each region: mock or tabulate -> split -> select -> tune -> train -> infer, 
 -> evaluate; then one summary of all regions.
 """
 
-from skyproof.sysnet.plan import Plan as SysnetPlan
-from skyproof.sysnet.plan import words as sysnet_words
-
-SYSNET = SysnetPlan(CONFIG.sysnet)
+SYSNET = PLANS["sysnet"]
 SYSNET_BLOCKS = blocks(SYSNET.n_groups, CONFIG.sysnet.train.block_size)
-SYSNET_RANKS = ranks_up_to(SYSNET.train_ranks)
 SYSNET_FOLDS = "results/sysnet/{region}/split/folds.fits"
 SYSNET_SELECTION = "results/sysnet/{region}/select/selection.json"
 SYSNET_TUNING = "results/sysnet/{region}/tune/tuning.json"
@@ -29,7 +25,7 @@ rule sysnet:
         SYSNET.products,
 
 
-rule sysnet_export:
+rule sysnet_exports:
     """The networks of all regions in the original's files, model_<fold>_<seed>/best.pth.tar."""
     input:
         expand("results/sysnet/{region}/export/export.json", region=SYSNET.regions),
@@ -48,22 +44,12 @@ rule sysnet_mock:
         "../envs/generate.yaml"
     threads: 2
     resources:
-        mpi=launcher(one_rank_each),
-        tasks=one_rank_each,
-        nodes=nodes_of(one_rank_each),
-        cpus_per_task=1,
-        mem_mb=per_rank(600 + 3 * SYSNET.table_mb),
-        runtime=doubling(SYSNET.table_minutes),
+        **mpi("sysnet.mock"),
     params:
-        image=image("generate"),
-        inside=inside("generate"),
-        job=SYSNET.job("sysnet.mock"),
-        options=options("sysnet.mock"),
-        code=code("sysnet.mock"),
+        **stage("sysnet.mock", image="generate"),
     shell:
-        "{resources.mpi} {params.inside} python -m skyproof sysnet.mock"
-        " --out table={output.table} truth={output.truth} --ranks {resources.tasks}"
-        " {params.job} {params.options} > {log} 2>&1"
+        "{params.start} python -m skyproof sysnet.mock {params.files}"
+        " --ranks {resources.tasks} {params.options} > {log} 2>&1"
 
 
 rule sysnet_tabulate:
@@ -78,19 +64,13 @@ rule sysnet_tabulate:
         "logs/benchmarks/sysnet/{region}/tabulate.tsv"
     conda:
         "../envs/analyse.yaml"
-    container:
-        image("analyse")
     resources:
-        mem_mb=doubling(600 + 6 * SYSNET.table_mb),
-        runtime=doubling(SYSNET.table_minutes),
+        **serial("sysnet.tabulate"),
     params:
-        files=lambda wildcards, input: sysnet_words(input),
-        job=SYSNET.job("sysnet.tabulate"),
-        options=options("sysnet.tabulate"),
-        code=code("sysnet.tabulate"),
+        **stage("sysnet.tabulate", image="analyse"),
     shell:
-        "python -m skyproof sysnet.tabulate --in {params.files} --out table={output.table}"
-        " {params.job} {params.options} > {log} 2>&1"
+        "{params.start} python -m skyproof sysnet.tabulate {params.files}"
+        " {params.options} > {log} 2>&1"
 
 
 rule sysnet_split:
@@ -105,16 +85,12 @@ rule sysnet_split:
         "logs/benchmarks/sysnet/{region}/split.tsv"
     conda:
         "../envs/analyse.yaml"
-    container:
-        image("analyse")
     resources:
-        mem_mb=doubling(600 + 4 * SYSNET.table_mb),
-        runtime=doubling(SYSNET.table_minutes),
+        **serial("sysnet.split"),
     params:
-        options=options("sysnet.split"),
-        code=code("sysnet.split"),
+        **stage("sysnet.split", image="analyse"),
     shell:
-        "python -m skyproof sysnet.split --in table={input.table} --out folds={output.folds}"
+        "{params.start} python -m skyproof sysnet.split {params.files}"
         " {params.options} > {log} 2>&1"
 
 
@@ -131,17 +107,13 @@ rule sysnet_select:
         "logs/benchmarks/sysnet/{region}/select.tsv"
     conda:
         "../envs/generate.yaml"
-    container:
-        image("generate")
     resources:
-        mem_mb=doubling(600 + 4 * SYSNET.table_mb),
-        runtime=doubling(SYSNET.table_minutes),
+        **serial("sysnet.select"),
     params:
-        options=options("sysnet.select"),
-        code=code("sysnet.select"),
+        **stage("sysnet.select", image="generate"),
     shell:
-        "python -m skyproof sysnet.select --in table={input.table} folds={input.folds}"
-        " --out selection={output.selection} {params.options} > {log} 2>&1"
+        "{params.start} python -m skyproof sysnet.select {params.files}"
+        " {params.options} > {log} 2>&1"
 
 
 rule sysnet_tune:
@@ -160,21 +132,15 @@ rule sysnet_tune:
         "../envs/train.yaml"
     threads: training_cores(1)
     resources:
-        launch="env",
+        **serial("sysnet.tune"),
         cpus_per_task=training_threads,
         device="cpu",
-        mem_mb=doubling(SYSNET.train_mb),
-        runtime=doubling(SYSNET.tune_minutes),
     params:
-        image=image("train"),
-        inside=inside("train"),
-        options=options("sysnet.tune"),
-        code=code("sysnet.tune"),
+        **stage("sysnet.tune", image="train"),
     shell:
-        "{resources.launch} {params.inside} python -m skyproof sysnet.tune --in table={input.table}"
-        " folds={input.folds} selection={input.selection} --out tuning={output.tuning}"
-        " --threads {resources.cpus_per_task} --device {resources.device} {params.options}"
-        " > {log} 2>&1"
+        "{params.start} python -m skyproof sysnet.tune {params.files}"
+        " --threads {resources.cpus_per_task} --device {resources.device}"
+        " {params.options} > {log} 2>&1"
 
 
 rule sysnet_train:
@@ -195,24 +161,13 @@ rule sysnet_train:
         "../envs/train.yaml"
     threads: SYSNET.train_ranks
     resources:
-        mpi=launcher(SYSNET_RANKS),
-        tasks=SYSNET_RANKS,
-        nodes=nodes_of(SYSNET_RANKS),
-        cpus_per_task=1,
+        **mpi("sysnet.train", most=SYSNET.train_ranks),
         device="cpu",
-        mem_mb=per_rank(SYSNET.train_mb, SYSNET_RANKS),
-        runtime=doubling(SYSNET.train_minutes),
     params:
-        image=image("train"),
-        inside=inside("train"),
-        files=lambda wildcards, input: sysnet_words(input),
-        options=options("sysnet.train"),
-        code=code("sysnet.train"),
+        **stage("sysnet.train", image="train"),
     shell:
-        "{resources.mpi} {params.inside} python -m skyproof sysnet.train"
-        " --in {params.files} --out members={output.members}"
-        " --ranks {resources.tasks} --device {resources.device}"
-        " --block {wildcards.block} {params.options} > {log} 2>&1"
+        "{params.start} python -m skyproof sysnet.train {params.files}"
+        " --ranks {resources.tasks} --device {resources.device} {params.options} > {log} 2>&1"
 
 
 rule sysnet_infer:
@@ -234,28 +189,16 @@ rule sysnet_infer:
         "../envs/train.yaml"
     threads: 2
     resources:
-        mpi=launcher(one_rank_each),
-        tasks=one_rank_each,
-        nodes=nodes_of(one_rank_each),
-        cpus_per_task=1,
+        **mpi("sysnet.infer"),
         device="cpu",
-        mem_mb=per_rank(SYSNET.infer_mb),
-        runtime=doubling(5 + SYSNET.train_minutes / 4),
     params:
-        image=image("train"),
-        inside=inside("train"),
-        members=braces(SYSNET_MEMBERS, SYSNET_BLOCKS),
-        options=options("sysnet.infer"),
-        code=code("sysnet.infer"),
+        **stage("sysnet.infer", image="train", members=braces(SYSNET_MEMBERS, SYSNET_BLOCKS)),
     shell:
-        "{resources.mpi} {params.inside} python -m skyproof sysnet.infer"
-        " --in table={input.table} folds={input.folds} members={params.members}"
-        " --out weights={output.weights} metrics={output.metrics} history={output.history}"
-        " lines={output.lines}"
+        "{params.start} python -m skyproof sysnet.infer {params.files}"
         " --ranks {resources.tasks} --device {resources.device} {params.options} > {log} 2>&1"
 
 
-rule sysnet_export_region:
+rule sysnet_export:
     """Write the networks in the original's files, for its own readers."""
     input:
         members=SYSNET_ALL_MEMBERS,
@@ -267,18 +210,13 @@ rule sysnet_export_region:
         "logs/benchmarks/sysnet/{region}/export.tsv"
     conda:
         "../envs/train.yaml"
-    container:
-        image("train")
     resources:
-        mem_mb=doubling(1000),
-        runtime=doubling(30),
+        **serial("sysnet.export"),
     params:
-        members=braces(SYSNET_MEMBERS, SYSNET_BLOCKS),
-        options=options("sysnet.export"),
-        code=code("sysnet.export"),
+        **stage("sysnet.export", image="train", members=braces(SYSNET_MEMBERS, SYSNET_BLOCKS)),
     shell:
-        "python -m skyproof sysnet.export --in members={params.members}"
-        " --out export={output.export} {params.options} > {log} 2>&1"
+        "{params.start} python -m skyproof sysnet.export {params.files}"
+        " {params.options} > {log} 2>&1"
 
 
 rule sysnet_baselines:
@@ -295,17 +233,12 @@ rule sysnet_baselines:
         "logs/benchmarks/sysnet/{region}/baselines.tsv"
     conda:
         "../envs/analyse.yaml"
-    container:
-        image("analyse")
     resources:
-        mem_mb=doubling(1000 + 10 * SYSNET.table_mb),
-        runtime=doubling(2 * SYSNET.table_minutes),
+        **serial("sysnet.baselines"),
     params:
-        options=options("sysnet.baselines"),
-        code=code("sysnet.baselines"),
+        **stage("sysnet.baselines", image="analyse"),
     shell:
-        "python -m skyproof sysnet.baselines --in table={input.table} folds={input.folds}"
-        " selection={input.selection} --out predictions={output.predictions}"
+        "{params.start} python -m skyproof sysnet.baselines {params.files}"
         " {params.options} > {log} 2>&1"
 
 
@@ -327,18 +260,12 @@ rule sysnet_stack:
         "logs/benchmarks/sysnet/{region}/stack.tsv"
     conda:
         "../envs/analyse.yaml"
-    container:
-        image("analyse")
     resources:
-        mem_mb=doubling(1000 + 6 * SYSNET.table_mb),
-        runtime=doubling(SYSNET.table_minutes),
+        **serial("sysnet.stack"),
     params:
-        options=options("sysnet.stack"),
-        code=code("sysnet.stack"),
+        **stage("sysnet.stack", image="analyse"),
     shell:
-        "python -m skyproof sysnet.stack --in table={input.table} folds={input.folds}"
-        " features={input.features} baselines={input.baselines} weights={input.weights}"
-        " --out selection={output.selection} weights={output.weights} stack={output.stack}"
+        "{params.start} python -m skyproof sysnet.stack {params.files}"
         " {params.options} > {log} 2>&1"
 
 
@@ -355,84 +282,31 @@ rule sysnet_evaluate:
         stack="results/sysnet/{region}/stack/stack.json",
         tuning=SYSNET_TUNING,
     output:
-        verdict=report(
-            "results/sysnet/{region}/evaluate/verdict.md",
-            caption="report/sysnet_verdict.rst",
-            category="SYSNet",
-            subcategory="{region}",
-            labels={"result": "1 verdict"},
+        verdict=figure("sysnet/{region}/evaluate/verdict.md", "1 verdict"),
+        maps=figure(
+            "sysnet/{region}/evaluate/maps.png", "2 observed, predicted and corrected density"
         ),
-        maps=report(
-            "results/sysnet/{region}/evaluate/maps.png",
-            caption="report/sysnet_maps.rst",
-            category="SYSNet",
-            subcategory="{region}",
-            labels={"result": "2 observed, predicted and corrected density"},
+        templates=figure(
+            "sysnet/{region}/evaluate/templates.png", "3 density against each template"
         ),
-        templates=report(
-            "results/sysnet/{region}/evaluate/templates.png",
-            caption="report/sysnet_templates.rst",
-            category="SYSNet",
-            subcategory="{region}",
-            labels={"result": "3 density against each template"},
-        ),
-        power=report(
-            "results/sysnet/{region}/evaluate/power.png",
-            caption="report/sysnet_power.rst",
-            category="SYSNet",
-            subcategory="{region}",
-            labels={"result": "4 angular power before and after"},
-        ),
-        curves=report(
-            "results/sysnet/{region}/evaluate/curves.png",
-            caption="report/sysnet_curves.rst",
-            category="SYSNet",
-            subcategory="{region}",
-            labels={"result": "5 loss curves"},
-        ),
-        scan=report(
-            "results/sysnet/{region}/evaluate/scan.png",
-            caption="report/sysnet_scan.rst",
-            category="SYSNet",
-            subcategory="{region}",
-            labels={"result": "6 learning-rate scan"},
-        ),
-        nulltest=report(
-            "results/sysnet/{region}/evaluate/nulltest.json",
-            caption="report/sysnet_nulltest.rst",
-            category="SYSNet",
-            subcategory="{region}",
-            labels={"result": "7 null test"},
-        ),
-        metrics=report(
-            SYSNET_METRICS,
-            caption="report/sysnet_metrics.rst",
-            category="SYSNet",
-            subcategory="{region}",
-            labels={"result": "8 all figures of merit"},
-        ),
+        power=figure("sysnet/{region}/evaluate/power.png", "4 angular power before and after"),
+        curves=figure("sysnet/{region}/evaluate/curves.png", "5 loss curves"),
+        scan=figure("sysnet/{region}/evaluate/scan.png", "6 learning-rate scan"),
+        nulltest=figure("sysnet/{region}/evaluate/nulltest.json", "7 null test"),
+        metrics=figure("sysnet/{region}/evaluate/metrics.json", "8 all figures of merit"),
     log:
         "logs/sysnet/{region}/evaluate.log",
     benchmark:
         "logs/benchmarks/sysnet/{region}/evaluate.tsv"
     conda:
         "../envs/analyse.yaml"
-    container:
-        image("analyse")
     resources:
-        mem_mb=doubling(2000 + 10 * SYSNET.table_mb),
-        runtime=doubling(10 * SYSNET.table_minutes),
+        **serial("sysnet.evaluate"),
     params:
-        files=lambda wildcards, input: sysnet_words(input),
-        job=SYSNET.job("sysnet.evaluate"),
-        options=options("sysnet.evaluate"),
-        code=code("sysnet.evaluate"),
+        **stage("sysnet.evaluate", image="analyse"),
     shell:
-        "python -m skyproof sysnet.evaluate --in {params.files}"
-        " --out verdict={output.verdict} maps={output.maps} templates={output.templates}"
-        " power={output.power} curves={output.curves} scan={output.scan}"
-        " nulltest={output.nulltest} metrics={output.metrics}"
-        " {params.job} {params.options} > {log} 2>&1"
+        "{params.start} python -m skyproof sysnet.evaluate {params.files}"
+        " {params.options} > {log} 2>&1"
 
 
 rule sysnet_summarise:
@@ -440,12 +314,8 @@ rule sysnet_summarise:
     input:
         metrics=expand(SYSNET_METRICS, region=SYSNET.regions),
     output:
-        verdict=report(
-            "results/sysnet/evaluate/verdict.md",
-            caption="report/sysnet_regions.rst",
-            category="SYSNet",
-            subcategory="all regions",
-            labels={"result": "verdict"},
+        verdict=figure(
+            "sysnet/evaluate/verdict.md", "verdict", caption="regions", subcategory="all regions"
         ),
         metrics="results/sysnet/evaluate/metrics.json",
     log:
@@ -454,15 +324,10 @@ rule sysnet_summarise:
         "logs/benchmarks/sysnet/summarise.tsv"
     conda:
         "../envs/analyse.yaml"
-    container:
-        image("analyse")
     resources:
-        mem_mb=doubling(600),
-        runtime=doubling(5),
+        **serial("sysnet.summarise"),
     params:
-        files=lambda wildcards, input: sysnet_words(input),
-        options=options("sysnet.summarise"),
-        code=code("sysnet.summarise"),
+        **stage("sysnet.summarise", image="analyse"),
     shell:
-        "python -m skyproof sysnet.summarise --in {params.files}"
-        " --out verdict={output.verdict} metrics={output.metrics} {params.options} > {log} 2>&1"
+        "{params.start} python -m skyproof sysnet.summarise {params.files}"
+        " {params.options} > {log} 2>&1"

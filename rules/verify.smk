@@ -27,28 +27,29 @@ rule manifest:
         "logs/benchmarks/manifest.tsv"
     conda:
         "../envs/analyse.yaml"
-    container:
-        image("analyse")
     threads: 2
     resources:
         mem_mb=doubling(2000),
         runtime=doubling(HASHING_MINUTES),
+    params:
+        **inside("analyse"),
     shell:
-        "python -m skyproof manifest results --products {input} --threads {threads} > {log} 2>&1"
+        "{params.start} python -m skyproof manifest results --products {input}"
+        " --threads {threads} > {log} 2>&1"
 
 
 rule verify:
-    """Check every product against the manifest and print the result; runs whenever it is asked for."""
+    """Check every product against the manifest and print the result, at each call."""
     input:
         "results/manifest.json",
     log:
         "logs/verify.log",
     conda:
         "../envs/analyse.yaml"
-    container:
-        image("analyse")
     resources:
         mem_mb=doubling(2000),
         runtime=doubling(HASHING_MINUTES),
+    params:
+        **inside("analyse"),
     shell:
-        "python -m skyproof verify results 2>&1 | tee {log}"
+        "{params.start} python -m skyproof verify results 2>&1 | tee {log}"

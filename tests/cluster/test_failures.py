@@ -14,10 +14,12 @@ import pandas as pd
 import pytest
 import yaml
 
+from skyproof.workflow.config import load
+from skyproof.workflow.plan.systems import plan_of
 from tests.cluster.conftest import Cluster, wait_for
 from tests.conftest import ROOT
 from tests.processes import words_of
-from tests.workflow.conftest import root_of, small_disk
+from tests.workflow.conftest import TINY, root_of, small_disk
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 
@@ -25,8 +27,10 @@ TRAINING = "logs/obiwan/train.log"
 
 
 def test_jobs_that_are_too_slow_cancelled_or_too_big(cluster, tiny, untrained):
-    """Each is tried again; a training goes on, and memory doubles, a site's own number too."""
-    master = cluster.start(untrained, "--set-resources", "obiwan_infer:mem_mb=600")
+    """Each is tried again; a training goes on, and memory doubles, as a site says."""
+    master = cluster.start(
+        untrained, "--set-resources", "obiwan_infer:mem_mb=600 * 2 ** (attempt - 1)"
+    )
     steps = []
     for end in (("scontrol", "update", "EndTime=now", "JobId={}"), ("scancel", "{}")):
         job = cluster.running(untrained, "obiwan_train")
@@ -124,8 +128,13 @@ def test_a_bad_record_is_worked_on_once(cluster, tiny, unevaluated):
 
 def test_amounts_double_up_to_what_a_node_gives(cluster, untrained):
     """Those of the rules and those of a site, in memory and in time."""
-    mine = ("obiwan_train:mem_mb=5000", "obiwan_train:runtime=2h", "obiwan_infer:mem_mb=30000")
-    words = ("-n", "--attempt", "3", "--set-resources", *mine, "obiwan_infer:runtime=1000")
+    mine = (
+        "obiwan_train:mem_mb=5000 * 2 ** (attempt - 1)",
+        "obiwan_train:runtime=120 * 2 ** (attempt - 1)",
+        "obiwan_infer:mem_mb=30000 * 2 ** (attempt - 1)",
+        "obiwan_infer:runtime=1440",
+    )
+    words = ("-n", "--attempt", "3", "--set-resources", *mine)
     code, output = cluster.finish(untrained, *words)
     assert code == 0, output
     found = re.findall(r"^rule (\w+):$.*?^    resources: (.*?)$", output, re.MULTILINE | re.DOTALL)
@@ -134,7 +143,9 @@ def test_amounts_double_up_to_what_a_node_gives(cluster, untrained):
     most = [str(max(p[name] for p in site.values())) for name in ("max_mem_mb", "max_runtime")]
     assert planned["obiwan_train"] == {"mem_mb": "20000", "runtime": "480"}
     assert planned["obiwan_infer"] == {"mem_mb": most[0], "runtime": most[1]}
-    assert planned["obiwan_evaluate"] == {"mem_mb": "8000", "runtime": "80"}
+    cost = plan_of("obiwan", load(TINY).obiwan).cost("evaluate", {})
+    limit = str(int(4 * cost.limit_minutes))
+    assert planned["obiwan_evaluate"] == {"mem_mb": "8000", "runtime": limit}
 
 
 def hold_training(run: Path, after: int = 0) -> int:

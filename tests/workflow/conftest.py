@@ -126,7 +126,7 @@ def planned(result: subprocess.CompletedProcess[str]) -> dict[str, int]:
     assert result.returncode == 0, result.stdout + result.stderr
     table = re.findall(r"^(\w+) +(\d+)$", result.stdout + result.stderr, flags=re.MULTILINE)
     # Targets, and what follows from any change of a product.
-    targets = ("total", "all", "obiwan", "sysnet", "sysnet_export", "toy", "manifest")
+    targets = ("total", "all", "obiwan", "sysnet", "sysnet_exports", "toy", "manifest")
     return {rule: int(count) for rule, count in table if rule not in targets}
 
 

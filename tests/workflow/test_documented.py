@@ -58,7 +58,7 @@ def test_sysnet_plans(path: Path, tmp_path):
     assert jobs["sysnet_tabulate"] == n_regions - jobs.get("sysnet_mock", 0)
     # 100 networks of a region are four groups of 25, each a job.
     assert jobs["sysnet_train"] == (3 if path.stem == "sysnet_regions" else 4)
-    assert ("sysnet_export_region" in jobs) == (path.stem == "sysnet_table")
+    assert ("sysnet_export" in jobs) == (path.stem == "sysnet_table")
 
 
 def test_there_are_some():

@@ -147,10 +147,9 @@ rule toy_noise:
     output:
         record="results/toy/block.json",
     params:
-        options=options("toy.noise"),
-        code=code("toy.noise"),
+        **stage("toy.noise", image="generate"),
     shell:
-        "python -m skyproof toy.noise --out record={output.record} {params.options}"
+        "{params.start} python -m skyproof toy.noise {params.files} {params.options}"
 '''
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from skyproof.workflow.plan.dryrun import DryRun, Job, dry_run
+from skyproof.workflow.plan.dryrun import DryRun, PlannedJob, dry_run
 from skyproof.workflow.slurm import sbatch_args
 from tests.conftest import ROOT
 
@@ -30,7 +30,7 @@ def planned(tmp_path_factory):
     return plan
 
 
-def first(run: DryRun, rule: str) -> Job:
+def first(run: DryRun, rule: str) -> PlannedJob:
     return next(job for job in run.jobs if job.rule == rule)
 
 

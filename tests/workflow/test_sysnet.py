@@ -146,9 +146,9 @@ def test_s12_one_root_after_a_kill_on_other_ranks_in_other_blocks(tiny_sysnet, t
 
 
 def test_the_originals_checkpoints_predict_what_the_run_did(tiny_sysnet, tmp_path):
-    """Target sysnet_export: best.pth.tar of every fold, in three lines of Python."""
+    """Target sysnet_exports: best.pth.tar of every fold, in three lines of Python."""
     folder = shutil.copytree(tiny_sysnet, tmp_path / "run", symlinks=True)
-    result = snakemake(folder, "-c", "2", "sysnet_export", config=TINY_SYSNET)
+    result = snakemake(folder, "-c", "2", "sysnet_exports", config=TINY_SYSNET)
     assert result.returncode == 0, result.stdout + result.stderr
     results = folder / "results/sysnet/south"
     weights = fitsio.read(results / "infer/nn-weights.fits")
@@ -202,7 +202,7 @@ def test_both_systems_are_in_the_default_run(tmp_path):
     jobs = planned(snakemake(tmp_path, "-n", config={"seed": 1}))
     assert jobs["obiwan_evaluate"] == 1
     assert jobs["sysnet_evaluate"] == 2
-    assert "sysnet_export_region" not in jobs
+    assert "sysnet_export" not in jobs
 
 
 @pytest.mark.real

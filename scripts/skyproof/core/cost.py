@@ -1,36 +1,53 @@
-"""What a job has to do, as a system foresees it; planning turns it into hours and gigabytes."""
+"""The cost of one job of a stage, as the stage's system estimates it.
+
+Three readers use it: the rules ask for its memory and its time limit, and the tool `plan` turns it
+into hours and gigabytes.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-# That a job writes to the disk that all share, whatever its ranks.
+# Rate at which a job writes to a disk that all jobs share, whatever its ranks.
 _MEGABYTES_PER_SECOND = 300
+
+# The time limit of a job: minutes to load everything on a busy node, and this many times the
+# estimated seconds of one core, however many ranks share them. The estimates were 0.8 to 2.0 times
+# the time measured on one server.
+_LOADING_MINUTES = 5
+SAFETY_FACTOR = 10
 
 
 @dataclass(frozen=True)
-class Work:
-    """The work of one job.
+class Cost:
+    """Estimated time, memory and size of the products of one job.
 
-    An earlier run says how its own jobs compared with these numbers (`workflow/rates.py`); planning
-    multiplies by that. What counts is therefore how they grow with the problem.
+    Earlier jobs correct the estimate (`workflow/plan/history.py`): `plan` multiplies it by the
+    ratio of measured to estimated values. Its dependence on the size of the problem matters more
+    than its constants.
     """
 
     core_seconds: float  # of one core of a usual server, in portable numerics, beyond `start`
     megabytes: float  # of its products
-    start: float = 2.0  # seconds that do not grow with the problem: interpreter, libraries, figures
+    memory_mb: float  # of one rank; of a training, of all its ranks together
+    start: float = 2.0  # seconds that do not depend on the size: interpreter, libraries, figures
     parts: int = 1  # pieces of equal size that ranks or threads can share
-    gpu_seconds: float | None = None  # of one GPU, in the place of core_seconds
+    gpu_seconds: float | None = None  # of one GPU, instead of core_seconds
 
     def hours(self, workers: int, gpu: bool = False, factor: float = 1.0) -> float:
-        """Return the wall time on so many ranks or threads; `factor` is how slow the machine is."""
-        computed = self.core_seconds / self.speed(workers)
+        """Return the wall time [h] on `workers` ranks or threads, multiplied by `factor`."""
+        computed = self.core_seconds / self.speedup(workers)
         if gpu and self.gpu_seconds is not None:
             computed = self.gpu_seconds
         seconds = self.start + computed + self.megabytes / _MEGABYTES_PER_SECOND
         return factor * seconds / 3600
 
-    def speed(self, workers: int) -> float:
-        """Return how much faster so many workers are than one; the last round may be short."""
-        rounds = -(-self.parts // max(workers, 1))
-        return self.parts / rounds
+    def speedup(self, workers: int) -> float:
+        """Return the speed of `workers` relative to one; the last round may be incomplete."""
+        parts = max(self.parts, 1)
+        return parts / -(-parts // max(workers, 1))
+
+    @property
+    def limit_minutes(self) -> float:
+        """The time limit [min] of the first attempt; each further attempt has twice as much."""
+        return _LOADING_MINUTES + SAFETY_FACTOR * 60 * self.hours(1)

@@ -1,12 +1,11 @@
-"""What the rules must know before anything runs: how many bricks, which files, how much of what."""
+"""Number of bricks, input files and cost of every job, known before anything runs."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING
 
-from skyproof.core.cost import Work
+from skyproof.core.cost import Cost
 from skyproof.core.errors import InputError, UsageError
 from skyproof.obiwan.bricks.bricklist import read_brick_list
 
@@ -17,20 +16,16 @@ if TYPE_CHECKING:
 
 SURVEY_BRICK_PIXELS = 3600
 _PYTHON_MB = 400
-# Measured on one core of a laptop: seconds to make, cut and split 10^6 pixels of a brick in three
-# bands, with room for a slow disk.
-_SECONDS_PER_MEGAPIXEL = 8
-_IMAGES_PER_SECOND = 100
 _STAMPS_PER_SURVEY_BRICK = 2000
-# Of the sources that are made or listed, how many become stamps, and rows of training and test.
+# Of the sources that are made or listed: fraction cut out, and fraction in training and test rows.
 _CUT_OUT = 0.68
 _KEPT = 0.55
-# A guess: no GPU was at hand.
-_GPU_IMAGES_PER_SECOND = 5000
+_IMAGES_PER_SECOND = 100  # of a training on one core; inference is three times as fast
+_GPU_IMAGES_PER_SECOND = 5000  # a guess: no GPU was measured
 
 
 class Plan:
-    """Counts and estimates of one configured run."""
+    """Counts and costs of one configured run."""
 
     def __init__(self, config: System) -> None:
         self.config = config
@@ -38,17 +33,14 @@ class Plan:
         simulated = config.source == "simulate"
         pixels = config.simulate.brick_pixels if simulated else SURVEY_BRICK_PIXELS
         self.megapixels = pixels**2 / 1e6
-        self.stamps = self.n_bricks * (
-            config.simulate.n_real + config.simulate.n_fake
-            if simulated
-            else _STAMPS_PER_SURVEY_BRICK
-        )
+        per_brick = config.simulate.n_real + config.simulate.n_fake
+        self.sources = self.n_bricks * (per_brick if simulated else _STAMPS_PER_SURVEY_BRICK)
 
     def _count(self) -> int:
         if self.config.source == "simulate":
             return self.config.simulate.n_bricks
         if self.config.source == "ingest":
-            # Exposures tell only when they are read which bricks they cover: one block.
+            # The bricks that exposures cover are known only when these are read: one block.
             for name in ("ccds", "images", "calib"):
                 if not getattr(self.config.exposures, name):
                     raise UsageError(f"obiwan.exposures.{name}: is needed with source: ingest")
@@ -57,48 +49,23 @@ class Plan:
 
     @property
     def bricks(self) -> str:
-        """The input of the cutouts: a record of bricks, or the release's list of names."""
+        """The input of the cutouts: a block index of bricks, or the release's list of names."""
         return {
             "simulate": "results/obiwan/bricks/simulated-{block}.json",
             "ingest": "results/obiwan/bricks/ingested-{block}.json",
             "release": self.config.release.bricks,
         }[self.config.source]
 
-    @property
-    def trees(self) -> str:
-        """Words that name the trees of a release; a record's own folder needs no word."""
-        release = self.config.release
+    def folders(self, stage: str) -> dict[str, str]:
+        """Return the folders that a stage reads, by input: of exposures, or of a release."""
+        exposures, release = self.config.exposures, self.config.release
+        if stage == "ingest":
+            return {"images": exposures.images, "calib": exposures.calib}
         if self.config.source != "release":
-            return ""
+            return {}
         if not release.real:
             raise UsageError("obiwan.release.real: is needed with source: release")
-        return f"real={quote(release.real)} fake={quote(release.fake or release.real)}"
-
-    @property
-    def brick_mb(self) -> float:
-        """Image and inverse variance of a brick in all bands, float32."""
-        return self.megapixels * 4 * 2 * len(self.config.bands)
-
-    @property
-    def simulate_mb(self) -> float:
-        """Memory of a rank."""
-        return _PYTHON_MB + 4 * self.brick_mb
-
-    @property
-    def cutouts_mb(self) -> float:
-        """Memory of a rank."""
-        return _PYTHON_MB + 4 * self.brick_mb
-
-    @property
-    def split_mb(self) -> float:
-        """Memory of a rank."""
-        per_stamp = 64 * 64 * 4 * 2 * len(self.config.bands) / 1e6
-        return _PYTHON_MB + 4 * per_stamp * self.stamps / max(self.n_bricks, 1)
-
-    @property
-    def minutes(self) -> float:
-        """Wall time of a block on one rank, with room for a node that loads everything anew."""
-        return 5 + self.config.block_size * self.megapixels * _SECONDS_PER_MEGAPIXEL / 60
+        return {"real": release.real, "fake": release.fake or release.real}
 
     @property
     def micro_batches(self) -> int:
@@ -107,80 +74,81 @@ class Plan:
         return -(-train.batch // train.micro_batch)
 
     @property
-    def train_minutes(self) -> float:
-        return 5 + self.stamps * self.config.train.n_epochs / _IMAGES_PER_SECOND / 60
-
-    @property
-    def infer_minutes(self) -> float:
-        """Wall time on one rank; a pass forward takes a third of a step."""
-        test = self.stamps * self.config.assign.test_fraction
-        return 5 + test / (3 * _IMAGES_PER_SECOND) / 60
-
-    @property
-    def evaluate_minutes(self) -> float:
-        return 20 + 3 * self.work("evaluate", {}).core_seconds / 60
-
-    @property
     def megabytes(self) -> float:
-        """All products."""
+        """Size of all products."""
         made = {"release": []}.get(self.config.source, [self.config.source])
         stages = (*made, "cutouts", "assign", "split", "train", "infer", "evaluate")
-        return sum(self.work(stage, {}).megabytes for stage in stages)
+        return sum(self.cost(stage, {}).megabytes for stage in stages)
 
-    @property
-    def stamp_mb(self) -> float:
-        """Image and inverse variance of a stamp in all bands, float32."""
-        return 64 * 64 * 4 * 2 * len(self.config.bands) / 1e6
+    def cost(self, stage: str, wildcards: Mapping[str, str]) -> Cost:
+        """Return the cost of one job of a stage, for its block (without one, for all).
 
-    def work(self, stage: str, wildcards: Mapping[str, str]) -> Work:
-        """Return what a job of a stage has to do, its block given by the wildcards.
-
-        Constants are CPU seconds of one core and bytes, of runs of 6 to 24 bricks.
+        Constants are CPU seconds of one core and bytes, measured in runs of 6 to 24 bricks.
         """
+        config = self.config
         bricks = self._bricks_of(wildcards.get("block"))
-        sources = bricks * self.stamps / max(self.n_bricks, 1)
-        exposed = (
-            bricks * self.megapixels * len(self.config.bands) / 3
-        )  # 10^6 pixels of three bands
-        rows = self.stamps * _KEPT
-        test = rows * self.config.assign.test_fraction
-        passes = (rows - test) * self.config.train.n_epochs
-        half = self.config.split.dtype == "float16"
-        judged = self.config.evaluate.n_bootstrap + self.config.evaluate.n_permutations
-        infer_seconds = test / (3 * _IMAGES_PER_SECOND)
-        jobs = {
-            "simulate": Work(0.45 * exposed + 0.0004 * sources, 3.1 * exposed, 0.7, bricks),
-            "ingest": Work(20 * exposed, 9 * exposed, 3, bricks),
-            "cutouts": Work(
-                0.12 * exposed + 0.0001 * sources, _CUT_OUT * sources * self.stamp_mb, 1, bricks
+        sources = bricks * self.sources / max(self.n_bricks, 1)
+        exposed = bricks * self.megapixels * len(config.bands) / 3  # 10^6 pixels of three bands
+        brick_mb = self.megapixels * 4 * 2 * len(config.bands)  # image and inverse variance
+        stamp_mb = 64 * 64 * 4 * 2 * len(config.bands) / 1e6
+        split_mb = stamp_mb / (2 if config.split.dtype == "float16" else 1)
+        rows = self.sources * _KEPT
+        test = rows * config.assign.test_fraction
+        passes = (rows - test) * config.train.n_epochs
+        draws = config.evaluate.n_bootstrap + config.evaluate.n_permutations
+        costs = {  # core seconds, megabytes of products, memory of a rank [MB]
+            "simulate": Cost(
+                0.45 * exposed + 0.0004 * sources,
+                3.1 * exposed,
+                _PYTHON_MB + 4 * brick_mb,
+                start=0.7,
+                parts=bricks,
             ),
-            "assign": Work(0.0003 * bricks, 0.0004 * bricks, 0.5),
-            "split": Work(
+            # Of as many bricks as other blocks have: their number is known only afterwards.
+            "ingest": Cost(
+                20 * exposed * config.block_size,
+                9 * exposed * config.block_size,
+                500 + 3 * brick_mb,
+                start=3,
+                parts=config.block_size,
+            ),
+            "cutouts": Cost(
+                0.12 * exposed + 0.0001 * sources,
+                _CUT_OUT * sources * stamp_mb,
+                _PYTHON_MB + 4 * brick_mb,
+                start=1,
+                parts=bricks,
+            ),
+            "assign": Cost(0.0003 * bricks, 0.0004 * bricks, 500 + bricks / 100, start=0.5),
+            "split": Cost(
                 0.0002 * sources,
-                _KEPT * sources * self.stamp_mb / (2 if half else 1),
-                0.5,
-                bricks,
+                _KEPT * sources * split_mb,
+                _PYTHON_MB + 4 * stamp_mb * self.sources / max(self.n_bricks, 1),
+                start=0.5,
+                parts=bricks,
             ),
-            "train": Work(
+            "train": Cost(
                 passes / _IMAGES_PER_SECOND,
-                1.5 + 0.0001 * passes / self.config.train.batch,
-                4,
-                self.micro_batches,
-                passes / _GPU_IMAGES_PER_SECOND,
+                1.5 + 0.0001 * passes / config.train.batch,
+                4000,
+                start=4,
+                parts=self.micro_batches,
+                gpu_seconds=passes / _GPU_IMAGES_PER_SECOND,
             ),
-            "infer": Work(
-                infer_seconds,
+            "infer": Cost(
+                test / (3 * _IMAGES_PER_SECOND),
                 0.0002 * test,
-                3,
-                max(int(test / self.config.infer.batch), 1),
-                test / (3 * _GPU_IMAGES_PER_SECOND),
+                2000,
+                start=3,
+                parts=max(int(test / config.infer.batch), 1),
+                gpu_seconds=test / (3 * _GPU_IMAGES_PER_SECOND),
             ),
-            "evaluate": Work(2e-7 * test * judged, 1, 2.5),
+            "evaluate": Cost(2e-7 * test * draws, 1, 2000, start=2.5),
         }
-        return jobs[stage]
+        return costs[stage]
 
     def _bricks_of(self, block: str | None) -> int:
-        """Return the bricks of a block; of all where there is none."""
+        """Return the number of bricks of a block; of all bricks without a block."""
         if block is None or self.config.source == "ingest":
             return self.n_bricks
         size = self.config.block_size
@@ -188,7 +156,7 @@ class Plan:
 
 
 def count_listed(path: str) -> int:
-    """Return how many bricks a release's list names (UsageError if it cannot be read)."""
+    """Return the number of bricks in a release's list (UsageError if it cannot be read)."""
     try:
         return len(read_brick_list(Path(path)))
     except OSError as error:

@@ -109,6 +109,7 @@ class CircumstancesForm(Form):
     ended: str
     command: str
     grain: dict[str, Any]
+    wildcards: dict[str, str] = {}
 
 
 class ReceiptForm(Form):

@@ -10,12 +10,20 @@ import pytest
 from skyproof.core.errors import UsageError
 from skyproof.core.options import from_words, options_model, stages
 from skyproof.sysnet.options import System
-from skyproof.sysnet.plan import Plan, words
+from skyproof.sysnet.plan import Plan
 from skyproof.workflow.config import load
+from skyproof.workflow.rules import files_of, job_options_of
 
 
 def plan(**values: object) -> Plan:
     return Plan(System.model_validate(values))
+
+
+def words_of(made: Plan, stage: str, region: str) -> str:
+    """The words of those options of a stage that a region sets."""
+    wildcards = {"region": region}
+    found = job_options_of(stage, made.job(wildcards), wildcards)
+    return found.removesuffix(f"--wildcards region={region}").strip()
 
 
 def at(region: str) -> SimpleNamespace:
@@ -27,7 +35,7 @@ def test_no_regions_are_two_mock_skies_that_differ_in_the_contamination():
     assert made.regions == ["contaminated", "clean"]
     assert made.table(at("clean")) == "results/sysnet/clean/mock/table.fits"
     assert made.truth(at("clean")) == ["results/sysnet/clean/mock/truth.fits"]
-    skies = [made.job("sysnet.mock")(at(name)) for name in made.regions]
+    skies = [words_of(made, "sysnet.mock", name) for name in made.regions]
     assert [sky.replace("nonlinear", "none") for sky in skies] == [skies[1]] * 2
 
 
@@ -62,21 +70,22 @@ def test_maps_become_words_of_the_command_line(maps, tmp_path):
     assert made.table(at("ngc")) == "results/sysnet/ngc/tabulate/table.fits"
     assert made.truth(at("ngc")) == []
     folder = tmp_path
-    assert words(made.sources(at("ngc"))) == (
-        f"counts={folder}/c.fits templates='{folder}/a b.fits' templates={folder}/n.npy"
+    assert files_of(made.sources(at("ngc")), {"table": "t.fits"}, {}) == (
+        f"--in counts={folder}/c.fits templates='{folder}/a b.fits' templates={folder}/n.npy"
+        " --out table=t.fits"
     )
-    words_of = made.job("sysnet.tabulate")(at("ngc"))
-    assert """--names '["ebv","n"]'""" in words_of
-    assert """--forms '{"counts":{"frame":"C"}}'""" in words_of
-    assert "--dec" not in words_of
+    found = words_of(made, "sysnet.tabulate", "ngc")
+    assert """--names '["ebv","n"]'""" in found
+    assert """--forms '{"counts":{"frame":"C"}}'""" in found
+    assert "--dec" not in found
 
 
 def test_several_regions_are_cut_from_one_table(tmp_path):
     (tmp_path / "t.fits").touch()
     table = {"source": "table", "table": [str(tmp_path / "t.fits")]}
     made = plan(regions={"n": table | {"dec": [32, 90]}, "s": table | {"dec": [-30, 32]}})
-    assert "--dec '[32.0,90.0]'" in made.job("sysnet.tabulate")(at("n"))
-    assert "--dec '[-30.0,32.0]'" in made.job("sysnet.tabulate")(at("s"))
+    assert "--dec '[32.0,90.0]'" in words_of(made, "sysnet.tabulate", "n")
+    assert "--dec '[-30.0,32.0]'" in words_of(made, "sysnet.tabulate", "s")
     assert made.sources(at("n")) == made.sources(at("s"))
 
 
@@ -98,7 +107,7 @@ def test_regions_that_make_no_sense_are_refused(words, message):
 
 @pytest.mark.parametrize("stage", ["sysnet.mock", "sysnet.tabulate", "sysnet.evaluate"])
 def test_the_words_of_a_job_are_options_of_its_stage(maps, stage):
-    found = shlex.split(plan(regions={"ngc": maps}).job(stage)(at("ngc")))
+    found = shlex.split(words_of(plan(regions={"ngc": maps}), stage, "ngc"))
     names = [word[2:].replace("-", "_") for word in found[::2]]
     pairs = dict(zip(names, found[1::2], strict=True))
     assert pairs
@@ -112,10 +121,12 @@ def test_a_file_that_is_not_there_is_named(maps):
     assert str(caught.value) == "sysnet.regions.ngc.templates: nowhere.fits does not exist"
 
 
-def test_estimates_grow_with_the_problem():
+def test_costs_grow_with_the_problem():
     small, large = plan(), plan(mock={"nside": 256}, train={"n_epochs": 300})
-    for name in ("table_mb", "table_minutes", "train_mb", "train_minutes", "infer_mb"):
-        assert getattr(large, name) > getattr(small, name) > 0
+    for stage in set(stages("sysnet")) - {"tabulate", "summarise", "tune", "select", "export"}:
+        less, more = small.cost(stage, {}), large.cost(stage, {})
+        assert more.limit_minutes > less.limit_minutes, stage
+        assert more.memory_mb > less.memory_mb, stage
 
 
 def test_b10_paths_keep_their_capitals_and_two_letters_are_no_two_files(tmp_path):
@@ -123,7 +134,7 @@ def test_b10_paths_keep_their_capitals_and_two_letters_are_no_two_files(tmp_path
     path = tmp_path / "eBOSS.ELG.Table.FITS"
     path.touch()
     made = plan(regions={"NGC": {"source": "table", "table": [str(path)]}})
-    assert words(made.sources(at("NGC"))) == f"table={path}"
+    assert made.sources(at("NGC")) == {"table": [str(path)]}
     with pytest.raises(UsageError, match=r"regions\.NGC\.table: input should be a valid list"):
         load({"sysnet": {"regions": {"NGC": {"source": "table", "table": "ab"}}}})
 

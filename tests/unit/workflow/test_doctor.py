@@ -15,7 +15,7 @@ from skyproof.workflow.code import package_digest
 from skyproof.workflow.config import load
 from skyproof.workflow.doctor import checks, cluster, local, node_tests
 from skyproof.workflow.doctor.findings import Line
-from skyproof.workflow.plan.dryrun import DryRun, Job
+from skyproof.workflow.plan.dryrun import DryRun, PlannedJob
 from skyproof.workflow.slurm import client
 from tests.conftest import launch, launched_by_nobody
 
@@ -35,14 +35,14 @@ def there(monkeypatch) -> list[client.Nodes]:
     return client.nodes()
 
 
-def run(*jobs: Job, executor: str = "slurm", folder: Path = Path(), **arguments) -> DryRun:
+def run(*jobs: PlannedJob, executor: str = "slurm", folder: Path = Path(), **arguments) -> DryRun:
     made = SimpleNamespace(latency_wait=1, software_deployment_method=set(), **arguments)
     return DryRun(list(jobs), load({}), folder, executor, 100, arguments=made)
 
 
-def job(rule: str = "obiwan_train", **resources) -> Job:
+def job(rule: str = "obiwan_train", **resources) -> PlannedJob:
     asked = {"mem_mb": 1000, "runtime": 10, "launcher": "srun --mpi=pmi2", **resources}
-    return Job(rule, {}, (), ("x",), f"logs/benchmarks/obiwan/{rule[7:]}.tsv", 1, asked)
+    return PlannedJob(rule, {}, (), ("x",), f"logs/benchmarks/obiwan/{rule[7:]}.tsv", 1, asked)
 
 
 def said(line: Line) -> str:

@@ -10,22 +10,25 @@ import pytest
 
 from skyproof.core import blocks as records
 from skyproof.core import receipts
-from skyproof.core.cost import Work
+from skyproof.core.cost import Cost
 from skyproof.core.options import stages, systems
+from skyproof.proof.jobs import JobReceipt
 from skyproof.workflow.config import load, stage_options
 from skyproof.workflow.plan import forecast
-from skyproof.workflow.plan.dryrun import DryRun, Job
-from skyproof.workflow.plan.history import Rate, _receipts, rates
+from skyproof.workflow.plan.dryrun import DryRun, PlannedJob
+from skyproof.workflow.plan.history import Rate, _sample, rates
 from skyproof.workflow.plan.systems import megabytes, plan_of
 from skyproof.workflow.plan.table import lines, make
 
 CONFIG = {"systems": ["obiwan"], "obiwan": {"block_size": 4, "simulate": {"n_bricks": 8}}}
 
 
-def job(stage: str, *, reads=(), makes=(), block: str | None = None, threads=1, **resources) -> Job:
+def job(
+    stage: str, *, reads=(), makes=(), block: str | None = None, threads=1, **resources
+) -> PlannedJob:
     """A job of Obiwan as Snakemake would announce it."""
     end = f"-{block}" if block else ""
-    return Job(
+    return PlannedJob(
         rule=f"obiwan_{stage}",
         wildcards={"block": block} if block else {},
         inputs=tuple(reads),
@@ -43,19 +46,19 @@ def chain(**train) -> DryRun:
     return DryRun(jobs, load(CONFIG), Path(), "local", 1)
 
 
-# --- work ---------------------------------------------------------------------------------------
+# --- cost ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("system", "stage"), [(system, name) for system in systems() for name in stages(system)]
 )
-def test_every_stage_says_what_its_jobs_have_to_do(system, stage):
+def test_every_stage_has_a_cost(system, stage):
     plan = plan_of(system, getattr(load({}), system))
-    work = plan.work(stage, {"region": "clean"})
-    assert work.start > 0
-    assert work.megabytes > 0
-    assert work.core_seconds >= 0
-    assert work.parts >= 1
+    cost = plan.cost(stage, {"region": "clean"})
+    assert cost.start > 0
+    assert cost.megabytes > 0
+    assert cost.core_seconds >= 0
+    assert cost.parts >= 1
 
 
 @pytest.mark.parametrize("stage", ["simulate", "cutouts", "split"])
@@ -63,8 +66,8 @@ def test_the_blocks_of_a_run_are_the_whole(stage):
     """10 bricks in blocks of 4: the last block is smaller."""
     config = load({"obiwan": {"block_size": 4, "simulate": {"n_bricks": 10}}}).obiwan
     plan = plan_of("obiwan", config)
-    blocks = [plan.work(stage, {"block": f"0000{k}"}) for k in range(3)]
-    whole = plan.work(stage, {})
+    blocks = [plan.cost(stage, {"block": f"0000{k}"}) for k in range(3)]
+    whole = plan.cost(stage, {})
     assert sum(block.core_seconds for block in blocks) == pytest.approx(whole.core_seconds)
     assert sum(block.megabytes for block in blocks) == pytest.approx(whole.megabytes)
     assert [block.parts for block in blocks] == [4, 4, 2]
@@ -73,9 +76,9 @@ def test_the_blocks_of_a_run_are_the_whole(stage):
 def test_blocks_of_groups_are_all_networks():
     config = load({"sysnet": {"group_size": 4, "train": {"n_chains": 2}}}).sysnet
     plan = plan_of("sysnet", config)
-    blocks = [plan.work("train", {"block": f"0000{k}"}) for k in range(3)]
+    blocks = [plan.cost("train", {"block": f"0000{k}"}) for k in range(3)]
     assert sum(block.core_seconds for block in blocks) == pytest.approx(
-        plan.work("train", {}).core_seconds
+        plan.cost("train", {}).core_seconds
     )
 
 
@@ -88,21 +91,31 @@ def test_the_products_of_a_run_are_those_of_its_systems():
 
 def test_ranks_share_whole_items():
     """Five items on four ranks take two rounds."""
-    work = Work(core_seconds=3600, megabytes=0, start=0, parts=5)
-    assert work.hours(1) == 1
-    assert work.hours(4) == pytest.approx(2 / 5)
-    assert work.hours(8) == pytest.approx(1 / 5)
+    cost = Cost(3600, 0, 100, start=0, parts=5)
+    assert cost.hours(1) == 1
+    assert cost.hours(4) == pytest.approx(2 / 5)
+    assert cost.hours(8) == pytest.approx(1 / 5)
 
 
 def test_what_is_written_takes_its_time_on_any_number_of_ranks():
-    work = Work(core_seconds=0, megabytes=300 * 3600, start=0, parts=8)
-    assert work.hours(8) == work.hours(1) == 1
+    cost = Cost(0, 300 * 3600, 100, start=0, parts=8)
+    assert cost.hours(8) == cost.hours(1) == 1
+
+
+@pytest.mark.parametrize("name", systems())
+def test_a_time_limit_is_many_times_the_estimate_and_memory_is_asked_for(name):
+    """The estimates were 0.8 to 2.0 times the time measured: ten times leaves room."""
+    plan = plan_of(name, getattr(load({}), name))
+    for stage in stages(name):
+        cost = plan.cost(stage, {"region": "clean"})
+        assert cost.limit_minutes >= 10 * 60 * cost.hours(1) + 5
+        assert cost.memory_mb >= 400
 
 
 def test_a_gpu_takes_its_own_time():
-    work = Work(core_seconds=3600, megabytes=0, start=36, gpu_seconds=72)
-    assert work.hours(1, gpu=True) == pytest.approx(0.03)
-    assert work.hours(1, gpu=True, factor=2) == pytest.approx(0.06)
+    cost = Cost(3600, 0, 100, start=36, gpu_seconds=72)
+    assert cost.hours(1, gpu=True) == pytest.approx(0.03)
+    assert cost.hours(1, gpu=True, factor=2) == pytest.approx(0.06)
 
 
 # --- rates of earlier jobs ----------------------------------------------------------------------
@@ -140,6 +153,7 @@ def finished(folder: Path, config: dict, seconds: float, megabytes: float) -> No
             "started": "2026-01-01",
             "ended": "2026-01-01",
             "command": "python -m skyproof obiwan.simulate",
+            "wildcards": {"block": "00000"},
         },
     }
     receipts.path_of(record).write_text(json.dumps(receipt))
@@ -149,8 +163,8 @@ def finished(folder: Path, config: dict, seconds: float, megabytes: float) -> No
 
 
 def test_a_rate_of_small_bricks_is_scaled_to_a_survey(tmp_path):
-    """Three times as long, and half of the bytes, that the system foresees for the small job."""
-    small = plan_of("obiwan", load(CONFIG).obiwan).work("simulate", {"block": "00000"})
+    """Three times as long, and half of the bytes, of the estimate for the small job."""
+    small = plan_of("obiwan", load(CONFIG).obiwan).cost("simulate", {"block": "00000"})
     seconds = 3600 * small.hours(1, factor=3)
     finished(tmp_path, CONFIG, seconds, small.megabytes / 2)
     survey = load({"obiwan": {"block_size": 64, "simulate": {"brick_pixels": 3600}}})
@@ -160,8 +174,8 @@ def test_a_rate_of_small_bricks_is_scaled_to_a_survey(tmp_path):
     assert rate.disk == pytest.approx(0.5, rel=1e-3)
     assert rate.memory_mb == 123.5
     run = DryRun([job("simulate", block="00000", makes=["b"])], survey, Path())
-    (found,) = forecast.foresee(run, {("obiwan.simulate", "cpu"): rate})
-    large = plan_of("obiwan", survey.obiwan).work("simulate", {"block": "00000"})
+    (found,) = forecast.estimate(run, {("obiwan.simulate", "cpu"): rate})
+    large = plan_of("obiwan", survey.obiwan).cost("simulate", {"block": "00000"})
     assert found.hours == pytest.approx(large.hours(1, factor=3))
     assert large.hours(1) > 20 * small.hours(1)
     assert found.megabytes == pytest.approx(large.megabytes / 2, rel=1e-3)
@@ -175,20 +189,37 @@ def test_a_job_that_hardly_did_more_than_start_tells_no_rate_but_its_bytes(tmp_p
     rate = rates(tmp_path, load(small))["obiwan.simulate", "cpu"]
     assert (rate.jobs, rate.seconds) == (0, 1.0)
     run = DryRun([job("simulate", block="00000", makes=["b"])], load(small), Path())
-    (found,) = forecast.foresee(run, {("obiwan.simulate", "cpu"): rate})
+    (found,) = forecast.estimate(run, {("obiwan.simulate", "cpu"): rate})
     assert (found.basis, found.disk_basis) == ("estimate", "measured")
     assert found.megabytes == pytest.approx(7)
 
 
-def test_of_a_survey_so_many_blocks_are_enough(tmp_path):
-    journal = tmp_path / "obiwan/split/.journal"
-    journal.mkdir(parents=True)
-    names = [f"block-{k:05d}.json" for k in range(1000)]
-    for name in [*names, "membership.csv"]:
-        (journal / f"{name}{receipts.SUFFIX}").touch()
-    found = list(_receipts(tmp_path))
-    assert 32 <= len(found) <= 65
-    assert f"obiwan/split/.journal/membership.csv{receipts.SUFFIX}" in found
+def test_of_a_survey_so_many_blocks_are_enough():
+    """Of 1000 blocks of each of two regions; a job without a block is always one of them."""
+
+    def finished_job(stage: str, **wildcards: str) -> JobReceipt:
+        return JobReceipt("x", {"stage": stage, "run": {"wildcards": wildcards}}, {}, [], {})
+
+    jobs = [
+        finished_job("obiwan.split", region=region, block=f"{k:05d}")
+        for region in ("north", "south")
+        for k in range(1000)
+    ]
+    found = list(_sample([*jobs, finished_job("obiwan.assign")]))
+    regions = [job.receipt["run"]["wildcards"].get("region", "") for job in found]
+    assert regions.count("") == 1
+    assert 32 <= regions.count("north") == regions.count("south") <= 65
+
+
+def test_a_receipt_without_wildcards_is_of_no_block(tmp_path):
+    """Receipts of earlier versions have none: their benchmark file is not found."""
+    finished(tmp_path, CONFIG, seconds=100, megabytes=7)
+    path = tmp_path / "results/obiwan/bricks/.journal/simulated-00000.json.receipt.json"
+    receipt = json.loads(path.read_text())
+    assert rates(tmp_path, load(CONFIG))
+    del receipt["run"]["wildcards"]
+    path.write_text(json.dumps(receipt))
+    assert rates(tmp_path, load(CONFIG)) == {}
 
 
 @pytest.mark.parametrize("left", ["", "s\tmax_rss\n", "s\tmax_rss\nNA\t-\n"])
@@ -201,18 +232,18 @@ def test_a_benchmark_that_says_nothing_is_left_out(tmp_path, left):
 def test_a_rate_of_a_cpu_says_nothing_of_a_gpu():
     run = chain(device="cuda", gpu=1)
     known = {("obiwan.train", "cpu"): Rate(1, 5.0, 2.0, 100)}
-    train = forecast.foresee(run, known)[-1]
+    train = forecast.estimate(run, known)[-1]
     assert (train.basis, train.disk_basis) == ("estimate", "measured")
-    assert train.gpu_hours == train.hours < forecast.foresee(chain(), {})[-1].hours
+    assert train.gpu_hours == train.hours < forecast.estimate(chain(), {})[-1].hours
 
 
 # --- chain and end ------------------------------------------------------------------------------
 
 
-def items(*hours: float, reads: dict[int, list[int]], cores: int = 1) -> list[forecast.Foreseen]:
+def items(*hours: float, reads: dict[int, list[int]], cores: int = 1) -> list[forecast.Estimate]:
     """Jobs of so many hours, each of which reads what others make."""
     return [
-        forecast.Foreseen(
+        forecast.Estimate(
             job("x", reads=map(str, reads.get(k, [])), makes=[str(k)], threads=cores),
             "x", value, 0, "estimate", "estimate",
         )

@@ -60,8 +60,8 @@ def _folder(run: DryRun) -> Iterator[Line]:
         yield fail("folder", f"{folder} cannot be written", "start in another, or --directory")
         return
     room = shutil.disk_usage(folder).free / 1e9
-    wanted = sum(item.megabytes for item in forecast.foresee(run, {})) / 1e3
-    found = f"{folder}: {room:,.0f} GB free, some {wanted:,.1f} GB foreseen"
+    wanted = sum(item.megabytes for item in forecast.estimate(run, {})) / 1e3
+    found = f"{folder}: {room:,.0f} GB free, some {wanted:,.1f} GB estimated"
     if wanted > room:
         yield fail("folder", found, "take a larger file system (--directory)")
     elif wanted > 0.8 * room:

@@ -22,7 +22,7 @@ SNAKEFILE = Path(__file__).parents[4] / "Snakefile"
 
 
 @dataclass(frozen=True)
-class Job:
+class PlannedJob:
     """A job as Snakemake announces it."""
 
     rule: str
@@ -72,7 +72,7 @@ class Job:
 class DryRun:
     """What a dry run told."""
 
-    jobs: list[Job] = field(default_factory=list)  # by rule; without those that do nothing
+    jobs: list[PlannedJob] = field(default_factory=list)  # by rule; without those that do nothing
     config: Any = None  # the checked configuration
     folder: Path = Path()  # of the run
     executor: str = "local"
@@ -137,8 +137,8 @@ def _remembered(told: DryRun) -> Any:
         configuration.load = load
 
 
-def _job(record: Any) -> Job:
-    return Job(
+def _job(record: Any) -> PlannedJob:
+    return PlannedJob(
         rule=record.rule_name,
         wildcards=dict(record.wildcards or {}),
         inputs=tuple(map(str, record.input)),

@@ -1,4 +1,4 @@
-"""What the jobs of a dry run will take: hours, disk, the longest chain, the end of it all."""
+"""Estimated hours and disk of the jobs of a dry run, the longest chain, the time until the end."""
 
 from __future__ import annotations
 
@@ -6,13 +6,11 @@ import heapq
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
-from pathlib import PurePosixPath
 from typing import Any, Literal
 
-from skyproof.core.options import systems
-from skyproof.workflow.plan.dryrun import DryRun, Job
+from skyproof.workflow.plan.dryrun import DryRun, PlannedJob
 from skyproof.workflow.plan.history import Rate
-from skyproof.workflow.plan.systems import plan_of
+from skyproof.workflow.plan.systems import plan_of, stages_by_rule
 
 Basis = Literal["measured", "estimate", "limit"]
 
@@ -21,10 +19,10 @@ _HASHED_MB = 800
 
 
 @dataclass(frozen=True)
-class Foreseen:
-    """A job and what it will take."""
+class Estimate:
+    """Estimated time and size of the products of a job."""
 
-    job: Job
+    job: PlannedJob
     stage: str  # 'system.stage', or the rule where it is no stage's
     hours: float
     megabytes: float
@@ -40,52 +38,45 @@ class Foreseen:
         return self.hours * self.job.gpus
 
 
-def foresee(run: DryRun, rates: Mapping[tuple[str, str], Rate]) -> list[Foreseen]:
-    """Return what each job of a dry run will take, in its order."""
+def estimate(run: DryRun, rates: Mapping[tuple[str, str], Rate]) -> list[Estimate]:
+    """Return an estimate for each job of a dry run, in its order."""
     plans = {name: plan_of(name, getattr(run.config, name)) for name in run.config.systems}
     found = [_one(job, plans, rates) for job in run.jobs if job.benchmark or job.outputs]
     total = sum(item.megabytes for item in found)
     return [_manifest(item, total) if item.stage == "manifest" else item for item in found]
 
 
-def _one(job: Job, plans: Mapping[str, Any], rates: Mapping[tuple[str, str], Rate]) -> Foreseen:
-    system, name = stage_of(job)
+def _one(
+    job: PlannedJob, plans: Mapping[str, Any], rates: Mapping[tuple[str, str], Rate]
+) -> Estimate:
+    system, name = stages_by_rule().get(job.rule, ("", ""))
     plan = plans.get(system)
     if plan is None:
-        return Foreseen(job, job.rule, job.limit_minutes / 60, 0, "limit", "limit")
-    work = plan.work(name, job.wildcards)
+        return Estimate(job, job.rule, job.limit_minutes / 60, 0, "limit", "limit")
+    cost = plan.cost(name, job.wildcards)
     device = str(job.resources.get("device", "cpu"))
     stage = f"{system}.{name}"
     rate = rates.get((stage, device), Rate())
     disk = rate if rate.disk_known else rates.get((stage, "cpu"), Rate())
-    hours = work.hours(job.cores, gpu=device == "cuda", factor=rate.seconds)
+    hours = cost.hours(job.cores, gpu=device == "cuda", factor=rate.seconds)
     basis: Basis = "measured" if rate.jobs else "estimate"
     disk_basis: Basis = "measured" if disk.disk_known else "estimate"
-    return Foreseen(job, stage, hours, work.megabytes * disk.disk, basis, disk_basis)
+    return Estimate(job, stage, hours, cost.megabytes * disk.disk, basis, disk_basis)
 
 
-def stage_of(job: Job) -> tuple[str, str]:
-    """Return system and stage of a job, which its benchmark file names; empty where it has none."""
-    parts = PurePosixPath(job.benchmark).parts[2:]  # below logs/benchmarks
-    if len(parts) < 2 or parts[0] not in systems():
-        return "", job.rule
-    block = job.wildcards.get("block")
-    return parts[0], PurePosixPath(parts[-1]).stem.removesuffix(f"-{block}")
-
-
-def _manifest(item: Foreseen, megabytes: float) -> Foreseen:
-    """Return the collection of checksums, which reads all products again."""
+def _manifest(item: Estimate, megabytes: float) -> Estimate:
+    """Return the estimate of the collection of checksums, which reads all products again."""
     hours = (1 + megabytes / _HASHED_MB / item.job.threads) / 3600
-    return Foreseen(item.job, item.stage, hours, 0.001, "estimate", "estimate")
+    return Estimate(item.job, item.stage, hours, 0.001, "estimate", "estimate")
 
 
-def parents(items: Sequence[Foreseen]) -> list[list[int]]:
+def parents(items: Sequence[Estimate]) -> list[list[int]]:
     """Return for each job the numbers of those whose outputs it reads."""
     makers = {path: number for number, item in enumerate(items) for path in item.job.outputs}
     return [sorted({makers[path] for path in item.job.inputs if path in makers}) for item in items]
 
 
-def longest_chain(items: Sequence[Foreseen], before: Sequence[Sequence[int]]) -> list[int]:
+def longest_chain(items: Sequence[Estimate], before: Sequence[Sequence[int]]) -> list[int]:
     """Return the jobs, first to last, that must follow one another for the longest time."""
     end = [0.0] * len(items)
     last: list[int | None] = [None] * len(items)
@@ -112,7 +103,7 @@ def in_order(before: Sequence[Sequence[int]]) -> list[int]:
 
 
 def hours_until_done(
-    items: Sequence[Foreseen], before: Sequence[Sequence[int]], slots: int, cluster: bool
+    items: Sequence[Estimate], before: Sequence[Sequence[int]], slots: int, cluster: bool
 ) -> float:
     """Return when the last job ends if each starts as soon as it can.
 

@@ -1,10 +1,15 @@
-"""The plans of the systems, which foresee jobs, memory and work; found by their system's name."""
+"""The plans of the systems, which state files and costs of their jobs, and the names of rules."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
+from collections.abc import Mapping
+from functools import cache
+from pathlib import PurePosixPath
 from typing import Any
+
+from skyproof.core.options import stages, systems
 
 
 def plan_of(system: str, section: Any) -> Any:
@@ -15,6 +20,22 @@ def plan_of(system: str, section: Any) -> Any:
 
 
 def megabytes(config: Any) -> float:
-    """Return the size of all products of a run, as its systems foresee it."""
+    """Return the estimated size of all products of a run [MB]."""
     plans = (plan_of(name, getattr(config, name)) for name in config.systems)
     return sum(plan.megabytes for plan in plans if plan is not None)
+
+
+@cache
+def stages_by_rule() -> dict[str, tuple[str, str]]:
+    """Return (system, stage) by the name of the stage's rule, <system>_<stage>."""
+    return {f"{system}_{name}": (system, name) for system in systems() for name in stages(system)}
+
+
+def place_of(system: str, stage: str, wildcards: Mapping[str, str]) -> PurePosixPath:
+    """Return the path of a job's log and benchmark file, without suffix, from their folder.
+
+    It is <system>/[<region>/]<stage>[-<block>], with the values of the job's wildcards.
+    """
+    folders = [value for name, value in wildcards.items() if name != "block"]
+    block = f"-{wildcards['block']}" if "block" in wildcards else ""
+    return PurePosixPath(system, *folders, f"{stage}{block}")

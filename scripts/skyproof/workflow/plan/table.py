@@ -1,4 +1,4 @@
-"""The tool `plan`: what a run will take, a line a stage, before its first job."""
+"""The tool `plan`: estimated time, memory and disk of a run, a line a stage."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 from skyproof.core.errors import UsageError
 from skyproof.workflow.plan import forecast
 from skyproof.workflow.plan.dryrun import DryRun, dry_run
-from skyproof.workflow.plan.forecast import Foreseen
+from skyproof.workflow.plan.forecast import Estimate
 from skyproof.workflow.plan.history import Rate, rates
 from skyproof.workflow.slurm import sbatch_args
 
@@ -43,8 +43,8 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What a run will take."""
+class Forecast:
+    """Estimated time, memory and disk of a run."""
 
     rows: list[Row]
     chain_hours: float  # the longest chain of jobs
@@ -79,20 +79,20 @@ def plan(parser: argparse.ArgumentParser, words: list[str]) -> int:
     return 0
 
 
-def make(run: DryRun, known: Mapping[tuple[str, str], Rate]) -> Plan:
+def make(run: DryRun, known: Mapping[tuple[str, str], Rate]) -> Forecast:
     """Return the plan of a dry run; `known` are the rates of earlier jobs."""
-    items = forecast.foresee(run, known)
+    items = forecast.estimate(run, known)
     before = forecast.parents(items)
     chain = forecast.longest_chain(items, before)
     partitions = sbatch_args.partitions(run)
     on_chain: dict[str, float] = defaultdict(float)
     for number in chain:
         on_chain[items[number].job.rule] += items[number].hours
-    stages: dict[str, list[Foreseen]] = defaultdict(list)
+    stages: dict[str, list[Estimate]] = defaultdict(list)
     for number in forecast.in_order(before):
         stages[items[number].job.rule].append(items[number])
     cluster = run.executor != "local"
-    return Plan(
+    return Forecast(
         rows=[
             _row(rule, stage, on_chain[rule], known, partitions) for rule, stage in stages.items()
         ],
@@ -107,7 +107,7 @@ def make(run: DryRun, known: Mapping[tuple[str, str], Rate]) -> Plan:
 
 def _row(
     rule: str,
-    stage: Sequence[Foreseen],
+    stage: Sequence[Estimate],
     chain: float,
     known: Mapping[tuple[str, str], Rate],
     partitions: list[Any],
@@ -132,7 +132,7 @@ def _row(
     )
 
 
-def _seen_mb(stage: Sequence[Foreseen], known: Mapping[tuple[str, str], Rate]) -> float:
+def _seen_mb(stage: Sequence[Estimate], known: Mapping[tuple[str, str], Rate]) -> float:
     """Return the memory of the largest earlier job of a stage; 0 where there was none."""
     return max(
         (rate.memory_mb for key, rate in known.items() if key[0] == stage[0].stage), default=0
@@ -140,7 +140,7 @@ def _seen_mb(stage: Sequence[Foreseen], known: Mapping[tuple[str, str], Rate]) -
 
 
 def _warnings(
-    stages: Mapping[str, Sequence[Foreseen]],
+    stages: Mapping[str, Sequence[Estimate]],
     known: Mapping[tuple[str, str], Rate],
     partitions: list[Any],
 ) -> Iterator[str]:
@@ -149,7 +149,7 @@ def _warnings(
         limit = worst.job.limit_minutes / 60
         if limit and worst.hours > limit:
             yield (
-                f"{rule}: {_time(worst.hours)} are foreseen for a job whose first time limit is "
+                f"{rule}: {_time(worst.hours)} are estimated for a job whose first time limit is "
                 f"{_time(limit)}: more ranks, smaller blocks, a GPU, or a longer runtime"
             )
         lost = next(
@@ -181,7 +181,7 @@ _HEAD = (
 )
 
 
-def lines(made: Plan) -> list[str]:
+def lines(made: Forecast) -> list[str]:
     """Return a plan as lines of text."""
     if not made.rows:
         return ["Nothing to be done; --forceall plans all of it."]
@@ -219,7 +219,7 @@ def _cells(row: Row) -> list[str]:
     ]
 
 
-def _total(made: Plan) -> list[str]:
+def _total(made: Forecast) -> list[str]:
     rows = made.rows
     return [
         "total",

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
-from skyproof.workflow.plan.dryrun import DryRun, Job
+from skyproof.workflow.plan.dryrun import DryRun, PlannedJob
 
 
 class _Resources(dict[str, Any]):
@@ -25,7 +25,7 @@ def partitions(run: DryRun) -> list[Any]:
     return list(read_partition_file(run.partitions))
 
 
-def best(declared: Sequence[Any], job: Job) -> str | None:
+def best(declared: Sequence[Any], job: PlannedJob) -> str | None:
     """Return the partition that the executor will choose; None where the job fits none."""
     if job.resources.get("slurm_partition"):
         return str(job.resources["slurm_partition"])
@@ -34,7 +34,7 @@ def best(declared: Sequence[Any], job: Job) -> str | None:
     return max(fits, key=lambda name: fits[name]) if fits else None
 
 
-def words(job: Job, declared: Sequence[Any]) -> list[str]:
+def words(job: PlannedJob, declared: Sequence[Any]) -> list[str]:
     """Return the words of sbatch that say what a job needs (ValueError: the executor refuses)."""
     from snakemake_executor_plugin_slurm.submit_string import get_submit_command
     from snakemake_executor_plugin_slurm.utils import set_gres_string
@@ -56,7 +56,7 @@ def words(job: Job, declared: Sequence[Any]) -> list[str]:
     return [word for word in shlex.split(line)[1:] if word != "--parsable"]
 
 
-def _asked(job: Job) -> Any:
+def _asked(job: PlannedJob) -> Any:
     return SimpleNamespace(
         name=job.rule,
         threads=job.threads,

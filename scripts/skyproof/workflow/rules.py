@@ -1,0 +1,53 @@
+"""Words of a rule's shell line that follow from the declarations of its stage."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from shlex import join, quote
+from typing import Any
+
+from skyproof.core.options import as_word, home_of, options_model, to_words
+from skyproof.workflow.config import stage_options
+
+
+def files_of(inputs: Any, outputs: Any, instead: Mapping[str, str]) -> str:
+    """Return `--in name=path ... --out name=path ...` for the named files of a rule.
+
+    `instead` holds the words of some inputs, by name: of those that are no files of the rule, and
+    of those with more paths than a line can hold.
+    """
+    words = [
+        word
+        for name, paths in inputs.items()
+        if name not in instead
+        for word in _words(name, paths)
+    ]
+    words += [f"{name}={word}" for name, word in instead.items()]
+    made = [word for name, paths in outputs.items() for word in _words(name, paths)]
+    return " ".join([*(["--in", *words] if words else []), "--out", *made])
+
+
+def _words(name: str, paths: str | Iterable[str]) -> list[str]:
+    listed = [paths] if isinstance(paths, str) else paths
+    return [f"{name}={quote(str(path))}" for path in listed]
+
+
+def options_of(config: Any, stage: str) -> str:
+    """Return the options of 'system.stage' as words, without those that a job sets."""
+    return join(to_words(stage_options(config, stage)))
+
+
+def job_options_of(stage: str, values: Mapping[str, Any], wildcards: Mapping[str, str]) -> str:
+    """Return the options that a job sets, and the job's wildcards, as words.
+
+    An option has the value of the wildcard of its name, else that of `values`, else its default.
+    """
+    given = {**values, **wildcards}
+    words = [
+        word
+        for name, field in options_model(stage).model_fields.items()
+        if home_of(field) == "job" and given.get(name) is not None
+        for word in (f"--{name.replace('_', '-')}", as_word(given[name]))
+    ]
+    named = [f"{name}={value}" for name, value in wildcards.items()]
+    return join([*words, *(["--wildcards", *named] if named else [])])
