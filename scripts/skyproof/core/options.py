@@ -39,9 +39,9 @@ def per_job(default: Any, meaning: str, *, unit: str = "", **bounds: Any) -> Any
 
 
 def _declare(default: Any, meaning: str, home: str, unit: str, bounds: dict[str, Any]) -> Any:
-    """`grain=True` marks an option that cuts work into jobs, and changes no byte of a product."""
-    grain = bool(bounds.pop("grain", False))
-    extra: dict[str, Any] = {"unit": unit, "home": home, "grain": grain}
+    """`affects_results=False` marks an option that only divides the work into jobs."""
+    affects = bool(bounds.pop("affects_results", True))
+    extra: dict[str, Any] = {"unit": unit, "home": home, "affects_results": affects}
     return pydantic.Field(
         default, description=meaning, json_schema_extra=extra, validate_default=True, **bounds
     )
@@ -59,10 +59,13 @@ def home_of(field: FieldInfo) -> str:
     return str(extra.get("home", "own")) if isinstance(extra, dict) else "own"
 
 
-def is_grain(field: FieldInfo) -> bool:
-    """Say whether an option only cuts work into jobs: it is in no recipe and in no manifest."""
+def affects_results(field: FieldInfo) -> bool:
+    """Return False for an option that only divides the work into jobs.
+
+    Such an option is in no cache key and in no manifest.
+    """
     extra = field.json_schema_extra
-    return isinstance(extra, dict) and bool(extra.get("grain", False))
+    return not isinstance(extra, dict) or bool(extra.get("affects_results", True))
 
 
 class Section(BaseModel):
@@ -89,10 +92,10 @@ class StageOptions(Section):
     )
 
     def deciding(self) -> dict[str, Any]:
-        """Return the options that decide the products, as plain values: all but the grain's."""
+        """Return the options that affect the products, as plain values."""
         fields = type(self).model_fields
         values = self.model_dump(mode="json")
-        return {name: value for name, value in values.items() if not is_grain(fields[name])}
+        return {name: value for name, value in values.items() if affects_results(fields[name])}
 
 
 class SeededOptions(StageOptions):

@@ -25,7 +25,7 @@ from skyproof.core.call import Call
 from skyproof.core.errors import is_machine_problem
 from skyproof.core.formats import contents
 from skyproof.core.formats import write as writers
-from skyproof.core.options import home_of, is_grain
+from skyproof.core.options import affects_results, home_of
 
 FORMAT = "skyproof-receipt-2"
 SUFFIX = ".receipt.json"
@@ -80,7 +80,11 @@ def _receipt(
     temporary = {final: path for path, final in made.items()}
     options = call.options.deciding()
     fields = type(call.options).model_fields
-    grain = {k: v for k, v in call.options.model_dump(mode="json").items() if is_grain(fields[k])}
+    others = {
+        name: value
+        for name, value in call.options.model_dump(mode="json").items()
+        if not affects_results(fields[name])
+    }
     return {
         "format": FORMAT,
         "stage": call.stage,
@@ -100,7 +104,7 @@ def _receipt(
             for name, paths in call.outputs.items()
             for path in paths
         ],
-        "run": {"grain": grain, **_run(call, started)},
+        "run": {"grain": others, **_run(call, started)},
     }
 
 

@@ -26,7 +26,7 @@ def _bands() -> str:
 
 
 def _block_size() -> int:
-    return inherited(6, "bricks per job", unit="bricks", ge=1, grain=True)
+    return inherited(6, "bricks per job", unit="bricks", ge=1, affects_results=False)
 
 
 def _patch_pixels() -> int:
@@ -39,7 +39,9 @@ def _patch_pixels() -> int:
 
 
 def _block() -> int:
-    return per_job(0, "number of the block of bricks that this job processes", ge=0, grain=True)
+    return per_job(
+        0, "number of the block of bricks that this job processes", ge=0, affects_results=False
+    )
 
 
 class Simulate(SeededOptions):

@@ -180,8 +180,12 @@ class Train(Network, SeededOptions):
     }
     outputs = {"members": File("block index (.json) of networks, in members/ of the same folder")}
 
-    block: int = per_job(0, "number of the block of groups that this job trains", ge=0, grain=True)
-    block_size: int = option(1, "groups of networks per job", unit="groups", ge=1, grain=True)
+    block: int = per_job(
+        0, "number of the block of groups that this job trains", ge=0, affects_results=False
+    )
+    block_size: int = option(
+        1, "groups of networks per job", unit="groups", ge=1, affects_results=False
+    )
     n_chains: int = option(5, "networks per fold, from different seeds", ge=1)
     n_epochs: int = option(70, "passes over the training part", unit="epochs", ge=1)
     snapshots: bool = option(False, "also keep the weights at the end of each cosine cycle")

@@ -13,8 +13,8 @@ class Noise(SeededOptions):
     flavour: str = inherited("plain", "a word")
     bad: list[str] = option([], "items that are bad input")
     skip_bad: bool = option(False, "list bad items and succeed")
-    block_size: int = option(10**6, "items that one job makes", ge=1, grain=True)
-    block: int = per_job(0, "which block of items this job makes", ge=0, grain=True)
+    block_size: int = option(10**6, "items that one job makes", ge=1, affects_results=False)
+    block: int = per_job(0, "which block of items this job makes", ge=0, affects_results=False)
 
 
 class Total(SeededOptions):
