@@ -162,7 +162,8 @@ def losses(inputs: dict[str, Path], out: Path, size: Size) -> list[Row]:
     from skyproof.sysnet.members.predict import predict, scaled
     from skyproof.sysnet.table import read_table
 
-    table, folds = read_table(inputs["table"]), read_folds(inputs["folds"])
+    table = read_table(inputs["table"])
+    folds = read_folds(inputs["folds"], table)
     density: dict[int, list[np.ndarray]] = {}
     for place in find_members([out / "block-00000.json"]):
         member = read_member(place.path)

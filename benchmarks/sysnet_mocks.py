@@ -23,8 +23,8 @@ from skyproof.sysnet.options import Mock, Split, Train
 from skyproof.sysnet.split import make_folds
 from skyproof.sysnet.table import Table
 from skyproof.sysnet.verdict import power
+from skyproof.sysnet.verdict.merit import recovery
 from skyproof.sysnet.verdict.nulltest import Bins, NullTest
-from skyproof.sysnet.verdict.recovery import recovery
 from skyproof.sysnet.weights.combination import Sample, fit_mix
 from skyproof.sysnet.weights.shrinkage import MOCKED, shrinkage
 

@@ -82,7 +82,8 @@ def test_both_regions_are_in_one_verdict(tiny_sysnet):
 def test_every_pixel_is_predicted_once_by_networks_that_did_not_see_it(tiny_sysnet, region):
     results = tiny_sysnet / "results/sysnet" / region
     weights = fitsio.read(results / "infer/nn-weights.fits")
-    table, folds = read_table(results / "mock/table.fits"), read_folds(results / "split/folds.fits")
+    table = read_table(results / "mock/table.fits")
+    folds = read_folds(results / "split/folds.fits", table)
     rows = np.concatenate([folds.rows(fold, TEST) for fold in range(folds.n_folds)])
     np.testing.assert_array_equal(weights["hpix"], table.hpix[rows])
     np.testing.assert_array_equal(np.sort(weights["hpix"]), table.hpix)
@@ -152,7 +153,8 @@ def test_the_originals_checkpoints_predict_what_the_run_did(tiny_sysnet, tmp_pat
     assert result.returncode == 0, result.stdout + result.stderr
     results = folder / "results/sysnet/south"
     weights = fitsio.read(results / "infer/nn-weights.fits")
-    table, folds = results / "mock/table.fits", read_folds(results / "split/folds.fits")
+    table = results / "mock/table.fits"
+    folds = read_folds(results / "split/folds.fits", read_table(table))
     start = 0
     for fold in range(5):
         (path,) = (results / "export").glob(f"model_{fold}_2664486226/best.pth.tar")

@@ -12,16 +12,13 @@ networks are. `predictions.fits` (HDU 1, rows as the table):
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from skyproof.core.errors import InputError
 from skyproof.core.formats import write
-from skyproof.sysnet.folds import TEST, TRAINING, Folds, read_folds
-from skyproof.sysnet.selection import read_kept
+from skyproof.sysnet.folds import TEST, TRAINING, Folds, read_folds, read_kept
 from skyproof.sysnet.table import Table, read_table
 
 if TYPE_CHECKING:
@@ -47,11 +44,10 @@ def run(
 ) -> None:
     """Fit every model on every fold and write the out-of-fold predictions."""
     table = read_table(inputs.table)
-    folds = read_folds(inputs.folds)
-    same_rows(inputs.folds, folds, table)
+    folds = read_folds(inputs.folds, table)
     keep = read_kept(inputs.selection, folds.n_folds, len(table.names))
 
-    def forest(fold: int, part: Rows) -> Predictor:
+    def forest(fold: int, part: TrainingRows) -> Predictor:
         return fit_forest(
             part, trees=options.n_trees, min_leaf=options.min_leaf, threads=context.threads,
             state=int(context.stream("forest", fold).integers(2**31)),
@@ -63,13 +59,7 @@ def run(
     write.fits_table(outputs.predictions, columns, extname="BASELINES")
 
 
-def same_rows(path: Path, folds: Folds, table: Table) -> None:
-    """Refuse (InputError) folds of another table."""
-    if not np.array_equal(folds.hpix, table.hpix):
-        raise InputError(path, "has other pixels than the table", field="hpix")
-
-
-class Rows:
+class TrainingRows:
     """Rows that a model is fitted on: features [n, F], fracgood [n], label [n].
 
     Or labels [n, k] of k skies at once, for the polynomials: their fits share one factorisation.
@@ -89,7 +79,7 @@ class Rows:
         return self.label.sum(axis=0) / self.fracgood.sum()
 
 
-Fit = Callable[[int, Rows], Predictor]
+Fit = Callable[[int, TrainingRows], Predictor]
 
 
 def out_of_fold(
@@ -108,7 +98,7 @@ def out_of_fold(
     for fold in range(folds.n_folds):
         train, test = folds.rows(fold, TRAINING), folds.rows(fold, TEST)
         features = table.features[:, keep[fold]]
-        part = Rows(features[train], table.label[train], table.fracgood[train])
+        part = TrainingRows(features[train], table.label[train], table.fracgood[train])
         for name, fit in fits.items():
             density = fit(fold, part)(features[test])
             bounds = _LEAST * part.constant, _GREATEST * part.constant
@@ -118,23 +108,23 @@ def out_of_fold(
     return predictions
 
 
-def fit_constant(_: int, part: Rows) -> Predictor:
+def fit_constant(_: int, part: TrainingRows) -> Predictor:
     """Return the weighted maximum likelihood, sum y / sum w (A3, c_mle)."""
     return lambda features: np.broadcast_to(part.constant, (len(features), *part.label.shape[1:]))
 
 
-def fit_constant_original(_: int, part: Rows) -> Predictor:
+def fit_constant_original(_: int, part: TrainingRows) -> Predictor:
     """Return the mean label, as the original's baseline (A3, c_orig); biased where w < 1."""
     mean = part.label.mean(axis=0)
     return lambda features: np.broadcast_to(mean, (len(features), *part.label.shape[1:]))
 
 
-def fit_linear(_: int, part: Rows) -> Predictor:
+def fit_linear(_: int, part: TrainingRows) -> Predictor:
     """Fit the density as a linear function of the features."""
     return _fit_polynomial(part, _linear_terms)
 
 
-def fit_quadratic(_: int, part: Rows) -> Predictor:
+def fit_quadratic(_: int, part: TrainingRows) -> Predictor:
     """Fit the density as a quadratic function of the features, products included."""
     return _fit_polynomial(part, _quadratic_terms)
 
@@ -147,7 +137,7 @@ POLYNOMIALS: dict[str, Fit] = {
 }
 
 
-def _fit_polynomial(part: Rows, terms: Callable[[np.ndarray], np.ndarray]) -> Predictor:
+def _fit_polynomial(part: TrainingRows, terms: Callable[[np.ndarray], np.ndarray]) -> Predictor:
     """Minimise sum w (f - y/w)^2, the Poisson weighting of A2; terms are scaled to unit spread."""
     raw = _Scaling.of(part.features)
     scaled = _Scaling.of(terms(raw(part.features)))
@@ -186,7 +176,9 @@ def _with_bias(terms: np.ndarray) -> np.ndarray:
     return np.concatenate([np.ones((len(terms), 1)), terms], axis=1)
 
 
-def fit_forest(part: Rows, *, trees: int, min_leaf: int, threads: int, state: int) -> Predictor:
+def fit_forest(
+    part: TrainingRows, *, trees: int, min_leaf: int, threads: int, state: int
+) -> Predictor:
     """Grow a random forest on the density, weighted by fracgood (regressis: 200 trees, leaf 20).
 
     Each split looks at a third of the features, Breiman's choice for regression.

@@ -13,8 +13,8 @@
   worst_p_value (its p-value times their number)
 - power: `power.compared`; bands: from, to, before, after, truth, error; models: `power.compared` of
   each model, where the truth is known
-- recovery: model -> `recovery.recovery`, or null
-- outliers: `outliers.find`
+- recovery: model -> `merit.recovery`, or null
+- outliers: `merit.outliers`
 - verdict, statement
 
 `nulltest.json`: for each template its bins (from, to, value, before, after, error) and chi_square,
@@ -31,12 +31,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from skyproof.assess.page import Metric, nine_digits, rounded
-from skyproof.core.formats import write
+from skyproof.core.formats import read, write
 from skyproof.sysnet.mocks import null
-from skyproof.sysnet.verdict import figures, gains, outliers, power, rule, skymap
-from skyproof.sysnet.verdict.inputs import Sky, read_history, read_json, read_sky
+from skyproof.sysnet.verdict import figures, merit, power, rule, skymap
+from skyproof.sysnet.verdict.inputs import Sky, read_history, read_sky
 from skyproof.sysnet.verdict.nulltest import Bins, NullTest
-from skyproof.sysnet.verdict.recovery import recovery
 
 if TYPE_CHECKING:
     from skyproof.core.stage import Context
@@ -51,7 +50,7 @@ def run(
 ) -> None:
     """Measure, judge, draw."""
     sky = read_sky(inputs)
-    tuning, history = read_json(inputs.tuning), read_history(inputs.history)
+    tuning, history = read.json(inputs.tuning, ["scans"]), read_history(inputs.history)
     spectra = measure_power(sky)
     clustering = null.fit_clustering(
         sky.grid, spectra["after"], sky.mean, sky.unit,
@@ -139,12 +138,12 @@ def measure(
 ) -> Metric:
     """Return all figures of merit; keys as in the module's docstring."""
     models = {**sky.predictions.models, "weights": sky.weighted_density}
-    losses = gains.losses_of(models, sky.label, sky.fracgood)
+    losses = merit.losses_of(models, sky.label, sky.fracgood)
 
-    def gains_of(better: str) -> Metric:
+    def differences_from(better: str) -> Metric:
         return {
             model: {
-                loss: gains.gain(
+                loss: merit.loss_difference(
                     by_model[model], by_model[better], sky.group, draws=options.n_bootstrap,
                     stream=context.stream("bootstrap"),
                 ) for loss, by_model in losses.items()
@@ -168,19 +167,22 @@ def measure(
             "greatest": float(sky.selection.max()),
             "of_networks": float(np.sqrt(np.mean(sky.spread**2))),
         },
-        "losses": gains.mean_losses(losses),
-        "gains": gains_of("weights"),
-        "network_gains": gains_of("network"),
+        "losses": merit.mean_losses(losses),
+        "gains": differences_from("weights"),
+        "network_gains": differences_from("network"),
         "clustering": {"amplitude": clustering.amplitude, "slope": clustering.slope},
         "nulltest": {name: nulltest[name] for name in ("before", "after", "n_mocks")},
         "power": compare_power(sky, spectra),
         "recovery": None,
-        "outliers": outliers.find(sky.table, sky.rows, sky.weighted_density, sky.unit),
+        "outliers": merit.outliers(sky.table, sky.rows, sky.weighted_density, sky.unit),
     }
     if sky.contamination is not None:
         metrics["recovery"] = {
-            "weights": recovery(sky.selection, sky.contamination),
-            **{name: recovery(sky.selection_of(name), sky.contamination) for name in _COMPARED},
+            "weights": merit.recovery(sky.selection, sky.contamination),
+            **{
+                name: merit.recovery(sky.selection_of(name), sky.contamination)
+                for name in _COMPARED
+            },
         }
     metrics["verdict"] = rule.judge(metrics)
     metrics["statement"] = rule.statement(metrics)

@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from skyproof.core.errors import InputError
-from skyproof.core.formats import write
-from skyproof.sysnet.table import check_columns
+from skyproof.core.formats import read, write
+from skyproof.sysnet.table import Table
 
 TRAINING, VALIDATION, TEST = 0, 1, 2
 PART_NAMES = ("training", "validation", "test")
 SCHEMES = ("spatial", "rows85")
+ORIGINAL_SEED = 85  # of the original's random folds and of its chains
 
 
 @dataclass(frozen=True)
@@ -48,29 +49,24 @@ class Folds:
         return np.where(tests.any(axis=1), tests.argmax(axis=1), -1)
 
 
-def read_folds(path: str | Path) -> Folds:
-    """Read folds, and refuse those that leak (InputError)."""
-    import fitsio
-
-    try:
-        with fitsio.FITS(str(path)) as file:
-            data, header = file[1].read(), file[1].read_header()
-    except (OSError, ValueError, IndexError) as error:
-        reason = (str(error).splitlines() or ["empty"])[0]
-        raise InputError(
-            path, f"cannot be read ({reason})", expected="FITS with a table in HDU 1"
-        ) from None
-    check_columns(path, data.dtype.names or (), ("hpix", "group", "part"))
-    n = len(data)
+def read_folds(path: str | Path, table: Table) -> Folds:
+    """Read the folds of a table; InputError where they leak, or are those of another table."""
+    columns, header = read.fits_table_and_header(
+        path, ("hpix", "group", "part"), optional=("place",)
+    )
+    n = len(columns["hpix"])
+    place = columns.get("place")
     folds = Folds(
-        hpix=data["hpix"].astype("i8"),
-        group=data["group"].astype("i8"),
-        part=data["part"].astype("u1").reshape(n, -1),
+        hpix=columns["hpix"].astype("i8"),
+        group=columns["group"].astype("i8"),
+        part=columns["part"].astype("u1").reshape(n, -1),
         scheme=str(header.get("SCHEME", "")).strip(),
         nside_group=int(header.get("NSIDEGRP", 0)),
-        place=data["place"].astype("i8").reshape(n, -1) if "place" in data.dtype.names else None,
+        place=None if place is None else place.astype("i8").reshape(n, -1),
     )
     check_folds(path, folds)
+    if not np.array_equal(folds.hpix, table.hpix):
+        raise InputError(path, "has other pixels than the table", field="hpix")
     return folds
 
 
@@ -129,3 +125,25 @@ def _refuse_straddling(path: str | Path, folds: Folds) -> None:
                 path, f"superpixel {groups[straddling[0]]} is in the {' and '.join(names)} parts "
                 f"of fold {fold}{more}", field="part", expected="every group in one part only",
             )  # fmt: skip
+
+
+def read_kept(path: Path, n_folds: int, n_features: int) -> np.ndarray:
+    """Return the features that each fold keeps, bool [n_folds, F].
+
+    The file is `selection.json` of sysnet.select. InputError where it does not name, for each fold,
+    at least one of the columns 0 to F - 1.
+    """
+    keep = np.zeros((n_folds, n_features), bool)
+    columns = read.json(path, ["keep"])["keep"]
+    try:
+        for fold in range(n_folds):
+            kept = np.array(columns[str(fold)], np.int64)
+            if kept.size == 0 or kept.min() < 0:
+                raise IndexError(f"fold {fold} keeps {kept.tolist()}")
+            keep[fold, kept] = True
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise InputError(
+            path, f"does not name the features of each fold ({error})", field="keep",
+            expected=f"columns from 0 to {n_features - 1} for the folds 0 to {n_folds - 1}",
+        ) from None  # fmt: skip
+    return keep

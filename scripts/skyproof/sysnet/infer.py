@@ -49,9 +49,10 @@ def run(
 ) -> None:
     """Judge the members, shared among the ranks; the first one writes the files."""
     where = device.prepare(context, options)
-    table, folds = read_table(inputs.table), read_folds(inputs.folds)
+    table = read_table(inputs.table)
+    folds = read_folds(inputs.folds, table)
     places = find_members(inputs.members)
-    check_folds(inputs, table, folds, places)
+    check_members(inputs, folds, places)
     mine = share(places, context.comm)
     progress = context.progress(len(mine), "predicting")
     made = []
@@ -64,10 +65,8 @@ def run(
         write(parts, table, folds, outputs, context, sort=options.sort)
 
 
-def check_folds(inputs: SimpleNamespace, table: Table, folds: Folds, places: list[Place]) -> None:
-    """Refuse folds of another table, and members of other folds."""
-    if not np.array_equal(table.hpix, folds.hpix):
-        raise InputError(inputs.folds, "has other pixels than the table", field="hpix")
+def check_members(inputs: SimpleNamespace, folds: Folds, places: list[Place]) -> None:
+    """Raise InputError where the members are of another number of folds."""
     n_folds = places[-1].fold + 1
     if n_folds != folds.n_folds:
         raise InputError(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from skyproof.core.errors import InputError, UsageError
+from skyproof.core.errors import UsageError
 from skyproof.core.formats import write
 from skyproof.core.split import deal
 from skyproof.sysnet.folds import TEST, Folds, read_folds
@@ -48,9 +48,7 @@ def run(
 ) -> None:
     """Write the columns that each fold keeps, and how they were found."""
     table = read_table(inputs.table)
-    folds = read_folds(inputs.folds)
-    if not np.array_equal(folds.hpix, table.hpix):
-        raise InputError(inputs.folds, "has other pixels than the table", field="hpix")
+    folds = read_folds(inputs.folds, table)
     columns = chosen_columns(options.axes, table.names)
     keep = {str(fold): columns for fold in range(folds.n_folds)}
     scans: dict[str, Any] = {}

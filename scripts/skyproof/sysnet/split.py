@@ -15,7 +15,15 @@ import numpy as np
 from skyproof.core.errors import InputError, UsageError
 from skyproof.core.split import deal
 from skyproof.sky import healpix
-from skyproof.sysnet.folds import TEST, TRAINING, VALIDATION, Folds, check_folds, write_folds
+from skyproof.sysnet.folds import (
+    ORIGINAL_SEED,
+    TEST,
+    TRAINING,
+    VALIDATION,
+    Folds,
+    check_folds,
+    write_folds,
+)
 from skyproof.sysnet.table import Table, read_table
 
 if TYPE_CHECKING:
@@ -27,7 +35,6 @@ if TYPE_CHECKING:
 # The original's proportions: 60 % training, 20 % validation, 20 % test.
 _TEST_SHARES = 5
 _VALIDATION_SHARES = 4  # of what is not tested
-_ORIGINAL_SEED = 85
 
 
 def run(
@@ -118,9 +125,9 @@ def _k_divisions(n: int, n_folds: int) -> list[tuple[np.ndarray, np.ndarray, np.
     """Return the rows of training, validation and test, for each fold."""
     from sklearn.model_selection import KFold
 
-    draw = np.random.RandomState(_ORIGINAL_SEED)  # the original seeds numpy's global generator
+    draw = np.random.RandomState(ORIGINAL_SEED)  # the original seeds numpy's global generator
     divisions = []
-    for rest, test in KFold(n_folds, shuffle=True, random_state=_ORIGINAL_SEED).split(np.arange(n)):
+    for rest, test in KFold(n_folds, shuffle=True, random_state=ORIGINAL_SEED).split(np.arange(n)):
         validation = draw.choice(rest, size=min(len(test), len(rest) - 1), replace=False)
         divisions.append((np.setdiff1d(rest, validation), validation, test))
     return divisions
@@ -129,6 +136,6 @@ def _k_divisions(n: int, n_folds: int) -> list[tuple[np.ndarray, np.ndarray, np.
 def _one_division(n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     from sklearn.model_selection import train_test_split
 
-    rest, test = train_test_split(np.arange(n), test_size=0.2, random_state=_ORIGINAL_SEED)
-    training, validation = train_test_split(rest, test_size=0.25, random_state=_ORIGINAL_SEED)
+    rest, test = train_test_split(np.arange(n), test_size=0.2, random_state=ORIGINAL_SEED)
+    training, validation = train_test_split(rest, test_size=0.25, random_state=ORIGINAL_SEED)
     return training, validation, test

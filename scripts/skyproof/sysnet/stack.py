@@ -22,9 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from skyproof.core.formats import write as writers
-from skyproof.sysnet.baselines import same_rows
-from skyproof.sysnet.folds import Folds, read_folds
-from skyproof.sysnet.selection import read_kept
+from skyproof.sysnet.folds import Folds, read_folds, read_kept
 from skyproof.sysnet.table import Table, read_table
 from skyproof.sysnet.weights.combination import Mix, Sample, fit_mix
 from skyproof.sysnet.weights.predictions import Predictions, read_predictions
@@ -41,8 +39,8 @@ def run(
     inputs: SimpleNamespace, outputs: SimpleNamespace, options: Stack, context: Context
 ) -> None:
     """Mix, normalise, clip, write."""
-    table, folds = read_table(inputs.table), read_folds(inputs.folds)
-    same_rows(inputs.folds, folds, table)
+    table = read_table(inputs.table)
+    folds = read_folds(inputs.folds, table)
     keep = read_kept(inputs.features, folds.n_folds, len(table.names))
     predictions = read_predictions(inputs.baselines, inputs.weights, table)
     mixed = mix(table, folds, keep, predictions, options, context.stream)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from skyproof.core.errors import InputError
-from skyproof.core.formats import write
+from skyproof.core.formats import read, write
 from skyproof.sysnet.verdict.rule import ranked
 
 if TYPE_CHECKING:
@@ -38,12 +37,9 @@ def run(
 
 def read_metrics(path: Path) -> dict[str, Any]:
     """Return metrics.json of a region."""
-    try:
-        metrics = json.loads(Path(path).read_text())
-        metrics["region"], metrics["verdict"], metrics["nulltest"]["after"]["p_value"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(path, f"cannot be read ({error!r})", expected="metrics.json") from None
-    return dict(metrics)
+    fields = ("region", "verdict", "statement", "nulltest", "gains", "stack", "n_pixels")
+    metrics: dict[str, Any] = read.json(path, fields, expected="metrics.json of sysnet.evaluate")
+    return metrics
 
 
 def page(regions: dict[str, dict[str, Any]]) -> str:

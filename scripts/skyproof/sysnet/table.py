@@ -6,7 +6,7 @@ one leaves open in the header: resolution, pixel ordering, frame, and the names 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from skyproof.core.errors import InputError
-from skyproof.core.formats import write
+from skyproof.core.formats import read, write
 
 FRAMES = {"C": "celestial", "G": "Galactic", "E": "ecliptic"}
 LABELS = ("counts", "density")
@@ -46,15 +46,15 @@ class Table:
 
 
 def read_table(path: str | Path) -> Table:
-    """Read and check a table; whatever a model could stumble over is refused (InputError)."""
-    data, header = _read_fits(path)
-    n_features = data["features"].shape[1]
+    """Read a table and check it as `check_table` does (InputError)."""
+    columns, header = read.fits_table_and_header(path, _COLUMNS)
+    features = columns["features"].astype("f8").reshape(len(columns["features"]), -1)
     table = Table(
-        hpix=data["hpix"].astype("i8"),
-        label=data["label"].astype("f8"),
-        fracgood=data["fracgood"].astype("f8"),
-        features=data["features"].astype("f8"),
-        names=tuple(str(_card(path, header, f"FEAT{i}")) for i in range(n_features)),
+        hpix=columns["hpix"].astype("i8"),
+        label=columns["label"].astype("f8"),
+        fracgood=columns["fracgood"].astype("f8"),
+        features=features,
+        names=tuple(str(_card(path, header, f"FEAT{i}")) for i in range(features.shape[1])),
         nside=int(_card(path, header, "NSIDE")),
         ordering=str(_card(path, header, "ORDERING")),
         frame=str(_card(path, header, "COORDSYS")),
@@ -101,37 +101,7 @@ def check_table(path: str | Path, table: Table) -> None:
         raise InputError(path, "is 0 in every row", field="label", expected="some galaxies")
 
 
-def _read_fits(path: str | Path) -> tuple[np.ndarray, Any]:
-    import fitsio
-
-    try:
-        with fitsio.FITS(str(path)) as file:
-            data, header = file[1].read(), file[1].read_header()
-    except (OSError, ValueError, IndexError) as error:
-        raise InputError(
-            path, f"cannot be read ({_first_line(error)})", expected="FITS with a table in HDU 1"
-        ) from None
-    check_columns(path, data.dtype.names or (), _COLUMNS)
-    if data["features"].ndim == 1:
-        data = data.astype([(n, "f8", (1,)) if n == "features" else (n, data.dtype[n])
-                            for n in data.dtype.names])  # fmt: skip
-    return data, header
-
-
-def check_columns(path: str | Path, found: Sequence[str], needed: Sequence[str]) -> None:
-    """Refuse (InputError) a table that lacks a column."""
-    for name in needed:
-        if name not in found:
-            raise InputError(
-                path, "is missing", field=name, expected=f"columns {', '.join(needed)}"
-            )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-def _card(path: str | Path, header: Any, name: str) -> Any:
+def _card(path: str | Path, header: Mapping[str, Any], name: str) -> Any:
     if name not in header:
         raise InputError(
             path, "is missing in the header", field=name,

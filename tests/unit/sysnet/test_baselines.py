@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from skyproof.core.errors import InputError
-from skyproof.sysnet.baselines import POLYNOMIALS, Rows, out_of_fold
+from skyproof.sysnet.baselines import POLYNOMIALS, TrainingRows, out_of_fold
 from skyproof.sysnet.folds import TEST, TRAINING, VALIDATION, Folds, write_folds
 from skyproof.sysnet.losses import constant_densities, mean_loss
 from skyproof.sysnet.split import random_rows
@@ -30,7 +30,7 @@ def planted():
 
 
 def test_a3_constants_of_three_rows_by_hand():
-    part = Rows(np.zeros((3, 1)), np.array([2.0, 3.0, 7.0]), np.array([0.5, 0.5, 1.0]))
+    part = TrainingRows(np.zeros((3, 1)), np.array([2.0, 3.0, 7.0]), np.array([0.5, 0.5, 1.0]))
     found = {n: float(POLYNOMIALS[n](0, part)(np.zeros((1, 1)))[0])
              for n in ("constant", "constant_original")}  # fmt: skip
     assert found == {"constant": 6.0, "constant_original": 4.0}

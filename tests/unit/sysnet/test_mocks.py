@@ -15,7 +15,7 @@ from skyproof.sysnet.api.regress import regress
 from skyproof.sysnet.mock import make_mock
 from skyproof.sysnet.options import Mock, Split, Stack, Train
 from skyproof.sysnet.verdict import power
-from skyproof.sysnet.verdict.recovery import recovery
+from skyproof.sysnet.verdict.merit import recovery
 from tests.unit.sysnet.build.evaluated import make_sky, products_of, write_sky
 
 TRAIN = Train(n_chains=2, n_epochs=30)

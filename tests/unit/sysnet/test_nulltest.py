@@ -13,9 +13,9 @@ from skyproof.sky.healpix import coarse_pixels
 from skyproof.sysnet.mocks import null
 from skyproof.sysnet.mocks.fields import gaussian_field
 from skyproof.sysnet.table import Table
-from skyproof.sysnet.verdict import gains, power
+from skyproof.sysnet.verdict import power
+from skyproof.sysnet.verdict.merit import loss_difference, recovery
 from skyproof.sysnet.verdict.nulltest import Bins, NullTest
-from skyproof.sysnet.verdict.recovery import recovery
 
 
 def test_contrast_of_a_template_by_hand():
@@ -172,7 +172,7 @@ def test_gain_and_its_error_by_superpixel():
     rng = np.random.default_rng(8)
     group = np.repeat(np.arange(50), 40)
     shared = rng.normal(0.5, 1, 50)[group]  # rows of a superpixel go together
-    found = gains.gain(shared, np.zeros(2000), group, draws=2000, stream=rng)
+    found = loss_difference(shared, np.zeros(2000), group, draws=2000, stream=rng)
     assert found["value"] == pytest.approx(shared.mean())
     assert found["error"] == pytest.approx(np.std(shared[::40]) / np.sqrt(50), rel=0.1)
     assert 0.9 < found["better"] <= 1

@@ -129,7 +129,7 @@ def test_rows85_do_not_change_with_libraries(n_folds: int):
 def test_folds_are_read_back_as_they_were(tmp_path: Path, scheme: str):
     folds = folds_of(fold_scheme=scheme)
     write_folds(tmp_path / "a.fits", folds)
-    back = read_folds(tmp_path / "a.fits")
+    back = read_folds(tmp_path / "a.fits", sky_table(nside=32))
     for field in dataclasses.fields(Folds):
         was, now = getattr(folds, field.name), getattr(back, field.name)
         np.testing.assert_array_equal(was, now)
@@ -137,7 +137,8 @@ def test_folds_are_read_back_as_they_were(tmp_path: Path, scheme: str):
 
 def test_a_single_fold_keeps_its_shape(tmp_path: Path):
     write_folds(tmp_path / "a.fits", folds_of(n_folds=1))
-    assert read_folds(tmp_path / "a.fits").part.shape == (len(sky_table(nside=32)), 1)
+    table = sky_table(nside=32)
+    assert read_folds(tmp_path / "a.fits", table).part.shape == (len(table), 1)
 
 
 def leak(part: int, into: int) -> Folds:
@@ -159,7 +160,7 @@ def leak(part: int, into: int) -> Folds:
 def test_planted_leaks_are_refused(tmp_path: Path, folds: Folds, message: str):
     write_folds(tmp_path / "folds.fits", folds)
     with pytest.raises(InputError, match=message):
-        read_folds(tmp_path / "folds.fits")
+        read_folds(tmp_path / "folds.fits", sky_table(nside=32))
 
 
 def test_a_leak_into_the_test_part_of_a_single_fold_is_refused():
@@ -191,7 +192,7 @@ def test_the_stage_writes_folds_and_refuses_in_one_line(tmp_path: Path):
     words = ("--out", f"folds={out}")
     done = skyproof("sysnet.split", "--in", f"table={tmp_path}/t.fits", *words)
     assert done.returncode == 0, done.stderr
-    assert read_folds(out).n_folds == 5
+    assert read_folds(out, sky_table()).n_folds == 5
     out.unlink()
     failed = skyproof(
         "sysnet.split", "--in", f"table={tmp_path}/none.fits", "--out", f"folds={out}"

@@ -21,7 +21,7 @@ DATA_MODEL = {
 }
 MOST_DATA_MODEL_FILES = 4
 # Files that have yet to move into a room.
-EXCEPTIONS = {"obiwan": {"normalise"}, "sysnet": {"selection"}}
+EXCEPTIONS = {"obiwan": {"normalise"}}
 
 
 @pytest.mark.parametrize("system", systems())

@@ -18,11 +18,12 @@ import numpy as np
 import torch
 
 from skyproof.core.errors import InputError, UsageError, did_you_mean
+from skyproof.core.formats import read
 from skyproof.sysnet.members.member import State, read_member
 from skyproof.sysnet.members.predict import predict, scaled
 from skyproof.sysnet.original.checkpoints import read_checkpoint
 from skyproof.sysnet.original.files import read_stats
-from skyproof.sysnet.table import Table, check_columns
+from skyproof.sysnet.table import Table
 
 MODELS = ("dnn", "dnnp", "dnnps", "lin", "linp")
 _BATCH = 4096
@@ -163,18 +164,6 @@ def columns(table: Any) -> tuple[np.ndarray, np.ndarray]:
     if isinstance(table, Table):
         return table.hpix, table.features
     if isinstance(table, (str, Path)):
-        table = _read_fits(Path(table))
+        table = read.fits_table(table, ("hpix", "features"))
     features = np.asarray(table["features"], np.float64)
     return np.asarray(table["hpix"], np.int64), features.reshape(len(features), -1)
-
-
-def _read_fits(path: Path) -> np.ndarray:
-    import fitsio
-
-    try:
-        data = fitsio.read(str(path), ext=1)
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(path, f"cannot be read ({reason})", expected="a FITS table") from None
-    check_columns(path, data.dtype.names or (), ("hpix", "features"))
-    return data

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from skyproof.core.errors import InputError
-from skyproof.core.formats.pickles import read_npy
+from skyproof.core.formats import read
 from skyproof.sysnet.table import check_distinct, is_resolution
 
 if TYPE_CHECKING:
@@ -121,39 +121,19 @@ def _read(path: Path, column: str) -> tuple[np.ndarray | None, np.ndarray, Mappi
     """Return pixels (None: all, in order), values, and the header."""
     name = path.name.lower()
     if name.endswith((".fits", ".fit", ".fits.gz", ".fits.fz")):
-        return _read_fits(path, column)
+        columns, header = read.fits_table_and_header(path)
+        return *_from_columns(path, columns, column), header
     if name.endswith(".npy"):
-        found = read_npy(path)
+        found = read.npy_object(path)
         if not isinstance(found, np.ndarray):
             raise InputError(path, "holds no array", expected="a map saved by numpy.save")
         if found.dtype.names:
             return *_from_columns(path, {n: found[n] for n in found.dtype.names}, column), {}
         return None, _plain(path, found), {}
-    try:
-        rows = np.loadtxt(path, ndmin=2)
-    except (ValueError, UnicodeDecodeError) as error:
-        raise InputError(
-            path, f"cannot be read ({error})",
-            expected="FITS, .npy, or text with one number a line (or pixel and number)",
-        ) from None  # fmt: skip
+    rows = read.numbers(path, "FITS, .npy, or text with one number a line (or pixel and number)")
     if rows.shape[1] == 1:
         return None, rows[:, 0], {}
     return *_from_columns(path, {"PIXEL": rows[:, 0], "VALUE": rows[:, -1]}, "VALUE"), {}
-
-
-def _read_fits(path: Path, column: str) -> tuple[np.ndarray | None, np.ndarray, Mapping[str, Any]]:
-    from astropy.io import fits
-
-    try:
-        with fits.open(path) as file:
-            hdu = next((h for h in file if getattr(h, "columns", None) is not None), None)
-            if hdu is None:
-                raise InputError(path, "has no table", expected="a HEALPix map")
-            header = {key: value for key, value in hdu.header.items() if key}
-            columns = {name: np.asarray(hdu.data[name]) for name in hdu.columns.names}
-    except (OSError, ValueError) as error:
-        raise InputError(path, f"cannot be read ({error})", expected="a HEALPix map") from None
-    return *_from_columns(path, columns, column), header
 
 
 def _from_columns(

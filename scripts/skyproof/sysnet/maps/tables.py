@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from skyproof.core.errors import InputError, UsageError
-from skyproof.core.formats.pickles import read_npy, read_npz
+from skyproof.core.formats import read
 from skyproof.sysnet.maps.mapfile import Map, check_order
 from skyproof.sysnet.table import Table, check_table, is_resolution
 
@@ -132,36 +132,20 @@ def _with(table: Table, **changes: Any) -> Table:
 
 def _read(path: Path) -> Loose:
     name = path.name.lower()
-    try:
-        if name.endswith((".fits", ".fit", ".fits.gz")):
-            return _from_fits(path)
-        if name.endswith(".npy"):
-            return Loose(_from_npy(path), {})
-        if name.endswith(".npz"):
-            return Loose({k: np.asarray(v) for k, v in read_npz(path).items()}, {})
-        if name.endswith((".parquet", ".pq")):
-            return Loose(_from_parquet(path), {})
-        if name.endswith((".h5", ".hdf5")):
-            return _from_hdf5(path)
-    except (OSError, ValueError) as error:
-        reason = (str(error).splitlines() or ["empty"])[0]
-        raise InputError(path, f"cannot be read ({reason})", expected="a table") from None
+    if name.endswith((".fits", ".fit", ".fits.gz")):
+        return Loose(*read.fits_table_and_header(path))
+    if name.endswith(".npy"):
+        return Loose(_from_npy(path), {})
+    if name.endswith(".npz"):
+        return Loose({k: np.asarray(v) for k, v in read.npz(path).items()}, {})
+    if name.endswith((".parquet", ".pq")):
+        return Loose(read.parquet(path), {})
+    if name.endswith((".h5", ".hdf5")):
+        attributes = read.hdf5_attributes(path).items()
+        return Loose(read.hdf5(path), {key.upper(): value for key, value in attributes})
     raise InputError(
         path, "is of an unknown kind", expected=".fits, .npy, .npz, .parquet, .h5 or .hdf5"
     )
-
-
-def _from_fits(path: Path) -> Loose:
-    import fitsio
-
-    with fitsio.FITS(str(path)) as file:
-        if len(file) < 2:
-            raise InputError(path, "has no table in HDU 1")
-        data, header = file[1].read(), file[1].read_header()
-    names = data.dtype.names
-    if names is None:
-        raise InputError(path, "has no table in HDU 1")
-    return Loose({name: data[name] for name in names}, dict(header))
 
 
 def _from_npy(path: Path) -> Columns:
@@ -169,7 +153,7 @@ def _from_npy(path: Path) -> Columns:
 
     That one holds every row once in the test parts, and again in training and validation.
     """
-    found = read_npy(path)
+    found = read.npy_object(path)
     if isinstance(found, dict):
         for part in _LEGACY_PARTS:
             if part not in found or set(_LEGACY_FOLDS) - set(found[part]):
@@ -182,34 +166,6 @@ def _from_npy(path: Path) -> Columns:
     if not isinstance(found, np.ndarray) or found.dtype.names is None:
         raise InputError(path, "is no table", expected="columns label, hpix, features, fracgood")
     return {name: found[name] for name in found.dtype.names}
-
-
-def _from_parquet(path: Path) -> Columns:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        table = pq.read_table(path)
-    except pa.ArrowException as error:
-        raise InputError(path, f"cannot be read ({error})", expected="Parquet") from None
-    columns = {}
-    for name in table.column_names:
-        values = table.column(name).combine_chunks()
-        if pa.types.is_nested(values.type):
-            columns[name] = np.array(values.to_pylist(), "f8")
-        else:
-            columns[name] = values.to_numpy(zero_copy_only=False)
-    return columns
-
-
-def _from_hdf5(path: Path) -> Loose:
-    import h5py
-
-    with h5py.File(path) as file:
-        columns = {name: np.asarray(item) for name, item in file.items()
-                   if isinstance(item, h5py.Dataset)}  # fmt: skip
-        header = {key.upper(): value for key, value in file.attrs.items()}
-    return Loose(columns, header)
 
 
 def _features(path: Path, columns: Columns) -> tuple[np.ndarray, tuple[str, ...]]:

@@ -23,6 +23,9 @@ from skyproof.learn import checkpoint
 MEMBER = "skyproof-sysnet-member-1"
 FOLDER = "members"
 
+# The learning rate follows cosines: epochs of the first cycle, and the growth from cycle to cycle.
+FIRST_CYCLE, CYCLE_GROWTH = 10, 2
+
 State = dict[str, torch.Tensor]
 
 _ARRAYS = ("shift", "scale", "keep", "train", "valid", "rate")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,19 +11,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from skyproof.core.errors import InputError
+from skyproof.core.formats import read
 from skyproof.learn import ensemble
 from skyproof.learn.ensemble.rows import EnsembleRows
-from skyproof.sysnet.folds import TRAINING, VALIDATION, Folds, read_folds
+from skyproof.sysnet.folds import ORIGINAL_SEED, TRAINING, VALIDATION, Folds, read_folds, read_kept
+from skyproof.sysnet.members.member import CYCLE_GROWTH, FIRST_CYCLE
 from skyproof.sysnet.members.predict import scaled
 from skyproof.sysnet.network import check_model, row_loss, row_slope, shape_of
-from skyproof.sysnet.selection import read_kept
 from skyproof.sysnet.table import Table, read_table
 
 if TYPE_CHECKING:
     from skyproof.sysnet.options import Network
-
-_ORIGINAL_SEED = 85
-_FIRST_CYCLE, _CYCLE_GROWTH = 10, 2  # epochs of the cosine's first cycle; how cycles grow
 
 
 @dataclass(frozen=True)
@@ -50,12 +47,11 @@ class FoldRows:
 def read_rows(inputs: SimpleNamespace, options: Network) -> tuple[Table, list[FoldRows]]:
     """Return the table, and its rows by fold (InputError, UsageError where nothing can be fitted).
 
-    Reading the folds refuses those that leak.
+    Folds that leak are an InputError.
     """
     check_model(options.model, options.loss)
-    table, folds = read_table(inputs.table), read_folds(inputs.folds)
-    if not np.array_equal(table.hpix, folds.hpix):
-        raise InputError(inputs.folds, "has other pixels than the table", field="hpix")
+    table = read_table(inputs.table)
+    folds = read_folds(inputs.folds, table)
     keep = read_kept(inputs.selection, folds.n_folds, len(table.names))
     return table, [
         fold_rows(inputs.table, table, folds, fold, keep[fold], options.normalisation)
@@ -103,7 +99,7 @@ def spread(values: np.ndarray, normalisation: str) -> tuple[np.ndarray, np.ndarr
 
 def chain_seeds(n_chains: int) -> list[int]:
     """Return the seeds of the chains, those of the original: the same ones in every fold."""
-    draws = np.random.RandomState(_ORIGINAL_SEED).randint(0, 2**32 - 1, n_chains, np.int64)
+    draws = np.random.RandomState(ORIGINAL_SEED).randint(0, 2**32 - 1, n_chains, np.int64)
     return [int(draw) + 1000 for draw in draws]
 
 
@@ -123,8 +119,8 @@ def settings(
         "optimiser": options.optimiser,
         "schedule": "cosine" if options.scheduler == "cosann" else "constant",
         "least_rate": options.eta_min,
-        "first_cycle": _FIRST_CYCLE,
-        "cycle_growth": _CYCLE_GROWTH,
+        "first_cycle": FIRST_CYCLE,
+        "cycle_growth": CYCLE_GROWTH,
         "compile": options.compile,
     }
     return ensemble.EnsembleSettings(
@@ -138,15 +134,12 @@ def settings(
 
 def read_tuning(path: Path) -> tuple[float, tuple[int, int], float]:
     """Return learning rate, structure and L1 weight that sysnet.tune found (InputError)."""
+    found = read.json(path, ("learning_rate", "structure", "l1_alpha"))
     try:
-        found = json.loads(Path(path).read_text(encoding="utf-8"))
         layers, units = found["structure"]
-        values = float(found["learning_rate"]), (int(layers), int(units)), float(found["l1_alpha"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            path, f"cannot be read ({error})", expected="learning_rate, structure, l1_alpha (.json)"
-        ) from None
-    return values
+        return float(found["learning_rate"]), (int(layers), int(units)), float(found["l1_alpha"])
+    except (ValueError, TypeError) as error:
+        raise InputError(path, f"holds no tuning ({error})", expected="that of tune") from None
 
 
 def groups(n_members: int, size: int) -> list[Sequence[int]]:

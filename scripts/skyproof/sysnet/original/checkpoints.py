@@ -19,14 +19,13 @@ import numpy as np
 import torch
 
 from skyproof.core.errors import InputError
-from skyproof.sysnet.members.member import Member, State
+from skyproof.sysnet.members.member import CYCLE_GROWTH, FIRST_CYCLE, Member, State
 
 BEST = "best.pth.tar"
 
 # The original's fixed settings (spec 1.3): not options, there or here.
 _ADAM = {"betas": (0.9, 0.999), "eps": 1e-8, "amsgrad": False}
 _MOMENTUM = 0.9
-_FIRST_CYCLE, _CYCLE_GROWTH = 10, 2
 
 
 def folder_of(fold: int, seed: int) -> str:
@@ -125,12 +124,12 @@ def _scheduler_state(member: Member) -> dict[str, Any] | None:
         return None
     steps = int(told["steps_per_epoch"])
     position = member.best_epoch + (steps - 1) / steps
-    cycle = int(math.log2(position / _FIRST_CYCLE * (_CYCLE_GROWTH - 1) + 1))
-    start = _FIRST_CYCLE * (_CYCLE_GROWTH**cycle - 1) / (_CYCLE_GROWTH - 1)
+    cycle = int(math.log2(position / FIRST_CYCLE * (CYCLE_GROWTH - 1) + 1))
+    start = FIRST_CYCLE * (CYCLE_GROWTH**cycle - 1) / (CYCLE_GROWTH - 1)
     return {
-        "T_0": _FIRST_CYCLE,
-        "T_i": _FIRST_CYCLE * _CYCLE_GROWTH**cycle,
-        "T_mult": _CYCLE_GROWTH,
+        "T_0": FIRST_CYCLE,
+        "T_i": FIRST_CYCLE * CYCLE_GROWTH**cycle,
+        "T_mult": CYCLE_GROWTH,
         "eta_min": told.get("eta_min", 0.0),
         "T_cur": position - start,
         "base_lrs": [told.get("learning_rate", 0.0)],

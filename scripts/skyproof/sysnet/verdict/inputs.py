@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,12 +10,11 @@ from typing import Any
 import numpy as np
 
 from skyproof.core.errors import InputError
-from skyproof.sysnet.baselines import same_rows
+from skyproof.core.formats import read
 from skyproof.sysnet.folds import read_folds
 from skyproof.sysnet.mocks import null
 from skyproof.sysnet.table import Table, read_table
 from skyproof.sysnet.verdict import power
-from skyproof.sysnet.verdict.recovery import read_contamination
 from skyproof.sysnet.weights.predictions import Predictions, read_map, read_predictions
 
 
@@ -68,8 +66,8 @@ class Sky:
 
 def read_sky(inputs: SimpleNamespace) -> Sky:
     """Read and align everything; refuse (InputError) what does not belong together."""
-    table, folds = read_table(inputs.table), read_folds(inputs.folds)
-    same_rows(inputs.folds, folds, table)
+    table = read_table(inputs.table)
+    folds = read_folds(inputs.folds, table)
     predictions = read_predictions(inputs.baselines, inputs.network, table)
     rows = predictions.rows
     selection, spread = read_map(inputs.selection, table.hpix[rows])
@@ -78,24 +76,19 @@ def read_sky(inputs: SimpleNamespace) -> Sky:
     return Sky(
         table=table, rows=rows, group=folds.group[rows], predictions=predictions,
         selection=selection, spread=spread, contamination=contamination,
-        stack=read_json(inputs.stack), grid=grid, unit=null.galaxy(grid, table.label[rows]),
+        stack=read.json(inputs.stack, ["clip"]), grid=grid,
+        unit=null.galaxy(grid, table.label[rows]),
     )  # fmt: skip
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Return the content of a JSON file of an earlier stage."""
-    try:
-        value = json.loads(Path(path).read_text())
-    except ValueError as error:
-        raise InputError(path, f"cannot be read ({error})", expected="JSON") from None
-    return dict(value)
+def read_contamination(path: Path, table: Table) -> np.ndarray:
+    """Return the planted contamination F [n] of the rows of a mock's table."""
+    truth = read.fits_table(path, ("hpix", "contamination"))
+    if not np.array_equal(truth["hpix"], table.hpix):
+        raise InputError(path, "has other pixels than the table", field="hpix")
+    return truth["contamination"].astype("f8")
 
 
 def read_history(path: Path) -> dict[str, np.ndarray]:
     """Return the columns of history.csv: fold, chain, epoch, train, valid."""
-    try:
-        data = np.genfromtxt(path, delimiter=",", names=True, dtype=None, encoding="utf-8")
-        data = np.atleast_1d(data)
-        return {name: data[name] for name in ("fold", "chain", "epoch", "train", "valid")}
-    except (ValueError, IndexError) as error:
-        raise InputError(path, f"cannot be read ({error})", expected="columns of infer") from None
+    return read.csv(path, ("fold", "chain", "epoch", "train", "valid"))

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from skyproof.core.errors import InputError
-from skyproof.sysnet.table import Table, check_columns
+from skyproof.core.formats import read
+from skyproof.sysnet.table import Table
 
 
 @dataclass(frozen=True)
@@ -36,43 +37,31 @@ def read_predictions(baselines: Path, network: Path, table: Table) -> Prediction
 
 def read_baselines(path: Path, table: Table) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Return fold [n] (-1: tested by none) and name -> prediction [n], rows as the table."""
-    data = _read(path, ("hpix", "fold", "constant"))
-    if not np.array_equal(data["hpix"], table.hpix):
+    columns = read.fits_table(path)
+    read.check_names(path, columns, ("hpix", "fold", "constant"))
+    hpix, fold = columns.pop("hpix"), columns.pop("fold").astype(int)
+    if not np.array_equal(hpix, table.hpix):
         raise InputError(path, "has other pixels than the table", field="hpix")
-    names = [name for name in data.dtype.names or () if name not in ("hpix", "fold")]
-    fold = data["fold"].astype(int)
-    models = {name: data[name].astype(float) for name in names}
+    models = {name: values.astype(float) for name, values in columns.items()}
     for name, values in models.items():
-        _refuse_not_positive(path, name, values[fold >= 0], data["hpix"][fold >= 0])
+        _check_density(path, name, values[fold >= 0], hpix[fold >= 0])
     return fold, models
 
 
 def read_network(path: Path, table: Table, rows: np.ndarray) -> np.ndarray:
     """Return the columns of nn-weights.fits [m, columns] for `rows` of the table, by pixel."""
-    data = _read(path, ("hpix", "weight"))
-    weight = data["weight"].astype(float).reshape(len(data), -1)
+    data = read.fits_table(path, ("hpix", "weight"))
+    weight = data["weight"].astype(float).reshape(len(data["hpix"]), -1)
     order = np.argsort(data["hpix"], kind="stable")
     if not np.array_equal(data["hpix"][order], np.sort(table.hpix[rows])):
         raise InputError(path, "has other pixels than the rows that the folds test", field="hpix")
     place = np.searchsorted(data["hpix"][order], table.hpix[rows])
     chains = weight[order][place]
-    _refuse_not_positive(path, "weight", chains.min(axis=1), table.hpix[rows], least=-np.inf)
+    _check_density(path, "weight", chains.min(axis=1), table.hpix[rows], least=-np.inf)
     return chains
 
 
-def _read(path: Path, names: tuple[str, ...]) -> np.ndarray:
-    import fitsio
-
-    try:
-        data = fitsio.read(str(path), ext=1)
-    except (OSError, ValueError) as error:
-        raise InputError(path, f"cannot be read as a FITS table ({error})") from None
-    check_columns(path, data.dtype.names or (), names)
-    # fitsio gives the bytes of the file, which are big-endian.
-    return data.astype(data.dtype.newbyteorder("="))
-
-
-def _refuse_not_positive(
+def _check_density(
     path: Path, name: str, values: np.ndarray, hpix: np.ndarray, least: float = 0.0
 ) -> None:
     bad = np.flatnonzero(~(np.isfinite(values) & (values > least)))
@@ -86,7 +75,7 @@ def _refuse_not_positive(
 
 def read_map(path: Path, hpix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return SELECTION and STD [m] of selection.fits in the pixels `hpix`."""
-    data = _read(path, ("PIXEL", "SELECTION", "STD"))
+    data = read.fits_table(path, ("PIXEL", "SELECTION", "STD"))
     order = np.argsort(hpix, kind="stable")
     if not np.array_equal(data["PIXEL"], hpix[order]):
         raise InputError(path, "has other pixels than the predictions", field="PIXEL")
