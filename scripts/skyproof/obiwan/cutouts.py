@@ -14,7 +14,7 @@ import numpy as np
 
 from skyproof.core import blocks
 from skyproof.core.errors import InputError
-from skyproof.core.formats import write
+from skyproof.core.formats import read, write
 from skyproof.obiwan import survey
 from skyproof.obiwan.bricks.bricklist import read_brick_list
 from skyproof.obiwan.bricks.grid import bricks_of_block
@@ -110,7 +110,7 @@ class Part:
 def plan(image: Image, brick: str, options: Cutouts) -> Part:
     """Choose the sources of an image; reads its catalogues, no pixels."""
     path = survey.image_path(image.root, brick, "image", options.bands[0], image.rs)
-    header = survey.read_header(path)
+    header = read.fits_header(path)
     tan = replace(Tan.from_header(header, path), width=header["NAXIS1"], height=header["NAXIS2"])
     part = Part(image, tan, {}, {}, {name: Counter() for name in image.classes})
     for name, table in sources.tables(image, brick, tan, options, part.counts).items():

@@ -17,12 +17,13 @@ import numpy as np
 
 from skyproof.core.blocks import Item
 from skyproof.core.errors import InputError
+from skyproof.core.formats import read
 from skyproof.core.split import refuse_leaks
 from skyproof.obiwan.groups import group_names
 from skyproof.obiwan.stamps.geometry import STAMP, stamp_boxes
 from skyproof.obiwan.stamps.overlap import Neighbours, shared_pairs
 from skyproof.obiwan.stamps.reader import CLASSES
-from skyproof.obiwan.survey import brick_folder, read_table
+from skyproof.obiwan.survey import brick_folder
 from skyproof.sky.tan import Tan, tan_from_info
 
 PIXEL_TYPES = ("float32", "float16")
@@ -77,24 +78,16 @@ def files_of(item: Item, part: str) -> list[SplitFiles]:
 
 def open_pixels(path: Path, bands: str) -> np.ndarray:
     """Map a file of pixels [n, 64, 64, 2 x bands], float32 or float16, into memory, read-only."""
-    x = _open_npy(path)
-    shape = (STAMP, STAMP, 2 * len(bands))
-    if x.ndim != 4 or x.shape[1:] != shape or len(x) == 0:
-        raise InputError(
-            path, f"has shape {x.shape}", expected=f"[n, {', '.join(map(str, shape))}] for {bands}"
-        )
-    if x.dtype.name not in PIXEL_TYPES:
-        raise InputError(path, f"holds {x.dtype.name}", expected=" or ".join(PIXEL_TYPES))
+    shape = (None, STAMP, STAMP, 2 * len(bands))
+    x = read.npy(path, shape=shape, dtypes=PIXEL_TYPES, mapped=True)
+    if len(x) == 0:
+        raise InputError(path, "holds no stamp", expected="one or more")
     return x
 
 
 def read_labels(path: Path, n_rows: int) -> np.ndarray:
     """Return the labels, f8 [n_rows], each 0 (real) or 1 (fake)."""
-    y = np.array(_open_npy(path))
-    if y.shape != (n_rows,) or y.dtype != np.float64:
-        raise InputError(
-            path, f"has shape {y.shape} of {y.dtype}", expected=f"[{n_rows}] of float64, as pixels"
-        )
+    y = read.npy(path, shape=(n_rows,), dtypes=("float64",))
     wrong = np.flatnonzero((y != 0) & (y != 1))
     if len(wrong):
         raise InputError(
@@ -104,7 +97,7 @@ def read_labels(path: Path, n_rows: int) -> np.ndarray:
 
 
 def check_finite(x: np.ndarray, path: Path, bands: str, first_row: int = 0) -> None:
-    """Refuse (InputError) NaN or infinite pixels in rows [n, 64, 64, 2 x bands] of a file.
+    """Raise InputError for NaN or infinite pixels in rows [n, 64, 64, 2 x bands] of a file.
 
     `first_row` is the number in the file of the first row given.
     """
@@ -125,18 +118,6 @@ def read_split(files: SplitFiles, bands: str) -> tuple[np.ndarray, np.ndarray]:
     x = np.array(open_pixels(files.x, bands))
     check_finite(x, files.x, bands)
     return x, read_labels(files.y, len(x))
-
-
-def _open_npy(path: Path) -> np.ndarray:
-    try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError:
-        raise InputError(path, "is missing", expected="an array (.npy)") from None
-    except (ValueError, EOFError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(
-            path, f"is truncated or no array ({reason})", expected="a whole .npy file"
-        ) from None
 
 
 class Side(NamedTuple):
@@ -197,7 +178,7 @@ def check_no_leak(items: Iterable[Item], log: logging.Logger | None = None) -> N
 def _rows(side: Side, part: str) -> PlacedStamps:
     sources, groups, boxes, origins = [], [], [np.empty((0, 4))], []
     for path in side.catalogs(part):
-        table = read_table(path, ["rs", "label", "id", "x", "y"])
+        table = read.fits_table(path, ["rs", "label", "id", "x", "y"])
         x, y = table["x"], table["y"]
         names = zip(table["rs"], table["label"], table["id"], strict=True)
         sources += [f"{rs} {CLASSES[label]} {number}" for rs, label, number in names]

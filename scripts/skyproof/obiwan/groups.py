@@ -9,7 +9,6 @@ test sky of bricks of other blocks.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from skyproof.core.errors import InputError
-from skyproof.core.formats import write
+from skyproof.core.formats import read, write
 from skyproof.sky.stamps import centre_pixel
 from skyproof.sky.tan import Tan
 
@@ -102,17 +101,9 @@ def _collect(path: Path, wanted: Collection[str], groups: dict[str, list[Group]]
 
 
 def _rows(path: Path, wanted: Collection[str]) -> Iterator[Group]:
-    try:
-        with open(path, encoding="utf-8", newline="") as stream:
-            reader = csv.DictReader(stream)
-            for name in COLUMNS:
-                if name not in (reader.fieldnames or ()):
-                    raise InputError(path, "has no such column", field=name)
-            for number, row in enumerate(reader, start=1):
-                if row["brick"] in wanted:
-                    yield _group(path, number, row)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(path, f"cannot be read as a table: {error}") from None
+    for number, row in enumerate(read.csv_rows(path, COLUMNS), start=1):
+        if row["brick"] in wanted:
+            yield _group(path, number, row)
 
 
 def _group(path: Path, number: int, row: Mapping[str, str]) -> Group:
@@ -132,7 +123,7 @@ def _group(path: Path, number: int, row: Mapping[str, str]) -> Group:
             overlaps=tuple(row["overlaps"].split()),
             tan=Tan.from_header({"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", **cards}, path),
         )
-    except (ValueError, TypeError, AttributeError):  # a short row holds None
+    except ValueError:
         raise InputError(
             path, "cannot be read", record=number, expected="a row as obiwan.assign writes it"
         ) from None

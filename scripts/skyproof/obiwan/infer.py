@@ -18,12 +18,12 @@ import torch
 from skyproof.core import blocks
 from skyproof.core.comm import share
 from skyproof.core.errors import InputError, UsageError
-from skyproof.core.formats import write
+from skyproof.core.formats import read, write
 from skyproof.learn import checkpoint, device
 from skyproof.obiwan.dataset import channels, check_finite, open_pixels, test_files
 from skyproof.obiwan.network import MODEL, StampClassifier
 from skyproof.obiwan.stamps.reader import read_stamps
-from skyproof.obiwan.survey import read_table, stamp_dtype
+from skyproof.obiwan.survey import stamp_dtype
 
 if TYPE_CHECKING:
     from skyproof.core.stage import Context
@@ -55,7 +55,7 @@ def run(
     progress = context.progress(len(mine), "scoring")
     scored = []
     for number, source in mine:
-        x, columns = read(source, bands, inputs.stamps)
+        x, columns = read_source(source, bands, inputs.stamps)
         columns["score"] = score(network, x, options.batch, where)
         scored.append((number, columns))
         progress.advance()
@@ -92,7 +92,7 @@ def find_stamps(folder: Path) -> Iterator[Source]:
             yield Source(path)
 
 
-def read(source: Source, bands: str, folder: Path | None) -> tuple[np.ndarray, Columns]:
+def read_source(source: Source, bands: str, folder: Path | None) -> tuple[np.ndarray, Columns]:
     """Return the pixels [n, 64, 64, 2 x bands] of a file and the columns that name its rows."""
     if source.path.suffix == ".hdf5":
         image, ivar, table = read_stamps(source.path)
@@ -105,7 +105,7 @@ def read(source: Source, bands: str, folder: Path | None) -> tuple[np.ndarray, C
     x = open_pixels(source.path, bands)
     check_finite(x, source.path, bands)
     if source.catalog is not None:
-        catalog = read_table(source.catalog, stamp_dtype(bands).names or ())
+        catalog = read.fits_table(source.catalog, stamp_dtype(bands).names or ())
         if len(catalog["id"]) != len(x):
             raise InputError(source.catalog, f"has {len(catalog['id'])} rows", expected=str(len(x)))
         return x, columns_of(catalog)

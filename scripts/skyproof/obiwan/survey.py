@@ -7,15 +7,13 @@ Layout: legacysurvey.org, data release files; Obiwan's additions: `rs*` and `obi
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import fitsio
 import numpy as np
 
 from skyproof.core.errors import InputError
+from skyproof.core.formats import read
 
 BANDS = "griz"  # in order of wavelength, and the order of every band axis
 
@@ -77,102 +75,16 @@ def bands_present(root: str | Path, brick: str, rs: str = "") -> str:
 def read_plane(
     path: str | Path, shape: tuple[int, int] | None = None
 ) -> tuple[np.ndarray, dict[str, Any]]:
-    """Read the first image of a FITS file, compressed (.fits.fz) or not.
+    """Read a plane of a brick: the first image of a FITS file, compressed (.fits.fz) or not.
 
     Returns the pixels, float32 [ny, nx], and the header as name -> value with NAXIS1, NAXIS2 of
-    the image. InputError where the file is missing, empty, truncated or no FITS, where the image
-    is not two-dimensional or not of `shape`, or where every pixel is NaN.
+    the image. InputError as `read.fits_image`, and where every pixel is NaN.
     """
-    with _opened(path) as file:
-        hdu = _first_image(path, file)
-        pixels = hdu.read()
-        header = _header(hdu)
-    if pixels.ndim != 2:
-        raise InputError(path, f"has {pixels.ndim} axes", field="NAXIS", expected="2")
-    if shape is not None and pixels.shape != tuple(shape):
-        size, wanted = (" x ".join(map(str, reversed(s))) for s in (pixels.shape, shape))
-        raise InputError(path, f"is {size} pixels", expected=f"{wanted}, as the brick's others")
+    pixels, header = read.fits_image(path, shape=shape)
     pixels = np.ascontiguousarray(pixels, dtype=np.float32)
     if np.isnan(pixels).all():
         raise InputError(path, "every pixel is NaN", expected="finite pixels")
-    header["NAXIS1"], header["NAXIS2"] = pixels.shape[1], pixels.shape[0]
     return pixels, header
-
-
-def read_header(path: str | Path) -> dict[str, Any]:
-    """Read the header that `read_plane` returns, without the pixels (InputError as there)."""
-    with _opened(path) as file:
-        hdu = _first_image(path, file)
-        header, dims = _header(hdu), hdu.get_dims()
-    if len(dims) != 2:
-        raise InputError(path, f"has {len(dims)} axes", field="NAXIS", expected="2")
-    header["NAXIS1"], header["NAXIS2"] = dims[1], dims[0]
-    return header
-
-
-def _first_image(path: str | Path, file: Any) -> Any:
-    images = (hdu for hdu in file if hdu.get_exttype() == "IMAGE_HDU" and hdu.has_data())
-    hdu = next(images, None)
-    if hdu is None:
-        raise InputError(path, "holds no image", expected="a FITS image, compressed or not")
-    return hdu
-
-
-def _header(hdu: Any) -> dict[str, Any]:
-    cards = hdu.read_header()
-    cards.clean(is_table=hdu.is_compressed())
-    return {card["name"]: card["value"] for card in cards.records() if card["name"]}
-
-
-@contextmanager
-def _opened(path: str | Path) -> Iterator[Any]:
-    """Open a FITS file; whatever cfitsio finds wrong, then or while reading, is an InputError."""
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(path, "is missing", expected="a FITS file")
-    with open(path, "rb") as stream:  # a file without read permission is the machine's problem
-        if not stream.read(1):
-            raise InputError(path, "is empty", expected="a FITS file")
-    try:
-        with fitsio.FITS(str(path)) as file:
-            yield file
-    except (OSError, ValueError) as error:
-        problem = f"is truncated, corrupt or no FITS ({_reason(error)})"
-        raise InputError(path, problem, expected="a whole FITS file") from None
-
-
-def _reason(error: Exception) -> str:
-    """Return the last error of the pile that cfitsio gives; the rest says how it got there."""
-    return (re.findall(r"FITSIO status = \d+: (.+)", str(error)) or str(error).splitlines())[-1]
-
-
-def read_table(
-    path: str | Path, columns: Sequence[str], optional: Sequence[str] = ()
-) -> dict[str, np.ndarray]:
-    """Read columns of the first table of a FITS file, by lower-case name whatever the file's case.
-
-    Numbers come in native byte order, strings as str without blanks around. InputError where a
-    file is missing or corrupt or lacks one of `columns`; absent `optional` ones are left out.
-    """
-    with _opened(path) as file:
-        table = next((hdu for hdu in file if hdu.get_exttype() != "IMAGE_HDU"), None)
-        if table is None:
-            raise InputError(path, "holds no table", expected="a FITS binary table")
-        names = {name.lower(): name for name in table.get_colnames()}
-        for name in columns:
-            if name not in names:
-                raise InputError(
-                    path, "has no such column", field=name, expected=f"columns {', '.join(columns)}"
-                )
-        wanted = [*columns, *(name for name in optional if name in names)]
-        rows = table.read(columns=[names[name] for name in wanted]) if wanted else None
-    return {name: _native(rows[names[name]]) for name in wanted} if rows is not None else {}
-
-
-def _native(column: np.ndarray) -> np.ndarray:
-    if column.dtype.kind in "SU":
-        return np.char.strip(column.astype(str))
-    return np.ascontiguousarray(column, dtype=column.dtype.newbyteorder("="))
 
 
 def read_tractor(path: str | Path, bands: str) -> dict[str, np.ndarray]:
@@ -189,7 +101,7 @@ def read_tractor(path: str | Path, bands: str) -> dict[str, np.ndarray]:
     radii = ["shapeexp_r", "shapedev_r"]
     defaults: dict[str, Any] = {"bx": np.nan, "by": np.nan, "brick_primary": True}
     defaults |= {f"psfsize_{b}": np.nan for b in bands} | {f"allmask_{b}": 0 for b in bands}
-    table = read_table(path, needed, [*defaults, *radii, "shape_r", "fracdev"])
+    table = read.fits_table(path, needed, optional=[*defaults, *radii, "shape_r", "fracdev"])
     n_rows = len(table["objid"])
     for name, value in defaults.items():
         if name not in table:
@@ -198,7 +110,7 @@ def read_tractor(path: str | Path, bands: str) -> dict[str, np.ndarray]:
     for name in radii:
         if name not in table:
             if shape is None:
-                raise InputError(path, "has no such column", field=name, expected="it, or shape_r")
+                raise InputError(path, "has no such column", field=name, expected="it or shape_r")
             table[name] = shape
     table["brick_primary"] = table["brick_primary"].astype(bool)
     return table
@@ -212,7 +124,8 @@ def read_simcat(path: str | Path, bands: str) -> dict[str, np.ndarray]:
     Pixel positions are not read: Obiwan's count from 1, and the WCS gives better ones.
     """
     extinction = [f"mw_transmission_{b}" for b in bands]
-    table = read_table(path, ["id", "ra", "dec", "rhalf", *(f"{b}flux" for b in bands)], extinction)
+    needed = ["id", "ra", "dec", "rhalf", *(f"{b}flux" for b in bands)]
+    table = read.fits_table(path, needed, optional=extinction)
     for b in bands:
         table[f"flux_{b}"] = table.pop(f"{b}flux")
     for name in extinction:

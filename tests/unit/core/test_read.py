@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import fitsio
 import numpy as np
 import pytest
+from astropy.io import fits
 
 from skyproof.core.errors import EnvironmentProblem, InputError
 from skyproof.core.formats import read, write
@@ -187,6 +188,31 @@ def test_text_in_tables_comes_back_without_blanks(tmp_path: Path) -> None:
     write.csv(tmp_path / "t.csv", {"name": ["a", "b,c"], "n": [1, 2], "x": ["1", "2.5"]})
     found = read.csv(tmp_path / "t.csv", ["name", "n", "x"])
     same(found, {"name": np.array(["a", "b,c"]), "n": np.array([1, 2]), "x": np.array([1, 2.5])})
+
+
+def test_tables_are_read_as_astropy_reads_them(tmp_path: Path) -> None:
+    """Two libraries, one result: types, unsigned integers, vectors, header cards."""
+    columns = [
+        fits.Column("A", "K", array=[1, -(2**60)]),
+        fits.Column("B", "3E", array=np.arange(6.0).reshape(2, 3)),
+        fits.Column("C", "6D", dim="(3,2)", array=np.arange(12.0).reshape(2, 2, 3)),
+        fits.Column("D", "L", array=[True, False]),
+        fits.Column("E", "I", bzero=2**15, array=np.array([0, 65535], "u2")),
+        fits.Column("G", "5A", array=["ab", "c d"]),
+        fits.Column("H", "B", array=[0, 255]),
+    ]
+    table = fits.BinTableHDU.from_columns(columns)
+    table.header.update({"PSF_SAMP": 0.123456789012345, "NAME": "it''s", "N": 3, "YES": True})
+    primary = fits.PrimaryHDU()
+    primary.header["NAME"], primary.header["CAMERA"] = "other", "decam"
+    fits.HDUList([primary, table]).writeto(tmp_path / "t.fits")
+    found, header = read.fits_table_and_header(tmp_path / "t.fits")
+    with fits.open(tmp_path / "t.fits") as file:
+        wanted = {c.name: np.asarray(file[1].data[c.name]) for c in columns}
+        same(found, {k: v.astype(v.dtype.newbyteorder("=")) for k, v in wanted.items()})
+        cards = {**file[0].header, **file[1].header}
+    assert header == {name: cards[name] for name in header}
+    assert {"PSF_SAMP", "NAME", "N", "YES", "CAMERA", "NAXIS2"} <= set(header)
 
 
 def test_a_row_of_another_length_is_named(tmp_path: Path) -> None:

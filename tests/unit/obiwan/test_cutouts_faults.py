@@ -104,16 +104,16 @@ def _no_catalogue(root, brick):
 
 
 FAULTS = [
-    (_remove, "invvar-z.fits.fz: is missing"),
-    (_truncate, "image-r.fits.fz: is truncated"),
-    (_not_fits, "image-g.fits.fz: is truncated, corrupt or no FITS"),
+    (_remove, "invvar-z.fits.fz: does not exist"),
+    (_truncate, "image-r.fits.fz: cannot be read: "),
+    (_not_fits, "image-g.fits.fz: cannot be read: "),
     (_nan_filled, "image-g.fits.fz: 12960 of 25600 exposed pixels are not finite"),
     (_all_nan, "image-g.fits.fz: every pixel is NaN"),
     (_all_masked, "invvar-r.fits.fz: masks every pixel"),
     (_wrong_shape, "image-z.fits.fz: is 159 x 160 pixels"),
     (_no_column, "field flux_ivar_r: has no such column"),
-    (_no_simcat, "simcat-elg-1213p060.fits: is missing"),
-    (_no_catalogue, "tractor-1213p060.fits: is missing"),
+    (_no_simcat, "simcat-elg-1213p060.fits: does not exist"),
+    (_no_catalogue, "tractor-1213p060.fits: does not exist"),
 ]
 
 
@@ -142,7 +142,7 @@ def test_a_bad_brick_is_named_and_the_others_go_on(root, out, break_it, says):
         ("# nothing\n\n", "names no brick"),
         ("1211p060\n1211p060\n", "record 1211p060: stands there twice"),
         ("../../etc\n", "record ../../etc: is no brick name"),
-        (b"\xff\xfe\x00", "is not text"),
+        (b"\xff\xfe\x00", "cannot be read: 'utf-8' codec"),
     ],
 )
 def test_a_bad_list_of_bricks(root, out, text, says):
@@ -158,7 +158,7 @@ def test_a_bad_brick_ends_the_command_with_3(root, out):
     listed(root)
     result = command(root, out)
     assert result.returncode == 3
-    assert "1211p060-image-r.fits.fz: is truncated" in one_line(result)
+    assert "1211p060-image-r.fits.fz: cannot be read: " in one_line(result)
 
 
 @pytest.mark.parametrize("layout", ["array", "original"])

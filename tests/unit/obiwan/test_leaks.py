@@ -91,13 +91,13 @@ def test_leak_check_refuses_a_record_of_another_stage(tmp_path: Path) -> None:
         (
             "x",
             np.zeros((4, 64, 64, 4), np.float16),
-            r"has shape \(4, 64, 64, 4\); expected \[n, 64",
+            r"has shape \[4, 64, 64, 4\]; expected \[n, 64",
         ),
-        ("x", np.zeros((0, 64, 64, 2), np.float16), r"has shape \(0, 64, 64, 2\)"),
+        ("x", np.zeros((0, 64, 64, 2), np.float16), "holds no stamp"),
         ("x", np.zeros((4, 64, 64, 2), np.float64), r"holds float64; expected float32 or float16"),
         ("x", np.full((4, 64, 64, 2), np.nan, np.float16), r"record 0, field g_img: holds NaN"),
-        ("y", np.zeros(5), r"has shape \(5,\) of float64; expected \[4\]"),
-        ("y", np.zeros(4, np.int64), r"of int64"),
+        ("y", np.zeros(5), r"has shape \[5\]; expected \[4\]"),
+        ("y", np.zeros(4, np.int64), "holds int64; expected float64"),
         ("y", np.array([0, 1, 2, 0.0]), r"record 2, field label: is 2.0; expected 0 or 1"),
     ],
 )
@@ -115,5 +115,5 @@ def test_truncated_arrays_are_refused(tmp_path: Path, size: int) -> None:
     path = tmp_path / "x.npy"
     np.save(path, np.zeros((4, 64, 64, 2), np.float16))
     path.write_bytes(path.read_bytes()[:size])
-    with pytest.raises(InputError, match=r"x.npy: is truncated or no array"):
+    with pytest.raises(InputError, match=r"x.npy: cannot be read: "):
         dataset.open_pixels(path, "g")

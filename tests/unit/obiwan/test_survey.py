@@ -104,10 +104,10 @@ def damaged(kind, path):
 @pytest.mark.parametrize(
     ("kind", "said"),
     [
-        ("missing", "is missing"),
+        ("missing", "does not exist"),
         ("empty", "is empty"),
-        ("truncated", "is truncated, corrupt or no FITS"),
-        ("text", "is truncated, corrupt or no FITS"),
+        ("truncated", "cannot be read: .+; expected a whole FITS file"),
+        ("text", "cannot be read: .+; expected a whole FITS file"),
         ("table", "holds no image"),
         ("cube", "has 3 axes"),
         ("nan", "every pixel is NaN"),
@@ -119,27 +119,6 @@ def test_a_bad_image_is_named_in_one_line(tmp_path, kind, said):
         survey.read_plane(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
-
-
-def test_a_table_is_read_whatever_the_case_and_byte_order(tmp_path):
-    path = tmp_path / "table.fits"
-    write.fits_table(
-        path, {"ID": np.array([3, 1]), "Type": np.array([b"PSF ", b"EXP"]), "x": np.array([1.5, 2])}
-    )
-    table = survey.read_table(path, ["id", "type"], optional=["x", "y"])
-    assert set(table) == {"id", "type", "x"}
-    assert table["type"].tolist() == ["PSF", "EXP"]
-    assert table["id"].dtype.isnative
-    with pytest.raises(InputError, match=r"table.fits, field nobs: has no such column; expected"):
-        survey.read_table(path, ["id", "nobs"])
-    path.write_bytes(path.read_bytes()[:3000])
-    with pytest.raises(InputError, match=r"table.fits: (is truncated|holds no table)"):
-        survey.read_table(path, ["id"])
-
-
-def test_an_empty_table_has_no_rows(tmp_path):
-    write.fits_table(tmp_path / "none.fits", {"id": np.zeros(0, "i8")})
-    assert survey.read_table(tmp_path / "none.fits", ["id"])["id"].shape == (0,)
 
 
 def tractor_columns(**more):

@@ -295,7 +295,10 @@ def fits_table(
 def fits_table_and_header(
     path: str | Path, columns: Sequence[str] | None = None, *, optional: Sequence[str] = ()
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Return what `fits_table` returns, and the header cards of the table's extension."""
+    """Return what `fits_table` returns, and the cards of the table's and the primary header.
+
+    Of a card in both, the value is that of the table's header.
+    """
     import fitsio
 
     with _reading(path, "a whole FITS file"), fitsio.FITS(str(path)) as file:
@@ -309,7 +312,7 @@ def fits_table_and_header(
             check_names(path, there, [name for name in columns if name.lower() not in there])
             present = [*columns, *(name for name in optional if name.lower() in there)]
             wanted = {name: there[name.lower()] for name in present}
-        header = _cards(table.read_header())
+        header = {**_cards(file[0].read_header()), **_cards(table.read_header())}
         if not wanted:
             return {}, header
         rows = table.read(columns=list(wanted.values()))

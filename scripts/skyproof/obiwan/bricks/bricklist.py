@@ -6,14 +6,12 @@ from collections import Counter
 from pathlib import Path
 
 from skyproof.core.errors import InputError
+from skyproof.core.formats import read
 
 
 def read_brick_list(path: Path) -> list[str]:
-    """Return the names in their order (InputError: not text, no name, or one that stands twice)."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError:
-        raise InputError(path, "is not text", expected="one brick name a line") from None
+    """Return the names in their order (InputError: not text, no name, or a name twice)."""
+    lines = read.text(path, "one brick name a line").splitlines()
     names = [name for line in lines if (name := line.split("#", 1)[0].strip())]
     if not names:
         raise InputError(path, "names no brick", expected="one brick name a line")

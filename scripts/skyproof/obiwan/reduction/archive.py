@@ -7,23 +7,22 @@ calibrations that the Legacy Surveys publish beside them (https://www.legacysurv
 from __future__ import annotations
 
 import re
-import warnings
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from astropy.io import fits
 
-from skyproof.core.errors import InputError, is_machine_problem
+from skyproof.core.errors import InputError
+from skyproof.core.formats import read
+
+if TYPE_CHECKING:
+    from astropy.io.fits import Header
 
 _SUFFIXES = (".fits", ".fits.fz", ".fits.gz")
 _IMAGE_TAG = re.compile(r"_o[ok]i_")
-# What astropy raises, depending on the damage, for a file that is cut short or is no FITS at all.
-_UNREADABLE = (OSError, TypeError, ValueError, KeyError, IndexError, EOFError, zlib.error)
 
 
 @dataclass(frozen=True)
@@ -88,75 +87,27 @@ def read_image(path: Path, ccdname: str, hdu: int) -> Hdu:
 
     A file that cannot be read, or holds no such image, is an InputError.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with fits.open(path, memmap=False) as file:
-                found = _extension(file, ccdname, hdu)
-                primary, header = file[0].header, found.header
-                data = found.data
-    except _UNREADABLE as error:
-        raise _unreadable(path, ccdname, error) from None
-    if data is None or data.ndim != 2 or data.size == 0:
-        shape = "no array" if data is None else f"an array of shape {data.shape}"
-        raise InputError(path, f"holds {shape}", record=ccdname, expected="a 2-d image")
+    data, header, primary = read.fits_extension(path, ccdname, hdu)
     return Hdu(path, data, {**_cards(primary), **_cards(header)})
 
 
-def read_header(path: Path, ccdname: str, hdu: int) -> fits.Header:
+def read_header(path: Path, ccdname: str, hdu: int) -> Header:
     """Return the header of a CCD's extension, for its world coordinates (InputError as above)."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with fits.open(path, memmap=False) as file:
-                return _extension(file, ccdname, hdu).header
-    except _UNREADABLE as error:
-        raise _unreadable(path, ccdname, error) from None
+    return read.fits_extension(path, ccdname, hdu, pixels=False)[1]
 
 
-def _extension(file: fits.HDUList, ccdname: str, hdu: int) -> Any:
-    for extension in file:
-        if extension.name.upper() == ccdname.upper() and extension.name != "PRIMARY":
-            return extension
-    return file[hdu]
-
-
-def _cards(header: fits.Header) -> dict[str, Any]:
+def _cards(header: Header) -> dict[str, Any]:
     return {key: header[key] for key in header if key not in ("", "COMMENT", "HISTORY")}
 
 
-def _unreadable(path: Path, record: str, error: Exception) -> Exception:
-    if isinstance(error, OSError) and is_machine_problem(error):
-        return error
-    reason = str(error).splitlines()[0].strip("'\"") if str(error) else type(error).__name__
-    problem = f"cannot be read ({reason})"
-    return InputError(path, problem, record=record, expected="a whole FITS file")
-
-
 def read_table(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
-    """Return the rows (structured, lower-case names, native bytes) and cards of the first table."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with fits.open(path, memmap=False) as file:
-                table = next(h for h in file if isinstance(h, fits.BinTableHDU))
-                cards = {**_cards(file[0].header), **_cards(table.header)}
-                names = table.columns.names
-                columns = {name.lower(): np.asarray(table.data[name]) for name in names}
-    except StopIteration:
-        raise InputError(path, "holds no table", expected="a binary table") from None
-    except _UNREADABLE as error:
-        raise _unreadable(path, "table", error) from None
-    columns = {name: _native(values) for name, values in columns.items()}
+    """Return the rows (structured, lower-case names) and cards (lower case) of the first table."""
+    columns, cards = read.fits_table_and_header(path)
     count = len(next(iter(columns.values()))) if columns else 0
-    rows = np.zeros(count, [(n, v.dtype, v.shape[1:]) for n, v in columns.items()])
+    rows = np.zeros(count, [(n.lower(), v.dtype, v.shape[1:]) for n, v in columns.items()])
     for name, values in columns.items():
-        rows[name] = values
+        rows[name.lower()] = values
     return rows, {name.lower(): value for name, value in cards.items()}
-
-
-def _native(values: np.ndarray) -> np.ndarray:
-    return values.astype(values.dtype.newbyteorder("="), copy=False)
 
 
 @dataclass(frozen=True)
@@ -216,5 +167,5 @@ def _row_of(rows: np.ndarray, key: Key) -> np.void | None:
 
 
 def text(value: Any) -> str:
-    """Return a table's text without padding, whether it came as bytes or as str."""
-    return (value.decode("ascii", "replace") if isinstance(value, bytes) else str(value)).strip()
+    """Return a table's text without padding."""
+    return str(value).strip()

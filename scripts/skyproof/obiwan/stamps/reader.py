@@ -5,14 +5,12 @@ Axes are (row, x, y, band), x before y as in the original, while a FITS plane is
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 from skyproof.core.blocks import Item
-from skyproof.core.errors import InputError
+from skyproof.core.formats import read
 from skyproof.obiwan.stamps.geometry import STAMP
 
 CLASSES = ("real", "fake")  # the index of a class is its label
@@ -48,81 +46,38 @@ def stamp_files(item: Item, kind: str) -> list[Path]:
 def read_stamps(path: str | Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Read a stamp file of either layout: img, ivar [n, 64, 64, band] float32, and table [n].
 
-    InputError where it is missing, truncated, no HDF5, or not a file of stamps.
+    InputError where it is no whole HDF5 file, or not a file of stamps.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(path, "does not exist", expected="a file of stamps")
-    try:
-        with h5py.File(path, "r") as file:
-            return _read(path, file)
-    except PermissionError:
-        raise
-    except OSError as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(
-            path, f"is truncated, corrupt or no HDF5 ({reason})", expected="a file of stamps"
-        ) from None
-
-
-def _read(path: Path, file: h5py.File) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    table = _dataset(path, file, "table")[()]
-    if table.dtype.names is None or not {"id", "rs"} <= set(table.dtype.names):
-        raise InputError(
-            path, "is no table of stamps", field="table", expected="columns id, rs, ..."
-        )
-    if "img" in file:
-        img, ivar = _dataset(path, file, "img")[()], _dataset(path, file, "ivar")[()]
+    found = read.hdf5(path, ["table"], optional=KINDS, expected="a file of stamps")
+    table = found["table"]
+    read.check_names(path, table.dtype.names or (), ("id", "rs"))
+    if "img" in found:
+        read.check_names(path, found, KINDS, what="dataset")
+        img, ivar = found["img"], found["ivar"]
     else:
-        groups = group_names(table)
-        img, ivar = (_stacked(path, file, groups, kind, len(bands_of(table))) for kind in KINDS)
-    for name, array in (("img", img), ("ivar", ivar)):
-        if array.ndim != 4 or array.shape[:3] != (len(table), STAMP, STAMP):
-            raise InputError(
-                path, f"has shape {array.shape}", field=name,
-                expected=f"({len(table)}, {STAMP}, {STAMP}, bands), a stamp for each table row",
-            )  # fmt: skip
-    if img.shape != ivar.shape:
-        raise InputError(path, f"has shape {ivar.shape}", field="ivar", expected=f"{img.shape}")
+        img, ivar = _read_groups(path, table)
+    read.check_array(path, img, field="img", shape=(len(table), STAMP, STAMP, None))
+    read.check_array(path, ivar, field="ivar", shape=img.shape)
     return img.astype("f4", copy=False), ivar.astype("f4", copy=False), table
 
 
-def _stacked(
-    path: Path, file: h5py.File, groups: Sequence[str], kind: str, n_bands: int
-) -> np.ndarray:
-    stamps = np.empty((len(groups), STAMP, STAMP, n_bands), "f4")
-    for row, group in enumerate(groups):
-        data = _dataset(path, file, f"{group}/{kind}")
-        if data.shape != stamps.shape[1:]:
-            raise InputError(
-                path, f"has shape {data.shape}", field=data.name, expected=f"{stamps.shape[1:]}"
-            )
-        data.read_direct(stamps[row])
-    return stamps
-
-
-def _dataset(path: Path, file: h5py.File, name: str) -> h5py.Dataset:
-    data = file.get(name)
-    if not isinstance(data, h5py.Dataset):
-        raise InputError(path, "has no such dataset", field=name, expected="a file of stamps")
-    return data
+def _read_groups(path: str | Path, table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return img, ivar [n, 64, 64, band] of the original's layout, a group for each source."""
+    shape = STAMP, STAMP, len(bands_of(table))
+    names = {kind: [f"{group}/{kind}" for group in group_names(table)] for kind in KINDS}
+    found = read.hdf5(path, [name for kind in KINDS for name in names[kind]])
+    for name, stamp in found.items():
+        read.check_array(path, stamp, field=name, shape=shape)
+    img, ivar = (
+        np.array([found[name] for name in names[kind]], "f4").reshape(-1, *shape) for kind in KINDS
+    )
+    return img, ivar
 
 
 def read_stamp_table(path: Path) -> np.ndarray:
     """Return the table of a stamp file, structured [n]; the pixels stay on disk."""
-    try:
-        with h5py.File(path, "r") as file:
-            table = file["table"][()]
-    except PermissionError:
-        raise
-    except (OSError, KeyError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(
-            path, f"has no readable table ({reason})", expected="a file of stamps"
-        ) from None
-    for name in ("id", "rs", "label", "x", "y"):
-        if name not in (table.dtype.names or ()):
-            raise InputError(path, "has no such column", field=name, expected="a table of stamps")
+    table = read.hdf5(path, ["table"], expected="a file of stamps")["table"]
+    read.check_names(path, table.dtype.names or (), ("id", "rs", "label", "x", "y"))
     return table
 
 

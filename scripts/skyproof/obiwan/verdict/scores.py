@@ -8,16 +8,13 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from skyproof.assess.twosample import rows_by_group
 from skyproof.core.blocks import Item
 from skyproof.core.errors import InputError
+from skyproof.core.formats import read
 from skyproof.obiwan.dataset import SplitFiles, files_of, open_pixels
 from skyproof.obiwan.groups import group_names
-from skyproof.obiwan.survey import read_table
 
 HISTORY = ("step", "epoch", "loss", "accuracy")
 
@@ -40,28 +37,9 @@ def read_scores(path: Path, bands: str) -> Table:
     outside [0, 1], a label other than 0 and 1, a class without any magnitude in the first band.
     """
     wanted = ("score", *columns_of(bands))
-    try:
-        known = set(pq.read_schema(path).names)
-        for name in wanted:
-            if name not in known:
-                raise InputError(path, "has no such column", field=name,
-                                 expected=f"scores of stamps in bands {bands}")  # fmt: skip
-        table = pq.read_table(path, columns=list(wanted))
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise
-        reason = str(error).splitlines()[0]
-        raise InputError(path, f"cannot be read: {reason}", expected="a Parquet table") from None
-    scores = {name: _text_or_numbers(table[name].to_numpy()) for name in wanted}
+    scores = read.parquet(path, wanted)
     _check_scores(path, scores, f"mag_{bands[0]}")
     return scores
-
-
-def _text_or_numbers(values: np.ndarray) -> np.ndarray:
-    if values.dtype != object:
-        return values
-    decoded = [v.decode() if isinstance(v, bytes) else str(v) for v in values]
-    return np.array(decoded, dtype=np.str_)
 
 
 def _check_scores(path: Path, scores: Table, magnitude: str) -> None:
@@ -96,7 +74,7 @@ def read_training(
     for index in stream.permutation(len(files)):
         if rows >= most:
             break
-        parts.append(read_table(files[index].catalog, columns_of(bands)))
+        parts.append(read.fits_table(files[index].catalog, columns_of(bands)))
         rows += len(parts[-1]["id"])
     names = columns_of(bands)
     if not parts:
@@ -107,18 +85,13 @@ def read_training(
 
 def read_history(path: Path) -> Table:
     """Return the columns step, epoch, loss and accuracy of `history.csv`."""
-    try:
-        frame = pd.read_csv(path)
-    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
-        raise InputError(path, f"cannot be read: {error}", expected="a table (.csv)") from None
-    for name in HISTORY:
-        if name not in frame:
-            raise InputError(path, "has no such column", field=name)
-        if not pd.api.types.is_numeric_dtype(frame[name]) or not np.isfinite(frame[name]).all():
+    history = read.csv(path, HISTORY)
+    for name, values in history.items():
+        if values.dtype.kind not in "if" or not np.isfinite(values).all():
             raise InputError(path, "holds other things than numbers", field=name)
-    if frame.empty:
-        raise InputError(path, "holds no step", expected="a row a training step")
-    return {name: frame[name].to_numpy() for name in HISTORY}
+    if not len(history["step"]):
+        raise InputError(path, "holds no step", expected="a row for each training step")
+    return history
 
 
 def groups_of(table: Table, patch_pixels: int) -> np.ndarray:
@@ -185,7 +158,7 @@ def read_pixels_of(rows: Table, items: Sequence[Item], bands: str, scores: Path)
     ):
         found = None
         for files in files_of(by_name[brick], "test") if brick in by_name else ():
-            table = read_table(files.catalog, ("id", "rs", "label"))
+            table = read.fits_table(files.catalog, ("id", "rs", "label"))
             mine = (table["id"] == number) & (table["rs"] == rs) & (table["label"] == label)
             if mine.any():
                 found = open_pixels(files.x, bands)[int(np.flatnonzero(mine)[0])]
