@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-import ccd_tree
 import galsim
 import numpy as np
 import pytest
@@ -13,6 +12,7 @@ import pytest
 from skyproof.core.errors import InputError
 from skyproof.obiwan.reduction import archive
 from skyproof.obiwan.reduction.psf import MoffatPsf, PsfexModel, psfex_from_values, read_psf
+from tests.unit.obiwan.build import ccds as ccd_tree
 
 LOG = logging.getLogger("test")
 

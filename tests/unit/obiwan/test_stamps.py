@@ -162,11 +162,11 @@ def test_a_bad_file_is_named(tmp_path, break_it, says):
 
 def test_a_source_missing_in_the_original_layout_is_named(tmp_path):
     stampwriter.write_stamps(tmp_path / "s.hdf5", *pixels(3), table(3), "original")
-    _edit(tmp_path / "s.hdf5", "8/ivar", None)
-    with pytest.raises(InputError, match="field 8/ivar: has no such dataset"):
-        reader.read_stamps(tmp_path / "s.hdf5")
     _edit(tmp_path / "s.hdf5", "7/img", np.zeros((65, 65, 3), "f4"))
     with pytest.raises(InputError, match="field 7/img: has shape"):
+        reader.read_stamps(tmp_path / "s.hdf5")
+    _edit(tmp_path / "s.hdf5", "8/ivar", None)
+    with pytest.raises(InputError, match="field 8/ivar: has no such dataset"):
         reader.read_stamps(tmp_path / "s.hdf5")
 
 

@@ -269,7 +269,7 @@ def test_a_block_without_groups_is_refused(inputs: dict[str, Path], tmp_path: Pa
         ("selection", {"keep": {"0": [0]}}, "does not name the features of each fold"),
         ("selection", {"keep": {str(f): [3] for f in range(5)}}, "columns from 0 to 2"),
         ("selection", {"keep": {str(f): [] for f in range(5)}}, "fold 0 keeps"),
-        ("tuning", {"learning_rate": 0.1}, "expected learning_rate, structure, l1_alpha"),
+        ("tuning", {"learning_rate": 0.1}, "field structure: has no such field"),
     ],
 )
 def test_bad_choices_are_refused(tmp_path: Path, name: str, content: dict, said: str):
