@@ -28,7 +28,7 @@ def log(cluster, tmp_path, monkeypatch) -> Path:
     """Let this process send jobs of a run; the place of their logs."""
     for name, value in cluster.environment.items():
         monkeypatch.setenv(name, value)
-    submit_once.stand_before_sbatch(tmp_path, "run")
+    submit_once.install_wrapper(tmp_path, "run")
     (tmp_path / slurm.LOGS).mkdir()
     return tmp_path / slurm.LOGS / "%j.log"
 

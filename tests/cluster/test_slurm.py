@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.workflow, pytest.mark.slow]
     ("words", "expected"),
     [
         (("--slurm-status-command", "sacct"), "keeps no accounts"),
-        (("--slurm-array-jobs", "all"), "good outputs are deleted"),
+        (("--slurm-array-jobs", "all"), "deletes valid outputs"),
         (("--slurm-logdir", "logs/slurm"), "leave it out"),
         (("--slurm-init-seconds-before-status-checks", "700"), "use 600 or less"),
     ],

@@ -60,10 +60,10 @@ def _bootstrap(recipe: dict[str, Any], system: Path) -> None:
     if result.returncode != 0:
         lines = [line for line in result.stderr.splitlines() if line.startswith("E:")]
         said = " ".join(lines[:2]) or result.stderr[-200:].strip()
-        mend = "it needs a Debian mirror (SKYPROOF_MIRROR=URL names one) and 500 MB in TMPDIR"
+        remedy = "it needs a Debian mirror (SKYPROOF_MIRROR=URL names one) and 500 MB in TMPDIR"
         if "chroot mode" in said:  # it may neither be root nor look like root to itself
-            mend = RANGE
-        raise EnvironmentProblem(f"the Debian base was not made: {said}; {mend}")
+            remedy = RANGE
+        raise EnvironmentProblem(f"the Debian base was not made: {said}; {remedy}")
 
 
 def _mirror() -> list[str]:

@@ -20,7 +20,7 @@ RANGE = (
 )
 
 # What Apptainer says when the machine does not let it, and what mends it.
-_MENDS = (
+_REMEDIES = (
     (r"no space left on device", "the disk is full: free some, or name a folder on a larger one "
      "(for a build --cache, for a run APPTAINER_TMPDIR and TMPDIR)"),
     (r"/dev/fuse.*permission denied|fuse: failed to open", "/dev/fuse is closed to you: ask for "
@@ -64,9 +64,9 @@ def apptainer(
 def explain(output: str, image: Path | None = None) -> str:
     """Return one line for a failed command: what it was about, what was said, what mends it."""
     about = f"{image}: " if image else ""
-    for pattern, mend in _MENDS:
+    for pattern, remedy in _REMEDIES:
         if re.search(pattern, output, re.IGNORECASE | re.DOTALL):
-            return f"{about}{mend}"
+            return f"{about}{remedy}"
     return f"{about}apptainer failed: {last_words(output.splitlines())}"
 
 

@@ -206,7 +206,7 @@ def test_a_driver_older_than_the_images_cuda(copy, monkeypatch, held, driver, li
 
 
 @pytest.mark.parametrize(
-    ("said", "mend"),
+    ("said", "remedy"),
     [
         ("FATAL: write /x: no space left on device", "APPTAINER_TMPDIR"),
         ("squashfuse_ll exited: fuse: failed to open /dev/fuse: Permission denied", "chmod 666"),
@@ -220,9 +220,9 @@ def test_a_driver_older_than_the_images_cuda(copy, monkeypatch, held, driver, li
         ("INFO: x\nFATAL:   something new\n", "apptainer failed: FATAL:   something new"),
     ],
 )
-def test_what_apptainer_says_becomes_one_line_with_the_mend(said, mend):
+def test_what_apptainer_says_becomes_one_line_with_the_mend(said, remedy):
     line = explain(said)
-    assert mend in line
+    assert remedy in line
     assert "\n" not in line
 
 

@@ -14,7 +14,7 @@ from skyproof.core.errors import EnvironmentProblem
 from skyproof.workflow.code import package_digest
 from skyproof.workflow.config import load
 from skyproof.workflow.doctor import checks, cluster, local, node_tests
-from skyproof.workflow.doctor.findings import Line
+from skyproof.workflow.doctor.findings import Finding
 from skyproof.workflow.plan.dryrun import DryRun, PlannedJob
 from skyproof.workflow.slurm import client
 from tests.conftest import launch, launched_by_nobody
@@ -30,7 +30,7 @@ broken|up|1:30|4|4|8000|(null)|(null)|drained
 
 
 @pytest.fixture
-def there(monkeypatch) -> list[client.Nodes]:
+def there(monkeypatch) -> list[client.NodeGroup]:
     monkeypatch.setattr(client, "ask", lambda *words, timeout=60: SINFO)
     return client.nodes()
 
@@ -45,7 +45,7 @@ def job(rule: str = "obiwan_train", **resources) -> PlannedJob:
     return PlannedJob(rule, {}, (), ("x",), f"logs/benchmarks/obiwan/{rule[7:]}.tsv", 1, asked)
 
 
-def said(line: Line) -> str:
+def said(line: Finding) -> str:
     return str(line)
 
 
@@ -108,7 +108,7 @@ def test_a_partition_that_is_not_what_the_file_says(there, name, limits, problem
     line = cluster.partition(declared(name, **limits), there, "partitions.yaml")
     assert line.verdict == "fail"
     assert problem in said(line)
-    assert line.mend
+    assert line.remedy
 
 
 def test_a_partition_as_the_file_says(there):
@@ -128,7 +128,7 @@ def test_a_partition_as_the_file_says(there):
     [
         ({"status_command": "sacct"}, "none", "keeps no accounts"),
         ({"status_command": "sacct"}, "slurmdbd", "counts as running for ever"),
-        ({"array_jobs": "all"}, "none", "good outputs are deleted"),
+        ({"array_jobs": "all"}, "none", "deletes valid outputs"),
         ({"init_seconds_before_status_checks": 200}, "none", "squeue forgets a job"),
     ],
 )
@@ -140,7 +140,7 @@ def test_settings_that_lose_jobs(monkeypatch, changed, storage, problem):
     line = cluster.status(SimpleNamespace(**settings), config)
     assert line.verdict == "fail"
     assert problem in said(line)
-    assert "use " in line.mend or "raise block_size" in line.mend
+    assert "use " in line.remedy or "raise block_size" in line.remedy
     settings = SimpleNamespace(**sound, init_seconds_before_status_checks=20)
     assert cluster.status(settings, config).verdict == "ok"
 
@@ -161,10 +161,10 @@ def test_words_that_slurm_does_not_take_are_named(monkeypatch, message, word):
         raise EnvironmentProblem(f"sbatch: {message}")
 
     monkeypatch.setattr(client, "would_accept", refuse)
-    (line,) = cluster.refusals(run(job(), job()), [])
+    (line,) = cluster.rejected_jobs(run(job(), job()), [])
     assert line.what == "jobs of obiwan_train"
     assert message in line.found
-    assert word in line.mend
+    assert word in line.remedy
 
 
 @pytest.mark.parametrize(
@@ -183,12 +183,12 @@ def test_rules_that_are_refused_alike_share_a_line(monkeypatch, refused, what):
     monkeypatch.setattr(client, "would_accept", judge)
     monkeypatch.setattr(cluster.sbatch_args, "words", lambda job, declared: [job.rule])
     jobs = [job(rule) for rule in ("obiwan_infer", "obiwan_split", "obiwan_train")]
-    (line,) = cluster.refusals(run(*jobs), [])
+    (line,) = cluster.rejected_jobs(run(*jobs), [])
     assert line.what == f"jobs of {what}"
 
 
 def test_a_job_that_fits_nowhere_is_named():
-    (line,) = cluster.refusals(run(job()), [declared("small", max_mem_mb=10)])
+    (line,) = cluster.rejected_jobs(run(job()), [declared("small", max_mem_mb=10)])
     assert "fit no partition" in line.found
 
 
@@ -204,7 +204,7 @@ def test_no_client_of_slurm_ends_the_matter(monkeypatch):
 @pytest.fixture
 def test(tmp_path):
     """A test job of two ranks on two nodes, sent now."""
-    made = node_tests.Test("regular", [], 2, False, tmp_path, number="7", sent=time.time())
+    made = node_tests.NodeTest("regular", [], 2, False, tmp_path, number="7", sent=time.time())
     made.seen = made.sent + 2
     for rank in (0, 1):
         made.found.append(
@@ -216,7 +216,7 @@ def test(tmp_path):
     return made
 
 
-def judged(test, wanted: bool = False) -> list[Line]:
+def judged(test, wanted: bool = False) -> list[Finding]:
     return list(node_tests.judge(test, "srun --mpi=none", package_digest(), wanted))
 
 
@@ -234,7 +234,7 @@ def test_worlds_of_one_rank_are_a_wrong_launcher(test, monkeypatch):
         found["ranks"] = 1
     line = judged(test)[1]
     assert said(line).startswith("fail  mpi on regular: srun --mpi=none: 2 ranks see a world of 1")
-    assert line.mend == "correct launcher in the profile (--mpi types here: none, pmi2)"
+    assert line.remedy == "correct launcher in the profile (--mpi types here: none, pmi2)"
 
 
 def test_another_package_on_a_node(test):
@@ -289,9 +289,9 @@ def test_a_job_without_files(test, monkeypatch, state, log, verdict, words):
 
 
 def test_waiting_ends_with_the_files_with_the_job_or_with_patience(test, tmp_path, monkeypatch):
-    def another(name: str, ranks: int = 1) -> node_tests.Test:
+    def another(name: str, ranks: int = 1) -> node_tests.NodeTest:
         (tmp_path / name).mkdir()
-        return node_tests.Test(name, [], ranks, False, tmp_path / name, number=name)
+        return node_tests.NodeTest(name, [], ranks, False, tmp_path / name, number=name)
 
     done, lost, waits = another("done"), another("lost"), another("waits")
     (done.folder / "n0-1.json").write_text(json.dumps({"node": "n0"}))
@@ -355,13 +355,13 @@ def test_a_launcher_that_starts_nothing(launcher, patience, problem):
     line = local.launcher(run(job(launcher=launcher)), patience)
     assert line.verdict == "fail"
     assert problem in line.found
-    assert line.mend
+    assert line.remedy
 
 
 def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setattr(local, "_PACKAGES", ("numpy", "no_such_package"))
     line = local.packages(run(job()))
-    assert (line.verdict, line.mend) == ("fail", "make venv")
+    assert (line.verdict, line.remedy) == ("fail", "make venv")
     assert "no_such_package" in line.found
 
 

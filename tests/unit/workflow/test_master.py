@@ -129,8 +129,8 @@ SOUND = {
 @pytest.mark.parametrize(
     ("changed", "accounts", "expected"),
     [
-        ({"array_jobs": "all"}, "slurmdbd", "slurm-array-jobs: .* good outputs are deleted"),
-        ({"logdir": Path("logs")}, "slurmdbd", "slurm-logdir: leave it out"),
+        ({"array_jobs": "all"}, "slurmdbd", "slurm-array-jobs: .* deletes valid outputs"),
+        ({"logdir": Path("logs")}, "slurmdbd", "slurm-logdir: the folder of the logs"),
         ({"status_command": "sacct"}, "none", "slurm-status-command: .* keeps no accounts"),
         ({"status_command": "sacct"}, "slurmdbd", "a cancelled job .* counts as running for ever"),
         ({"init_seconds_before_status_checks": 101}, "none", "101 s is too long .* use 100"),
@@ -139,6 +139,6 @@ SOUND = {
 def test_settings_that_lose_jobs_are_refused(monkeypatch, changed, accounts, expected):
     config = {"AccountingStorageType": f"accounting_storage/{accounts}", "MinJobAge": "300 sec"}
     monkeypatch.setattr(client, "settings", lambda: config)
-    master.refuse_traps(SimpleNamespace(**SOUND))
+    master.check_settings(SimpleNamespace(**SOUND))
     with pytest.raises(UsageError, match=expected):
-        master.refuse_traps(SimpleNamespace(**SOUND | changed))
+        master.check_settings(SimpleNamespace(**SOUND | changed))

@@ -8,8 +8,8 @@ from skyproof.core.errors import EnvironmentProblem
 from skyproof.workflow.slurm import client, queue_watch
 
 
-def job(state: str, reason: str) -> client.Job:
-    return client.Job("1", state, reason, "obiwan_train")
+def job(state: str, reason: str) -> client.QueuedJob:
+    return client.QueuedJob("1", state, reason, "obiwan_train")
 
 
 @pytest.mark.parametrize("reason", ["None", "Priority", "Resources", "BeginTime"])
@@ -95,7 +95,7 @@ def test_long_waits_and_lost_jobs_are_told(monkeypatch):
     assert told == ["jobs that wait for their turn: 1 (Priority); squeue --start"]
     told, _ = watch(monkeypatch, [[]] * 40)
     assert len(told) == 1
-    assert told[0].startswith("SLURM has known no job of this run for a while")
+    assert told[0].startswith("SLURM has had no job of this run for a while")
 
 
 def test_a_controller_that_does_not_answer_is_told(monkeypatch):

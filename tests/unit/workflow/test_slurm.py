@@ -25,7 +25,7 @@ def test_how_long_squeue_shows_a_job_that_has_ended(value, seconds):
 def test_a_job_that_does_not_end_stops_the_run(monkeypatch, tmp_path):
     """Its node is out of reach, and its processes may still write."""
     asked = []
-    left = client.Job("7", "COMPLETING", "None", "obiwan_train")
+    left = client.QueuedJob("7", "COMPLETING", "None", "obiwan_train")
     monkeypatch.setattr(client, "jobs_of", lambda folder: [left])
     monkeypatch.setattr(client, "ask", lambda *words: asked.append(words))
     with pytest.raises(EnvironmentProblem, match=r"jobs 7 of an earlier run .* may still write"):

@@ -77,7 +77,7 @@ def site(tmp_path, monkeypatch) -> Site:
     (made.folder / "queue").write_text("")
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
     monkeypatch.setattr(submit_once, "_PAUSE_S", 0.01)
-    submit_once.stand_before_sbatch(made.run, "first")
+    submit_once.install_wrapper(made.run, "first")
     return made
 
 
@@ -114,7 +114,7 @@ def test_a_job_that_waits_in_the_queue_is_the_one(site, capsys, monkeypatch):
     """SLURM took it, and did not say so; and squeue has no answer either, at first."""
     calls = []
 
-    def asked(folder: Path) -> list[client.Job]:
+    def asked(folder: Path) -> list[client.QueuedJob]:
         calls.append(folder)
         if len(calls) < 3:
             raise EnvironmentProblem("squeue: Unable to contact slurm controller")
@@ -167,9 +167,9 @@ def test_jobs_of_an_earlier_run_do_not_begin(site):
     site.answers("echo 12")
     earlier = site.tickets
     assert site.send("--wrap=true") == 0
-    submit_once.stand_before_sbatch(site.run, "second")
+    submit_once.install_wrapper(site.run, "second")
     assert site.start(1, "12") == 1
-    with pytest.raises(EnvironmentProblem, match="run that sends this job has ended"):
+    with pytest.raises(EnvironmentProblem, match="run of this job has ended"):
         submit_once.send([str(earlier), "--wrap=true"])
     assert len(site.asked) == 1
     assert site.tickets.name == "second"
@@ -182,7 +182,7 @@ def test_the_program_says_so_in_one_line(site):
     submit_once.withdraw_all(site.run)
     done = launch([kept, "--wrap=true"])
     assert done.returncode == 1
-    assert done.stderr == "sbatch: error: the run that sends this job has ended\n"
+    assert done.stderr == "sbatch: error: the run of this job has ended\n"
 
 
 def test_a_full_disk_is_told(site, monkeypatch):
@@ -197,4 +197,4 @@ def test_a_full_disk_is_told(site, monkeypatch):
 def test_a_file_system_that_starts_no_program_is_refused(site, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, how: False)
     with pytest.raises(EnvironmentProblem, match=r"sbatch cannot be started \(mounted noexec\?\)"):
-        submit_once.stand_before_sbatch(site.run, "second")
+        submit_once.install_wrapper(site.run, "second")

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from skyproof.core.errors import EnvironmentProblem, SkyproofError
 from skyproof.workflow.doctor import cluster, local
-from skyproof.workflow.doctor.findings import Line, fail, ok, warn
+from skyproof.workflow.doctor.findings import Finding, fail, ok, warn
 from skyproof.workflow.plan import forecast
 from skyproof.workflow.plan.dryrun import DryRun, dry_run
 
@@ -38,7 +38,7 @@ def doctor(parser: argparse.ArgumentParser, words: list[str]) -> int:
     return EnvironmentProblem.exit_code if failed else 0
 
 
-def examine(words: Sequence[str], patience: float) -> Iterator[Line]:
+def examine(words: Sequence[str], patience: float) -> Iterator[Finding]:
     """Yield the findings on the site that Snakemake's words choose, on this machine without any."""
     try:
         run = dry_run([*words, "--forceall"])
@@ -53,7 +53,7 @@ def examine(words: Sequence[str], patience: float) -> Iterator[Line]:
         yield from local.examine(run, patience)
 
 
-def _folder(run: DryRun) -> Iterator[Line]:
+def _folder(run: DryRun) -> Iterator[Finding]:
     """The working folder: may this user write there, and is there room for what will be written?"""
     folder = run.folder.resolve()
     if not os.access(folder, os.W_OK):

@@ -7,15 +7,15 @@ from typing import Any
 
 from skyproof.core.errors import EnvironmentProblem, UsageError
 from skyproof.workflow.doctor import node_tests
-from skyproof.workflow.doctor.findings import Line, fail, ok
+from skyproof.workflow.doctor.findings import Finding, fail, ok
 from skyproof.workflow.plan.dryrun import DryRun
 from skyproof.workflow.slurm import client, master, sbatch_args
-from skyproof.workflow.slurm.client import Nodes
+from skyproof.workflow.slurm.client import NodeGroup
 
 _UNUSABLE = {"down", "drained", "draining", "fail", "failing", "maint", "unknown", "reboot"}
 
 
-def examine(run: DryRun, patience: float) -> Iterator[Line]:
+def examine(run: DryRun, patience: float) -> Iterator[Finding]:
     """Yield the findings on the cluster; test jobs run while the rest is looked at."""
     try:
         config = client.settings()
@@ -32,8 +32,8 @@ def examine(run: DryRun, patience: float) -> Iterator[Line]:
         return
     judged = [partition(found, there, str(run.partitions)) for found in declared]
     yield from judged
-    refused = list(refusals(run, declared))
-    yield from refused or [ok("jobs", f"SLURM would take each of {len(_kinds(run))} kinds of job")]
+    rejected = list(rejected_jobs(run, declared))
+    yield from rejected or [ok("jobs", f"SLURM would take each of {len(_kinds(run))} kinds of job")]
     broken = {line.what.split()[-1] for line in judged if line.verdict == "fail"}
     yield from node_tests.examine(run, declared, there, broken, patience)
 
@@ -45,19 +45,19 @@ def _settings(run: DryRun) -> Any:
     return ExecutorPluginRegistry().get_plugin("slurm").get_settings(run.arguments)
 
 
-def status(settings: Any, config: Mapping[str, str]) -> Line:
+def status(settings: Any, config: Mapping[str, str]) -> Finding:
     """Whether jobs' states are asked for in the one way that works."""
     try:
-        master.refuse_traps(settings)
+        master.check_settings(settings)
     except UsageError as error:
-        found, _, mend = str(error).rpartition("; ")
-        return fail("status", found, f"{mend} (in the profile)")
+        found, _, remedy = str(error).rpartition("; ")
+        return fail("status", found, f"{remedy} (in the profile)")
     kept = config.get("AccountingStorageType", "") not in ("", "accounting_storage/none", "(null)")
     accounts = "accounts are kept" if kept else "no accounts are kept"
     return ok("status", f"{accounts}; {settings.status_command} shows ended jobs long enough")
 
 
-def partition(declared: Any, there: Sequence[Nodes], file: str) -> Line:
+def partition(declared: Any, there: Sequence[NodeGroup], file: str) -> Finding:
     """Whether a partition of partitions.yaml exists and is as large as that says."""
     what = f"partition {declared.name}"
     nodes = [found for found in there if found.partition == declared.name]
@@ -78,7 +78,7 @@ def partition(declared: Any, there: Sequence[Nodes], file: str) -> Line:
     return ok(what, f"{size}, {memory}, {features}")
 
 
-def _beyond(limits: Any, nodes: Sequence[Nodes]) -> Iterator[str]:
+def _beyond(limits: Any, nodes: Sequence[NodeGroup]) -> Iterator[str]:
     """Yield the limits of partitions.yaml that the cluster does not reach."""
     features = set().union(*(found.features for found in nodes))
     gpus: dict[str, int] = {}
@@ -104,15 +104,15 @@ def _beyond(limits: Any, nodes: Sequence[Nodes]) -> Iterator[str]:
             yield f"GPU model {model}, there are {', '.join(sorted(gpus)) or 'none'}"
 
 
-def refusals(run: DryRun, declared: Sequence[Any]) -> Iterator[Line]:
+def rejected_jobs(run: DryRun, declared: Sequence[Any]) -> Iterator[Finding]:
     """Yield what SLURM would not take, with the words of the profile that are to blame."""
     kinds = _kinds(run)
     rules: dict[tuple[str, str], list[str]] = {}
     for rule, job in kinds.items():
-        if (refused := _refused(job, declared)) is not None:
-            rules.setdefault(refused, []).append(rule)
-    for (found, mend), names in rules.items():
-        yield fail(f"jobs of {_named(names, len(kinds))}", found, mend)
+        if (rejection := _rejection(job, declared)) is not None:
+            rules.setdefault(rejection, []).append(rule)
+    for (found, remedy), names in rules.items():
+        yield fail(f"jobs of {_named(names, len(kinds))}", found, remedy)
 
 
 def _named(rules: Sequence[str], of: int) -> str:
@@ -122,7 +122,7 @@ def _named(rules: Sequence[str], of: int) -> str:
     return "all rules" if len(rules) == of else f"{rules[0]} and {len(rules) - 1} more"
 
 
-def _refused(job: Any, declared: Sequence[Any]) -> tuple[str, str] | None:
+def _rejection(job: Any, declared: Sequence[Any]) -> tuple[str, str] | None:
     """Return why SLURM would not take a job, and what mends that."""
     if declared and sbatch_args.best(declared, job) is None:
         found = "fit no partition of partitions.yaml (python -m skyproof plan says what they ask)"
@@ -130,7 +130,7 @@ def _refused(job: Any, declared: Sequence[Any]) -> tuple[str, str] | None:
     try:
         client.would_accept(sbatch_args.words(job, declared))
     except (EnvironmentProblem, ValueError) as error:
-        return str(error), mend_of(str(error))
+        return str(error), remedy_for(str(error))
     return None
 
 
@@ -146,10 +146,10 @@ _WORDS = {
 }
 
 
-def mend_of(message: str) -> str:
+def remedy_for(message: str) -> str:
     """Return what mends a refusal of sbatch."""
     said = message.lower()
-    return next((mend for word, mend in _WORDS.items() if word in said), "see man sbatch")
+    return next((remedy for word, remedy in _WORDS.items() if word in said), "see man sbatch")
 
 
 def _kinds(run: DryRun) -> dict[str, Any]:

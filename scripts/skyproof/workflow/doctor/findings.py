@@ -9,29 +9,29 @@ Verdict = Literal["ok", "warn", "fail"]
 
 
 @dataclass(frozen=True)
-class Line:
+class Finding:
     """One thing that was looked at: what was found, and what mends it."""
 
     verdict: Verdict
     what: str
     found: str
-    mend: str = ""
+    remedy: str = ""
 
     def __str__(self) -> str:
-        mend = f"; {self.mend}" if self.mend else ""
-        return f"{self.verdict:<4}  {self.what}: {self.found}{mend}"
+        remedy = f"; {self.remedy}" if self.remedy else ""
+        return f"{self.verdict:<4}  {self.what}: {self.found}{remedy}"
 
 
-def ok(what: str, found: str) -> Line:
+def ok(what: str, found: str) -> Finding:
     """It is as it should be."""
-    return Line("ok", what, found)
+    return Finding("ok", what, found)
 
 
-def warn(what: str, found: str, mend: str = "") -> Line:
+def warn(what: str, found: str, remedy: str = "") -> Finding:
     """Jobs run, or this run does not need it."""
-    return Line("warn", what, found, mend)
+    return Finding("warn", what, found, remedy)
 
 
-def fail(what: str, found: str, mend: str) -> Line:
+def fail(what: str, found: str, remedy: str) -> Finding:
     """Jobs will fail, or wait for ever."""
-    return Line("fail", what, found, mend)
+    return Finding("fail", what, found, remedy)

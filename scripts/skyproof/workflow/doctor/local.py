@@ -14,13 +14,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from skyproof.workflow.doctor.findings import Line, fail, ok, warn
+from skyproof.workflow.doctor.findings import Finding, fail, ok, warn
 from skyproof.workflow.plan.dryrun import DryRun
 
 _PACKAGES = ("numpy", "mpi4py", "torch", "galsim", "fitsio", "healpy", "sklearn")
 
 
-def examine(run: DryRun, patience: float) -> Iterator[Line]:
+def examine(run: DryRun, patience: float) -> Iterator[Finding]:
     """Yield the findings on this machine."""
     yield packages(run)
     yield launcher(run, patience)
@@ -28,7 +28,7 @@ def examine(run: DryRun, patience: float) -> Iterator[Line]:
     yield containers(run, shutil.which("apptainer"), os.access("/dev/fuse", os.R_OK | os.W_OK))
 
 
-def packages(run: DryRun) -> Line:
+def packages(run: DryRun) -> Finding:
     """Whether the interpreter has what the stages import."""
     absent = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
     if absent and not _deployed(run):
@@ -36,7 +36,7 @@ def packages(run: DryRun) -> Line:
     return ok("packages", "all there" if not absent else "in conda environments or images")
 
 
-def launcher(run: DryRun, patience: float) -> Line:
+def launcher(run: DryRun, patience: float) -> Finding:
     """Whether two ranks start and see one another."""
     words = launcher_words(run)
     with tempfile.TemporaryDirectory() as folder:
@@ -56,13 +56,13 @@ def launcher(run: DryRun, patience: float) -> Line:
         except FileNotFoundError:
             return fail("mpi", f"{words[0]} is not on PATH", "source .venv/bin/activate")
         except subprocess.TimeoutExpired:
-            mend = "see whether this machine's name resolves (hostname -f)"
-            return fail("mpi", f"{shlex.join(words)} did not end in {patience:.0f} s", mend)
+            remedy = "see whether this machine's name resolves (hostname -f)"
+            return fail("mpi", f"{shlex.join(words)} did not end in {patience:.0f} s", remedy)
         found = [json.loads(path.read_text("utf-8")) for path in Path(folder).glob("*.json")]
     return judge_world(shlex.join(words), found, 2, done.stderr)
 
 
-def judge_world(words: str, found: list[dict[str, Any]], ranks: int, said: str = "") -> Line:
+def judge_world(words: str, found: list[dict[str, Any]], ranks: int, said: str = "") -> Finding:
     """Say whether the ranks that a launcher started make up one world."""
     if len(found) < ranks:
         lines = [line for line in said.splitlines() if line.strip()] or ["no message"]
@@ -74,8 +74,8 @@ def judge_world(words: str, found: list[dict[str, Any]], ranks: int, said: str =
         return fail("mpi", f"{words}: {problem}", "install mpi4py and its MPI: make venv")
     sizes = sorted({one["ranks"] for one in found})
     if sizes != [ranks]:
-        mend = "launcher and MPI library must be of one family (.venv/bin/mpiexec first on PATH)"
-        return fail("mpi", f"{words}: {ranks} ranks see a world of {sizes[0]}", mend)
+        remedy = "launcher and MPI library must be of one family (.venv/bin/mpiexec first on PATH)"
+        return fail("mpi", f"{words}: {ranks} ranks see a world of {sizes[0]}", remedy)
     return ok("mpi", f"{words} starts {ranks} ranks in one world")
 
 
@@ -85,7 +85,7 @@ def launcher_words(run: DryRun) -> list[str]:
     return shlex.split(words or "mpiexec")
 
 
-def machine(run: DryRun, memory_mb: float) -> Line:
+def machine(run: DryRun, memory_mb: float) -> Finding:
     """Whether the largest job fits."""
     largest = max(run.jobs, key=lambda job: job.memory_mb)
     cores = len(os.sched_getaffinity(0))
@@ -104,15 +104,19 @@ def available_mb() -> float:
     return float("inf")
 
 
-def containers(run: DryRun, apptainer: str | None, fuse: bool) -> Line:
+def containers(run: DryRun, apptainer: str | None, fuse: bool) -> Finding:
     """Whether rules could run in images, if they have to."""
     found = f"{apptainer or 'no Apptainer here'}, /dev/fuse {'usable' if fuse else 'not usable'}"
     if apptainer and fuse:
         return ok("containers", found)
-    mend = "docs/environments.md"
+    remedy = "docs/environments.md"
     if "apptainer" in _deployed(run):
         # Without FUSE it unpacks each image first, which works and is slow.
-        return fail("containers", found, mend) if not apptainer else warn("containers", found, mend)
+        return (
+            fail("containers", found, remedy)
+            if not apptainer
+            else warn("containers", found, remedy)
+        )
     return ok("containers", f"{found} (needed for --sdm apptainer only)")
 
 

@@ -14,11 +14,11 @@ from typing import Any
 
 from skyproof.core.errors import EnvironmentProblem
 from skyproof.workflow.code import package_digest
-from skyproof.workflow.doctor.findings import Line, fail, ok, warn
+from skyproof.workflow.doctor.findings import Finding, fail, ok, warn
 from skyproof.workflow.doctor.local import judge_world, launcher_words
 from skyproof.workflow.plan.dryrun import SNAKEFILE, DryRun
 from skyproof.workflow.slurm import client, sbatch_args
-from skyproof.workflow.slurm.client import Nodes
+from skyproof.workflow.slurm.client import NodeGroup
 
 _MINUTES, _MEGABYTES = 5, 3000
 _EVERY_S = 0.3
@@ -27,7 +27,7 @@ _WAITING = ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED")
 
 
 @dataclass
-class Test:
+class NodeTest:
     """A test job on one kind of node."""
 
     name: str
@@ -50,10 +50,10 @@ class Test:
 def examine(
     run: DryRun,
     declared: Sequence[Any],
-    there: Sequence[Nodes],
+    there: Sequence[NodeGroup],
     broken: set[str],
     patience: float,
-) -> Iterator[Line]:
+) -> Iterator[Finding]:
     """Send a test job to each kind of node, all at once, and yield what they found."""
     folder = run.folder / ".snakemake" / f"doctor-{uuid.uuid4().hex[:8]}"
     tests = [
@@ -83,8 +83,8 @@ def examine(
 
 
 def kinds(
-    run: DryRun, declared: Sequence[Any], there: Sequence[Nodes], folder: Path
-) -> Iterator[Test]:
+    run: DryRun, declared: Sequence[Any], there: Sequence[NodeGroup], folder: Path
+) -> Iterator[NodeTest]:
     """Yield a test for each kind of node: those of the jobs, then of the other partitions."""
     counts = {name: sum(n.count for n in there if n.partition == name) for name in _names(there)}
     limits = {found.name: found.limits for found in declared}
@@ -115,7 +115,7 @@ def kinds(
             yield _test(site, counts.get(name, 1), limit, folder / name)
 
 
-def _names(there: Sequence[Nodes]) -> set[str]:
+def _names(there: Sequence[NodeGroup]) -> set[str]:
     return {found.partition for found in there}
 
 
@@ -124,7 +124,7 @@ def _gpus(resources: Any) -> str:
     return f"{model}:1" if model else "1"
 
 
-def _test(site: dict[str, str], count: int, limits: Any, folder: Path) -> Test:
+def _test(site: dict[str, str], count: int, limits: Any, folder: Path) -> NodeTest:
     """Two ranks on two nodes where there are so many, and MPI jobs are allowed; else one."""
     alone = bool(site.get("--gpus")) or (limits is not None and not limits.supports_mpi)
     ranks = 1 if alone else 2
@@ -134,12 +134,12 @@ def _test(site: dict[str, str], count: int, limits: Any, folder: Path) -> Test:
     for flag, value in site.items():
         words += ([f"{flag}={value}"] if flag.startswith("--") else [flag, value]) if value else []
     named = [value for flag, value in site.items() if value and flag in ("-p", "-C")]
-    return Test(
+    return NodeTest(
         " ".join(named) or "the default partition", words, ranks, bool(site.get("--gpus")), folder
     )
 
 
-def line_of(test: Test, launcher: Sequence[str]) -> str:
+def line_of(test: NodeTest, launcher: Sequence[str]) -> str:
     """Return the line of shell of a test job: started as the rules' lines are."""
     program = ["python", "-m", "skyproof.workflow.doctor.probe", str(test.folder)]
     if test.with_gpu:
@@ -150,7 +150,7 @@ def line_of(test: Test, launcher: Sequence[str]) -> str:
     return f"export PYTHONPATH={scripts}; {shlex.join(program)}"
 
 
-def wait(tests: Sequence[Test], patience: float, latency: float) -> None:
+def wait(tests: Sequence[NodeTest], patience: float, latency: float) -> None:
     """Wait until each test's files are here, it ended without them, or patience ends."""
     end = time.monotonic() + patience
     left = list(tests)
@@ -177,7 +177,7 @@ def wait(tests: Sequence[Test], patience: float, latency: float) -> None:
             time.sleep(_EVERY_S)
 
 
-def judge(test: Test, launcher: str, package: str, gpu_wanted: bool) -> Iterator[Line]:
+def judge(test: NodeTest, launcher: str, package: str, gpu_wanted: bool) -> Iterator[Finding]:
     """Yield what a test job says of its kind of node."""
     on = f"on {test.name}"
     if not test.found:
@@ -194,7 +194,7 @@ def judge(test: Test, launcher: str, package: str, gpu_wanted: bool) -> Iterator
         yield gpu(test, on, gpu_wanted)
 
 
-def _lost(test: Test, launcher: str) -> Line:
+def _lost(test: NodeTest, launcher: str) -> Finding:
     """No file came: the job waits, failed, or wrote where this machine does not see it."""
     what = f"job on {test.name}"
     if not test.ended:
@@ -209,10 +209,10 @@ def _lost(test: Test, launcher: str) -> Line:
         said = []
     if test.state != "COMPLETED" and said:
         cause = next((line for line in said if "Error" in line or "error" in line), said[-1])
-        mend = "python and the package must be there too: activate .venv before, on a shared disk"
+        remedy = "python and the package must be there too: activate .venv before, on a shared disk"
         if "mpi" in cause.lower() or "pmi" in cause.lower():
-            mend = f"correct launcher in the profile ({launcher}; types: {client.mpi_types()})"
-        return fail(what, f"{test.state}: {cause.strip()}", mend)
+            remedy = f"correct launcher in the profile ({launcher}; types: {client.mpi_types()})"
+        return fail(what, f"{test.state}: {cause.strip()}", remedy)
     return fail(
         what,
         f"{test.state or 'ended'}, but its files are not seen here within latency-wait",
@@ -220,43 +220,45 @@ def _lost(test: Test, launcher: str) -> Line:
     )
 
 
-def world(test: Test, on: str, launcher: str) -> Line:
+def world(test: NodeTest, on: str, launcher: str) -> Finding:
     """Whether the ranks are one world."""
     line = judge_world(launcher, test.found, test.ranks)
-    mend = f"correct launcher in the profile (--mpi types here: {client.mpi_types()})"
-    return Line(line.verdict, f"mpi {on}", line.found, mend if line.verdict == "fail" else "")
+    remedy = f"correct launcher in the profile (--mpi types here: {client.mpi_types()})"
+    return Finding(line.verdict, f"mpi {on}", line.found, remedy if line.verdict == "fail" else "")
 
 
-def code(test: Test, on: str, package: str) -> Line:
+def code(test: NodeTest, on: str, package: str) -> Finding:
     """Whether the nodes import this checkout."""
     others = sorted({f["node"] for f in test.found if f["package"] != package})
     if others:
-        mend = "the checkout must be seen under the same path"
-        return fail(f"package {on}", f"{', '.join(others)} import another one", mend)
+        remedy = "the checkout must be seen under the same path"
+        return fail(f"package {on}", f"{', '.join(others)} import another one", remedy)
     pythons = ", ".join(sorted({found["python"] for found in test.found}))
     return ok(f"package {on}", f"the same as here, Python {pythons}")
 
 
-def clock(test: Test, on: str) -> Line:
+def clock(test: NodeTest, on: str) -> Finding:
     """Whether the nodes' clocks agree with the one here, as far as the job's times tell."""
     late = max(found["time"] - test.seen for found in test.found)
     early = max(test.sent - found["time"] for found in test.found)
     skew = max(late, early)
     if skew > _SKEW_S:
         way = "before" if late >= early else "behind"
-        mend = "file times decide what is made anew: ask for NTP, or --rerun-triggers without mtime"
-        return warn(f"clock {on}", f"at least {skew:.0f} s {way} the one here", mend)
+        remedy = (
+            "file times decide what is made anew: ask for NTP, or --rerun-triggers without mtime"
+        )
+        return warn(f"clock {on}", f"at least {skew:.0f} s {way} the one here", remedy)
     return ok(f"clock {on}", "agrees with the one here")
 
 
-def gpu(test: Test, on: str, wanted: bool) -> Line:
+def gpu(test: NodeTest, on: str, wanted: bool) -> Finding:
     """Whether torch sees the GPU that a job asked for."""
     found = test.found[0]["gpu"]
     if found.get("seen"):
         return ok(f"gpu {on}", ", ".join(found["seen"]))
     given = f"SLURM gave number {found['given']}" if found.get("given") else "SLURM gave none"
     why = found.get("problem") or "torch sees none: no driver, or one older than torch's CUDA"
-    mend = "TORCH=cuda make venv, and a node with a driver"
+    remedy = "TORCH=cuda make venv, and a node with a driver"
     if wanted:
-        return fail(f"gpu {on}", f"{given}; {why}", mend)
-    return warn(f"gpu {on}", f"{given}; {why}", f"no job asks for one; else {mend}")
+        return fail(f"gpu {on}", f"{given}; {why}", remedy)
+    return warn(f"gpu {on}", f"{given}; {why}", f"no job asks for one; else {remedy}")

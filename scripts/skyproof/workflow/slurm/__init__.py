@@ -1,1 +1,1 @@
-"""SLURM as the Snakemake process that starts jobs uses it."""
+"""How the Snakemake process that submits jobs uses SLURM."""

@@ -1,4 +1,4 @@
-"""What we ask of SLURM: the one place that runs its clients and reads what they print."""
+"""Run the clients of SLURM and read their output. No other module does."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from pathlib import Path
 from skyproof.core.errors import EnvironmentProblem
 
 # The executor plugin writes the jobs' output there, below the folder of the run, and gives SLURM
-# the absolute path. It tells the jobs of one folder from those of another.
+# the absolute path. The path identifies the folder to which a job belongs.
 LOGS = Path(".snakemake") / "slurm_logs"
 
-# Columns of squeue -O and their widths; what is longer would be cut off.
+# Columns of squeue -O and their widths; longer values are cut off.
 _COLUMNS = {
     "JobID": 20,
     "State": 20,
@@ -27,18 +27,18 @@ _COLUMNS = {
 
 
 @dataclass(frozen=True)
-class Job:
-    """One job in the queue: state and reason as squeue prints them, and what it was sent for."""
+class QueuedJob:
+    """One job in the queue: its state and reason as squeue prints them, and its rule."""
 
     id: str
     state: str
     reason: str
     rule: str
-    script: str = ""  # its file
+    script: str = ""  # path of the batch script
 
 
 def ask(*words: str, timeout: float = 60) -> str:
-    """Return what a client of SLURM printed; EnvironmentProblem where it fails or hangs."""
+    """Return the output of a client of SLURM (EnvironmentProblem where it fails or hangs)."""
     done = _run(words, timeout)
     if done.returncode:
         lines = [line for line in done.stderr.strip().splitlines() if line] or ["no message"]
@@ -63,13 +63,13 @@ def settings() -> dict[str, str]:
 
 
 def min_job_age(config: dict[str, str]) -> int:
-    """Return for how many seconds squeue still shows a job that has ended."""
+    """Return how long squeue shows a job after its end [s]."""
     found = re.match(r"\d+", config.get("MinJobAge", ""))
     return int(found[0]) if found else 0
 
 
-def jobs_of(folder: Path) -> list[Job]:
-    """Return the jobs of this user, waiting or running, that belong to a run in `folder`."""
+def jobs_of(folder: Path) -> list[QueuedJob]:
+    """Return this user's waiting and running jobs that belong to a run in `folder`."""
     form = ",".join(f"{name}:{width}" for name, width in _COLUMNS.items())
     logs = f"{folder.resolve() / LOGS}/"
     jobs = []
@@ -79,20 +79,20 @@ def jobs_of(folder: Path) -> list[Job]:
             cells.append(line[start : start + width].strip())
             start += width
         if cells[-1].startswith(logs):
-            jobs.append(Job(cells[0], cells[1], cells[2], _rule(cells[3]), cells[4]))
+            jobs.append(QueuedJob(cells[0], cells[1], cells[2], _rule(cells[3]), cells[4]))
     return jobs
 
 
 def _rule(comment: str) -> str:
-    """Return the rule's name in the comment that the plugin gives a job."""
+    """Return the rule's name from the comment that the plugin gives a job."""
     return comment.partition("_wildcards_")[0].removeprefix("rule_")
 
 
-def cancel(folder: Path, patience: float = 120) -> list[Job]:
-    """Cancel the jobs of a run in `folder`, wait until none is left, and return what there was.
+def cancel(folder: Path, patience: float = 120) -> list[QueuedJob]:
+    """Cancel the jobs of a run in `folder`, wait until none is left, and return them.
 
-    EnvironmentProblem if one is still there after `patience` seconds: its node may be out of reach,
-    and its processes may live.
+    Raises EnvironmentProblem if one is left after `patience` seconds: its node may be unreachable,
+    and its processes may be alive.
     """
     jobs = left = jobs_of(folder)
     if jobs:
@@ -111,29 +111,29 @@ def cancel(folder: Path, patience: float = 120) -> list[Job]:
 
 
 @dataclass(frozen=True)
-class Nodes:
-    """Nodes of a partition that are alike, as sinfo prints them."""
+class NodeGroup:
+    """Equal nodes of a partition, as sinfo prints them."""
 
     partition: str
     is_up: bool
-    minutes: float  # the longest job; infinite where there is no limit
+    minutes: float  # time limit of a job; infinite where there is none
     count: int
     cores: int
     memory_mb: int
     features: frozenset[str]
-    gpus: dict[str, int]  # GPUs of a node by model; "" where the model has no name
+    gpus: dict[str, int]  # number of GPUs of a node by model; the model "" has no name
     state: str
 
 
-def nodes() -> list[Nodes]:
+def nodes() -> list[NodeGroup]:
     """Return the partitions and their nodes."""
     lines = ask("sinfo", "-h", "-o", "%R|%a|%l|%D|%c|%m|%f|%G|%T").splitlines()
     return [_nodes(line.split("|")) for line in lines if line.count("|") == 8]
 
 
-def _nodes(cells: list[str]) -> Nodes:
+def _nodes(cells: list[str]) -> NodeGroup:
     name, up, limit, count, cores, memory, features, gres, state = (c.strip() for c in cells)
-    return Nodes(
+    return NodeGroup(
         partition=name,
         is_up=up == "up",
         minutes=_minutes(limit),
@@ -147,7 +147,7 @@ def _nodes(cells: list[str]) -> Nodes:
 
 
 def _minutes(limit: str) -> float:
-    """Read a time limit, [days-]hours:minutes:seconds."""
+    """Return a time limit, [days-]hours:minutes:seconds, in minutes."""
     if limit in ("infinite", "n/a"):
         return float("inf")
     days, _, rest = limit.rpartition("-")
@@ -157,7 +157,7 @@ def _minutes(limit: str) -> float:
 
 
 def _gpus(gres: str) -> dict[str, int]:
-    """Read generic resources such as gpu:a100:2(S:0-1),gpu:4,shard:8."""
+    """Return the number of GPUs by model in a list such as gpu:a100:2(S:0-1),gpu:4,shard:8."""
     found: dict[str, int] = {}
     for model, count in re.findall(r"(?:^|,)gpu(?::([^:,()]+))??:(\d+)", gres):
         found[model] = found.get(model, 0) + int(count)
@@ -165,18 +165,18 @@ def _gpus(gres: str) -> dict[str, int]:
 
 
 def submit(words: list[str], line: str, log: Path) -> str:
-    """Send a line of shell as a job and return its number."""
+    """Submit a line of shell as a job and return its number."""
     printed = ask("sbatch", "--parsable", "--export=ALL", "-o", str(log), *words, "--wrap", line)
     return printed.strip().partition(";")[0]
 
 
 def would_accept(words: list[str]) -> None:
-    """Ask SLURM whether it would take such a job (EnvironmentProblem: no, and why not)."""
+    """Raise EnvironmentProblem, with SLURM's reason, if sbatch would reject such a job."""
     ask("sbatch", "--test-only", *words, "--wrap", "true")
 
 
 def mpi_types() -> str:
-    """Return the MPI types of this cluster, separated by commas; empty where SLURM tells none."""
+    """Return the MPI types of this cluster, separated by commas; empty where SLURM lists none."""
     try:
         done = _run(("srun", "--mpi=list"), timeout=20)
     except EnvironmentProblem:
@@ -186,13 +186,13 @@ def mpi_types() -> str:
 
 
 def cancel_job(number: str) -> None:
-    """End a job; one that is gone is no problem."""
+    """Cancel a job. A job that does not exist is ignored."""
     with suppress(EnvironmentProblem):
         ask("scancel", number)
 
 
 def job(number: str) -> dict[str, str]:
-    """Return what SLURM knows of a job: JobState, Reason, ExitCode, ...; nothing once forgotten."""
+    """Return SLURM's data of a job (JobState, Reason, ExitCode, ...); empty if it has none."""
     try:
         printed = ask("scontrol", "show", "job", "-o", number)
     except EnvironmentProblem:

@@ -1,7 +1,8 @@
-"""Duties of the Snakemake process that starts jobs, before it starts the first one.
+"""What the Snakemake process that starts jobs (the master) does before the first job.
 
-One master a folder; no job of a master that died; no setting of the SLURM executor that is known to
-lose jobs without a word. `rules/master.smk` calls this when a run begins, never for a dry run.
+It ensures that a folder has one master, that no job of an earlier master is left, and that no
+setting of the SLURM executor is used that is known to lose jobs silently. `rules/master.smk` calls
+this when a run begins, except for a dry run.
 """
 
 from __future__ import annotations
@@ -21,33 +22,33 @@ from skyproof.workflow.slurm import client, queue_watch, submit_once
 
 LOCK = Path(".snakemake") / "skyproof-master.json"
 
-_held: dict[Path, int] = {}  # descriptors of the folders' locks, open until the process ends
+_held: dict[Path, int] = {}  # open descriptor of each folder's lock
 
 
-def take_charge(folder: Path, executor: str, settings: Any, tell: Callable[[str], None]) -> None:
+def take_charge(folder: Path, executor: str, settings: Any, report: Callable[[str], None]) -> None:
     """Make this process the only master of the run in `folder`.
 
-    `executor` and `settings` are Snakemake's; `tell` prints a line. UsageError for settings that
-    lose jobs, EnvironmentProblem where another master or an unreachable job may still write, or no
-    program can be started from the folder (submit_once.py).
+    `executor` and `settings` are Snakemake's; `report` prints a line. Raises UsageError for
+    settings that lose jobs, EnvironmentProblem where another master or an unreachable job may
+    still write, or where no program can be started from the folder (submit_once.py).
     """
     hold(folder)
-    # Jobs inherit it: an attempt knows whether the one before it belonged to the same run.
+    # Jobs inherit the variable, by which an attempt recognises earlier attempts of the same run.
     os.environ[RUN_VARIABLE] = run = uuid.uuid4().hex
     if executor != "slurm":
         return
-    refuse_traps(settings)
-    submit_once.stand_before_sbatch(folder, run)
+    check_settings(settings)
+    submit_once.install_wrapper(folder, run)
     for job in client.cancel(folder):
-        tell(f"cancelled job {job.id} ({job.rule}) of an earlier run whose master is gone")
-    queue_watch.watch(folder, tell)
+        report(f"cancelled job {job.id} ({job.rule}) of an earlier run whose master is gone")
+    queue_watch.watch(folder, report)
 
 
 def hold(folder: Path) -> None:
-    """Take the lock of a folder, which lasts as long as this process, however it ends.
+    """Lock a folder until this process ends in any way.
 
-    Snakemake's own lock stays behind when its process is killed and must then be removed by hand.
-    EnvironmentProblem if another process has it, or if one on another host may have it.
+    Snakemake's own lock remains when its process is killed, and must then be removed by hand.
+    Raises EnvironmentProblem if another process holds the lock, or one on another host may hold it.
     """
     path = folder / LOCK
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -59,14 +60,14 @@ def hold(folder: Path) -> None:
         os.close(descriptor)
         raise EnvironmentProblem(f"{holder} runs this workflow in {folder}; wait for it") from None
     except OSError:
-        # No locks on this file system. The process number decides, on one host at least.
+        # This file system has no locks. Use the process number, which is valid on one host.
         if holder.host == socket.gethostname() and _alive(holder.pid):
             os.close(descriptor)
             raise EnvironmentProblem(
                 f"{holder} runs this workflow in {folder}; wait for it"
             ) from None
     if holder.host not in ("", socket.gethostname()):
-        # Some file systems keep locks to one host.
+        # On some file systems a lock is valid on one host only.
         os.close(descriptor)
         raise EnvironmentProblem(
             f"{holder} ran this workflow in {folder} and may live; if it is gone, remove {path}"
@@ -78,7 +79,7 @@ def hold(folder: Path) -> None:
 
 
 def release() -> None:
-    """End a run: no job of it may begin any more, and a master on another host may follow."""
+    """End a run: none of its waiting jobs will begin, and another host may take the lock."""
     while _held:
         folder, descriptor = _held.popitem()
         submit_once.withdraw_all(folder)
@@ -86,8 +87,8 @@ def release() -> None:
         os.close(descriptor)
 
 
-class _Holder:
-    """Who wrote the lock: nobody (empty host), or a process of a host."""
+class _LockHolder:
+    """The process that wrote the lock; the host is empty if there is none."""
 
     def __init__(self, host: str = "", pid: int = 0) -> None:
         self.host, self.pid = host, pid
@@ -96,34 +97,34 @@ class _Holder:
         return f"process {self.pid} on {self.host}" if self.host else "another process"
 
 
-def _holder(descriptor: int) -> _Holder:
+def _holder(descriptor: int) -> _LockHolder:
     try:
-        return _Holder(**json.loads(os.pread(descriptor, 4096, 0) or b"{}"))
+        return _LockHolder(**json.loads(os.pread(descriptor, 4096, 0) or b"{}"))
     except (ValueError, TypeError):
-        return _Holder()
+        return _LockHolder()
 
 
 def _alive(pid: int) -> bool:
     return Path(f"/proc/{pid}").exists()
 
 
-def refuse_traps(settings: Any) -> None:
-    """Refuse settings with which the executor loses jobs or good files (UsageError)."""
+def check_settings(settings: Any) -> None:
+    """Raise UsageError for settings with which the executor loses jobs or valid outputs."""
     if settings.array_jobs:
         raise UsageError(
-            "slurm-array-jobs: tasks of an array are judged by one another's files and states, and "
-            "good outputs are deleted; leave it out and raise block_size instead"
+            "slurm-array-jobs: the executor mixes up files and states of an array's tasks and "
+            "deletes valid outputs; leave it out and raise block_size instead"
         )
     if settings.logdir:
         raise UsageError(
-            "slurm-logdir: leave it out; the place of the logs tells to which run a job belongs"
+            "slurm-logdir: the folder of the logs identifies the run of a job; leave it out"
         )
     config = client.settings()
     if settings.status_command == "sacct":
         if config.get("AccountingStorageType") == "accounting_storage/none":
             raise UsageError(
-                "slurm-status-command: this cluster keeps no accounts, so sacct never sees a job "
-                "end and the run would wait for ever; use squeue"
+                "slurm-status-command: this cluster keeps no accounts, so sacct never shows the "
+                "end of a job and the run would wait for ever; use squeue"
             )
         raise UsageError(
             "slurm-status-command: with sacct a cancelled job ('CANCELLED by ...') counts as "

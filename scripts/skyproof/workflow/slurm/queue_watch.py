@@ -1,4 +1,4 @@
-"""Says why nothing moves: Snakemake itself waits for pending jobs without a word."""
+"""Report why jobs do not start. Snakemake itself waits for pending jobs without a message."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from pathlib import Path
 from skyproof.core.errors import EnvironmentProblem
 from skyproof.workflow.slurm import client
 
-# Between two looks: short where nothing runs and the queue has changed, then twice as long each.
+# Pause between two queries: short if no job runs and the queue has changed, then doubled each time.
 _SOON_S, _AT_LAST_S = 5.0, 30.0
 _PATIENCE_S = 900.0
 
-# What a queue does all day: waits for other people's jobs.
+# Reasons of ordinary waiting.
 _USUAL = ("None", "Priority", "Resources", "Dependency", "BeginTime", "Cleaning", "Prolog")
 
-# Beginnings of reasons that do not go away by waiting, and what mends them.
-_MENDS = {
+# Reasons (their first words) for which waiting does not help, and the remedy.
+_REMEDIES = {
     "Nodes required": "the nodes are down or drained: wait until they are back, or name others",
     "ReqNodeNotAvail": "the nodes are down, drained or reserved: wait, or name others",
     "PartitionDown": "the partition is closed: name another one in partitions.yaml",
@@ -30,21 +30,21 @@ _MENDS = {
     "InvalidAccount": "set slurm_account in the profile",
     "InvalidQOS": "set qos in the profile",
     "JobHeldUser": "released by: scontrol release JOBID",
-    "JobHeldAdmin": "ask who runs the cluster",
-    "launch failed": "the node could not start it: scontrol release JOBID, or ask who runs it",
+    "JobHeldAdmin": "ask the administrators of the cluster",
+    "launch failed": "the node could not start it: scontrol release JOBID, or ask for help",
     "Assoc": "a limit of your account is reached",
     "QOS": "a limit of the quality of service is reached",
 }
 
 
-def watch(folder: Path, tell: Callable[[str], None]) -> None:
-    """Look at the queue now and then, as long as this process lives, and tell what is stuck."""
-    threading.Thread(target=_look, args=(folder, tell), daemon=True, name="pending").start()
+def watch(folder: Path, report: Callable[[str], None]) -> None:
+    """Start a thread that queries the queue until this process ends and reports stuck jobs."""
+    threading.Thread(target=_look, args=(folder, report), daemon=True, name="pending").start()
 
 
-def _look(folder: Path, tell: Callable[[str], None]) -> None:
+def _look(folder: Path, report: Callable[[str], None]) -> None:
     said, pause, moved = "", _SOON_S, time.monotonic()
-    before: list[client.Job] = []
+    before: list[client.QueuedJob] = []
     while True:
         time.sleep(pause)
         try:
@@ -62,22 +62,22 @@ def _look(folder: Path, tell: Callable[[str], None]) -> None:
                 text = _quiet(jobs)
                 moved = time.monotonic()
         if text != said and text:
-            tell(text)
+            report(text)
         said = text
 
 
-def _quiet(jobs: Sequence[client.Job]) -> str:
-    """Return what to say when for long nothing has run and no reason was given."""
+def _quiet(jobs: Sequence[client.QueuedJob]) -> str:
+    """Return the message when no job has run for a long time and no reason is known."""
     if jobs:
         return f"jobs that wait for their turn: {len(jobs)} ({jobs[0].reason}); squeue --start"
     return (
-        "SLURM has known no job of this run for a while; if one was sent, it is lost (a controller "
-        "that crashed): end this process and start it again, which sends what is missing"
+        "SLURM has had no job of this run for a while; a submitted job is lost (the controller "
+        "crashed): end this process and start it again, which submits the missing jobs"
     )
 
 
-def explain(jobs: Sequence[client.Job], nodes: str = "") -> str:
-    """Return one line on pending jobs that waiting alone does not start; empty if there are none.
+def explain(jobs: Sequence[client.QueuedJob], nodes: str = "") -> str:
+    """Return one line on pending jobs that will not start by waiting; empty if there are none.
 
     `nodes` are lines "node: reason" of the nodes that are down or drained (`sinfo -R`).
     """
@@ -89,8 +89,10 @@ def explain(jobs: Sequence[client.Job], nodes: str = "") -> str:
     if not stuck:
         return ""
     reason, _ = stuck.most_common(1)[0]
-    mend = next((text for start, text in _MENDS.items() if reason.startswith(start)), "see squeue")
+    remedy = next(
+        (text for start, text in _REMEDIES.items() if reason.startswith(start)), "see squeue"
+    )
     broken = "; ".join(line.strip() for line in nodes.splitlines() if line.strip())
     where = f" [{broken}]" if broken and "node" in reason.lower() else ""
     count = sum(stuck.values())
-    return f"{count} job{'s' if count > 1 else ''} cannot start: {reason}{where}; {mend}"
+    return f"{count} job{'s' if count > 1 else ''} cannot start: {reason}{where}; {remedy}"

@@ -1,4 +1,4 @@
-"""The words with which Snakemake's SLURM executor sends a job, by its own functions."""
+"""The sbatch arguments with which Snakemake's SLURM executor submits a job, by its functions."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from skyproof.workflow.plan.dryrun import DryRun, PlannedJob
 
 
 class _Resources(dict[str, Any]):
-    """Snakemake's resources are read as a table and as attributes."""
+    """Resources that are read both as items and as attributes."""
 
     __getattr__ = dict.__getitem__
 
 
 def partitions(run: DryRun) -> list[Any]:
-    """Return the site's partitions as the executor reads them; none without a file of them."""
+    """Return the site's partitions as the executor reads them; empty without partitions.yaml."""
     if run.partitions is None:
         return []
     from snakemake_executor_plugin_slurm.partitions import read_partition_file
@@ -26,7 +26,7 @@ def partitions(run: DryRun) -> list[Any]:
 
 
 def best(declared: Sequence[Any], job: PlannedJob) -> str | None:
-    """Return the partition that the executor will choose; None where the job fits none."""
+    """Return the partition that the executor will choose; None if the job fits none."""
     if job.resources.get("slurm_partition"):
         return str(job.resources["slurm_partition"])
     scores = {found.name: found.score_job_fit(_asked(job)) for found in declared}
@@ -35,7 +35,7 @@ def best(declared: Sequence[Any], job: PlannedJob) -> str | None:
 
 
 def words(job: PlannedJob, declared: Sequence[Any]) -> list[str]:
-    """Return the words of sbatch that say what a job needs (ValueError: the executor refuses)."""
+    """Return the arguments of sbatch for a job (ValueError if the executor rejects it)."""
     from snakemake_executor_plugin_slurm.submit_string import get_submit_command
     from snakemake_executor_plugin_slurm.utils import set_gres_string
     from snakemake_interface_common.exceptions import WorkflowError

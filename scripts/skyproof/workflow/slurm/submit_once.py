@@ -1,10 +1,11 @@
-"""Stands before SLURM's `sbatch` on the path of the process that sends jobs: a job is sent once.
+"""A wrapper of SLURM's `sbatch`, first on PATH, that submits each job exactly once.
 
-A client that has no answer after some 10 s gives up, though the controller may have taken the job,
-or may take it later. Snakemake would send it again: two jobs would write the same files. So a job
-has a ticket, its script in a file, which it takes, by a rename, before it does anything. A request
-without an answer is looked for in the queue; a job that is not there, and has not taken its ticket,
-loses it, and only then is sent again: for as long as the controller is away.
+A client without an answer gives up after about 10 s, although the controller may have accepted the
+job or may accept it later. Snakemake would submit it again, and two jobs would write the same
+files. Therefore each job has a ticket: a file with its script, which the job renames before it does
+anything else. After a request without an answer, the wrapper looks for the job in the queue. If it
+is not there and has not renamed its ticket, the wrapper withdraws the ticket, and only then submits
+the job again. This repeats until the controller answers.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ from pathlib import Path
 from skyproof.core.errors import EnvironmentProblem
 from skyproof.workflow.slurm import client
 
-# A folder a run in it: `sbatch`, and the tickets of that run's jobs.
+# It has one folder per run, with the wrapper `sbatch` and the tickets of that run's jobs.
 TICKETS = Path(".snakemake") / "skyproof-tickets"
 
-# After these words of sbatch nobody knows whether the job was taken (slurm_errno.c).
+# Errors of sbatch after which it is unknown whether the job was accepted (slurm_errno.c).
 _UNANSWERED = (
     "Unable to contact slurm controller",
     "Socket timed out",
@@ -39,7 +40,7 @@ _UNANSWERED = (
 )
 _PAUSE_S = 2.0
 
-# The package comes from the checkout, and the environment is the job's: it stays as it was.
+# The package is imported from the checkout by sys.path, as the environment is passed to the job.
 _PROGRAM = f"""\
 import sys
 sys.path.insert(0, {str(Path(__file__).parents[3])!r})
@@ -47,7 +48,7 @@ from skyproof.workflow.slurm.submit_once import program
 sys.exit(program(sys.argv[1:]))
 """
 
-# What a job does first. The same job may begin again, when its node has died.
+# First lines of a job. The same job may start again after its node has died.
 _TAKE = """\
 #!/bin/sh
 ticket={}
@@ -58,11 +59,11 @@ mv "$ticket" "$ticket.$SLURM_JOB_ID" 2>/dev/null || [ -e "$ticket.$SLURM_JOB_ID"
 """
 
 
-def stand_before_sbatch(folder: Path, run: str) -> None:
-    """Have this process send the jobs of a run in `folder` by way of this module.
+def install_wrapper(folder: Path, run: str) -> None:
+    """Make this process submit the jobs of a run in `folder` through this module.
 
-    Jobs of earlier runs there that have not begun never will. EnvironmentProblem if no program can
-    be started from that file system.
+    Waiting jobs of earlier runs in the folder will not begin. Raises EnvironmentProblem if no
+    program can be started from that file system.
     """
     withdraw_all(folder)
     tickets = (folder / TICKETS / run).resolve()
@@ -79,12 +80,12 @@ def stand_before_sbatch(folder: Path, run: str) -> None:
 
 
 def withdraw_all(folder: Path) -> None:
-    """Withdraw the tickets of all jobs that were sent from a folder."""
+    """Withdraw the tickets of all jobs that were submitted from a folder."""
     shutil.rmtree(folder / TICKETS, ignore_errors=True)
 
 
 def program(words: Sequence[str]) -> int | str:
-    """Send, as the program `sbatch` that stands before SLURM's; what it returns is for sys.exit."""
+    """Run the wrapper and return a value for sys.exit."""
     try:
         return send(words)
     except EnvironmentProblem as error:
@@ -94,10 +95,10 @@ def program(words: Sequence[str]) -> int | str:
 
 
 def send(words: Sequence[str]) -> int:
-    """Do what `sbatch WORDS[1:]` does, with the tickets in the folder WORDS[0]."""
+    """Do what `sbatch WORDS[1:]` does, with a ticket in the folder WORDS[0]."""
     tickets = Path(words[0])
     asked, script = _parted(words[1:])
-    _put_aside(tickets)
+    _drop_from_path(tickets)
     while True:
         ticket = _issue(tickets, script)
         done = subprocess.run(
@@ -113,25 +114,25 @@ def send(words: Sequence[str]) -> int:
 
 
 def _parted(words: Sequence[str]) -> tuple[list[str], str]:
-    """Return the options of sbatch, and the script that they wrap or that comes on stdin."""
+    """Return the options of sbatch, and the script from --wrap or from standard input."""
     options = [word for word in words if word != "/dev/stdin" and not word.startswith("--wrap=")]
     wrapped = [word.removeprefix("--wrap=") for word in words if word.startswith("--wrap=")]
     return options, wrapped[0] if wrapped else sys.stdin.read()
 
 
-def _put_aside(tickets: Path) -> None:
-    """Take our own `sbatch` off the path, and so off that of the jobs."""
+def _drop_from_path(tickets: Path) -> None:
+    """Remove the wrapper from PATH, also for the jobs."""
     path = os.environ.get("PATH", os.defpath).split(os.pathsep)
     os.environ["PATH"] = os.pathsep.join(part for part in path if part != str(tickets))
 
 
 def _issue(tickets: Path, script: str) -> Path:
-    """Write a ticket. EnvironmentProblem where that fails, as when the run has been taken over."""
+    """Write a ticket (EnvironmentProblem where that fails, as when the run has ended)."""
     ticket = tickets / f"{uuid.uuid4().hex}.sh"
     try:
         ticket.write_text(f"{_TAKE.format(shlex.quote(str(ticket)))}{script}\n", encoding="utf-8")
     except FileNotFoundError:
-        raise EnvironmentProblem("the run that sends this job has ended") from None
+        raise EnvironmentProblem("the run of this job has ended") from None
     except OSError as error:
         raise EnvironmentProblem(str(error)) from None
     return ticket
@@ -143,19 +144,19 @@ def _in_queue(ticket: Path) -> str:
     while True:
         try:
             jobs = client.jobs_of(folder)
-        except EnvironmentProblem:  # `pending` tells the user
+        except EnvironmentProblem:  # queue_watch reports it
             time.sleep(_PAUSE_S)
         else:
             return next((job.id for job in jobs if job.script == str(ticket)), "")
 
 
 def _withdraw(ticket: Path) -> str:
-    """Withdraw a ticket; return the number of the job that was quicker, empty if none was."""
+    """Withdraw a ticket; return the number of the job that has taken it, else an empty string."""
     withdrawn = ticket.with_suffix(".withdrawn")
     try:
         ticket.rename(withdrawn)
     except FileNotFoundError:
-        # Network file systems show names late, and may answer with an error what they have done.
+        # Network file systems show names late, and may report an error for a rename that succeeded.
         while ticket.parent.exists() and not withdrawn.exists():
             if jobs := [path.suffix[1:] for path in ticket.parent.glob(f"{ticket.name}.*")]:
                 return jobs[0]
