@@ -1,1 +1,1 @@
-"""Container images of the rules: their making, their record, the checks before their use."""
+"""Container images of the rules: build, record, checks before use."""

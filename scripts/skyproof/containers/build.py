@@ -1,4 +1,4 @@
-"""Making an image: wheels once over the network, then a build without it, always the same."""
+"""Build an image: fetch wheels once, then build without network, reproducibly."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from typing import Any
 from skyproof.containers import sif
 from skyproof.containers.base import base_archive
 from skyproof.containers.client import apptainer, last_words
-from skyproof.containers.definition import Definition, base_recipe, sha256_of
+from skyproof.containers.definition import ImageDefinition, base_settings, sha256_of
 from skyproof.core import atomic
 from skyproof.core.errors import EnvironmentProblem
 
-# Of the largest image: its unpacked tree, its wheels' copies and the packed file.
+# Disk space for the largest image: unpacked files, copies of the wheels and the packed file.
 NEEDED_BYTES = 3 << 30
-NEEDED_BYTES_CUDA = 15 << 30  # an estimate, as it was never built
+NEEDED_BYTES_CUDA = 15 << 30  # an estimate: this image was never built
 
 _VERSIONS = """
 import json, subprocess
@@ -37,21 +37,21 @@ print(json.dumps({
 """
 
 
-def fetch_wheels(definition: Definition, cache: Path) -> Path:
-    """Return the folder with the wheels of a definition's locks, each with its hash."""
-    # Both builds of torch in one folder would be one version to an installer.
+def fetch_wheels(definition: ImageDefinition, cache: Path) -> Path:
+    """Return the folder with the wheels of a definition's locks; fetch those that are missing."""
+    # In one folder, an installer could not distinguish the two builds of torch.
     folder = cache / ("wheels-cuda" if definition.on_gpus else "wheels")
     folder.mkdir(parents=True, exist_ok=True)
     for lock in ("installer.lock.txt", *definition.locks):
         _fetch(definition.checkout / "envs" / lock, folder)
     if not any(folder.glob("setuptools-*.whl")):
-        # A package without a wheel is built in the image, by the version that training has.
+        # A package without a wheel is built in the image, with the setuptools of the training lock.
         _fetch(definition.checkout / "envs/train.lock.txt", folder)
     return folder
 
 
 def _fetch(lock: Path, folder: Path) -> None:
-    """Download what a lock names, once; pip's own settings say from where."""
+    """Download the packages of a lock once, from the indexes in pip's own settings."""
     stamp = folder / f".{lock.name}"
     if stamp.exists() and stamp.read_text() == sha256_of(lock):
         return
@@ -67,10 +67,10 @@ def _fetch(lock: Path, folder: Path) -> None:
     stamp.write_text(sha256_of(lock))
 
 
-def build_missing(chosen: Sequence[Definition], cache: Path) -> None:
-    """Build the images that are not there, as many side by side as cores and disk allow.
+def build_missing(chosen: Sequence[ImageDefinition], cache: Path) -> None:
+    """Build the missing images, in parallel as far as cores and disk space allow.
 
-    Raises EnvironmentProblem. Of two builds in one cache the second waits and finds them done.
+    Raises EnvironmentProblem. A second process with the same cache waits and finds them built.
     """
     if all(each.image.exists() for each in chosen):
         return
@@ -83,10 +83,10 @@ def build_missing(chosen: Sequence[Definition], cache: Path) -> None:
         if not missing:
             return
         on_gpus = any(each.on_gpus for each in missing)
-        places = room(cache, NEEDED_BYTES_CUDA if on_gpus else NEEDED_BYTES)
-        base = base_archive(base_recipe(missing[0].checkout), cache)
+        n_parallel = builds_that_fit(cache, NEEDED_BYTES_CUDA if on_gpus else NEEDED_BYTES)
+        base = base_archive(base_settings(missing[0].checkout), cache)
         wheels = [fetch_wheels(each, cache) for each in missing]
-        with ProcessPoolExecutor(min(len(missing), _cores(), places)) as pool:
+        with ProcessPoolExecutor(min(len(missing), _cores(), n_parallel)) as pool:
             list(pool.map(partial(build, base=base, cache=cache), missing, wheels))
 
 
@@ -94,9 +94,12 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def build(definition: Definition, wheels: Path, base: Path, cache: Path) -> None:
-    """Build an image, test it, and move it into place (EnvironmentProblem, and nothing is left)."""
-    recipe = base_recipe(definition.checkout)
+def build(definition: ImageDefinition, wheels: Path, base: Path, cache: Path) -> None:
+    """Build an image, test it, and move it into place.
+
+    Raises EnvironmentProblem, and then leaves no file.
+    """
+    settings = base_settings(definition.checkout)
     with tempfile.TemporaryDirectory(prefix="build-", dir=cache) as name, \
          atomic.replacing(definition.image) as temporary:  # fmt: skip
         folder = Path(name)
@@ -108,30 +111,36 @@ def build(definition: Definition, wheels: Path, base: Path, cache: Path) -> None
             os.link(wheel, materials / "wheels" / wheel.name)
         os.link(base, folder / "base.tar")
         (folder / "tmp").mkdir()
-        _run_build(recipe, folder, definition, folder / "made.sif")
+        _run_build(settings, folder, definition, folder / "made.sif")
         sif.normalise(folder / "made.sif")
         shutil.move(folder / "made.sif", temporary)
 
 
-def _run_build(recipe: dict[str, Any], folder: Path, definition: Definition, made: Path) -> None:
-    # --force lets the definition's label of the date stand in place of today's.
-    # The definition names base.tar without a path, so that no path of this machine is in the image.
+def _run_build(
+    settings: dict[str, Any], folder: Path, definition: ImageDefinition, made: Path
+) -> None:
+    # --force keeps the label of the date in the definition instead of today's. The definition names
+    # base.tar without a path, so that the image contains no path of this machine.
     here = Path.cwd()
     os.chdir(folder)
     try:
         apptainer(
             "build", "--force", "--fakeroot", "--bind", f"{folder / 'materials'}:/mnt:ro",
-            "--mksquashfs-args", recipe["squashfs"], made, definition.path,
+            "--mksquashfs-args", settings["squashfs"], made, definition.path,
             image=definition.image,
-            env={"SOURCE_DATE_EPOCH": str(recipe["epoch"]), "APPTAINER_TMPDIR": str(folder / "tmp"),
+            env={"SOURCE_DATE_EPOCH": str(settings["epoch"]),
+                 "APPTAINER_TMPDIR": str(folder / "tmp"),
                  "APPTAINER_CACHEDIR": str(folder / "tmp")},
         )  # fmt: skip
     finally:
         os.chdir(here)
 
 
-def room(folder: Path, needed: int) -> int:
-    """Return for how many builds of `needed` bytes there is room (EnvironmentProblem: for none)."""
+def builds_that_fit(folder: Path, needed: int) -> int:
+    """Return the number of builds of `needed` bytes for which there is disk space.
+
+    Raises EnvironmentProblem if it is 0.
+    """
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise EnvironmentProblem(
@@ -141,8 +150,8 @@ def room(folder: Path, needed: int) -> int:
     return free // needed
 
 
-def entry_of(definition: Definition, image: Path) -> dict[str, Any]:
-    """Return what the record says of an image: what it is made from, what it is, what it holds."""
+def entry_of(definition: ImageDefinition, image: Path) -> dict[str, Any]:
+    """Return the entry of an image in the record: its sources, file system and packages."""
     import json
 
     words = ("exec", "--cleanenv", "--no-home", image, "python", "-c", _VERSIONS)

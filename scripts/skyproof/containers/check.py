@@ -1,4 +1,4 @@
-"""Whether images are those of the record, and whether this machine can run them."""
+"""Check that images are those of the record, and that this machine can run them."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Any
 
 from skyproof.containers import sif
 from skyproof.containers.client import apptainer
-from skyproof.containers.definition import RECORD, Definition, read_record
+from skyproof.containers.definition import RECORD, ImageDefinition, read_record
 from skyproof.core.cuda import expect_cuda
 from skyproof.core.errors import EnvironmentProblem
 
 LEAST_VERSION = (1, 3)
-# In the record, the version of this package is that of the image's CUDA.
+# The version of this package in the record is the CUDA version of the image.
 _CUDA_PACKAGE = re.compile(r"nvidia-cuda-runtime(-cu\d+)?")
 _AGAIN = "delete it and run `make images`, or copy it again from where it came"
 
 
-def check_all(definitions: Sequence[Definition], public_key: Path | None = None) -> None:
+def check_all(definitions: Sequence[ImageDefinition], public_key: Path | None = None) -> None:
     """Check images against the record, then that one of them starts (EnvironmentProblem)."""
     for definition in definitions:
         check(definition, public_key)
@@ -28,10 +28,11 @@ def check_all(definitions: Sequence[Definition], public_key: Path | None = None)
         check_machine(definitions[0].image)
 
 
-def check(definition: Definition, public_key: Path | None = None) -> None:
-    """Check that an image is there, for this processor, and to the bit the one of the record.
+def check(definition: ImageDefinition, public_key: Path | None = None) -> None:
+    """Check that an image exists, is for this processor, and has the file system of the record.
 
-    With a public key (PEM) its signature has to be by it; without, a signature is not looked at.
+    With a public key (PEM) its signature must be by that key; without, signatures are ignored.
+    Raises EnvironmentProblem.
     """
     image = definition.image
     if not image.is_file():
@@ -59,7 +60,7 @@ def check(definition: Definition, public_key: Path | None = None) -> None:
 
 
 def check_signature(image: Path, public_key: Path) -> None:
-    """Check that an image is signed by whom holds the private key (EnvironmentProblem)."""
+    """Check that an image is signed with the key of `public_key` (EnvironmentProblem)."""
     if not sif.is_signed(image):
         raise EnvironmentProblem(f"{image}: is not signed; sign it, or leave --public-key out")
     try:
@@ -71,7 +72,7 @@ def check_signature(image: Path, public_key: Path) -> None:
 
 
 def check_machine(image: Path) -> None:
-    """Check that this machine's Apptainer is new enough and starts an image."""
+    """Check that Apptainer is new enough and starts an image (EnvironmentProblem)."""
     said = apptainer("--version")
     version = re.search(r"(\d+)\.(\d+)", said)
     if version and (int(version[1]), int(version[2])) < LEAST_VERSION:
@@ -79,8 +80,8 @@ def check_machine(image: Path) -> None:
     apptainer("exec", image, "true", image=image)
 
 
-def check_driver(definition: Definition) -> None:
-    """Check that this machine's NVIDIA driver runs the CUDA of an image (EnvironmentProblem)."""
+def check_driver(definition: ImageDefinition) -> None:
+    """Check that the NVIDIA driver supports the CUDA version of an image (EnvironmentProblem)."""
     held = read_record(definition.checkout).get(definition.name, {}).get("packages", {})
     versions = [v for name, v in held.get("python", {}).items() if _CUDA_PACKAGE.fullmatch(name)]
     if not versions:
@@ -93,7 +94,7 @@ def check_driver(definition: Definition) -> None:
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """Return what an image holds in other versions than the recorded one, a line a package."""
+    """Return one line for each package whose version differs from the recorded one."""
     lines = []
     for kind in ("debian", "python"):
         before = old.get("packages", {}).get(kind, {})

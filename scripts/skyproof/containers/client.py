@@ -1,7 +1,7 @@
-"""Apptainer through spython, where it hides failures turned into one line with what mends them.
+"""Run Apptainer through spython; turn its failures into one-line errors with a remedy.
 
-spython's own `build` returns None for a failed build, and its `run` stumbles over a failed run;
-only its lowest call reports exit code and output, so everything goes through that.
+spython's `build` returns None for a failed build, and its `run` raises an unrelated error for a
+failed run. Only its function `run_command` reports exit code and output; it is used for everything.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ RANGE = (
     "`usermod --add-subuids 100000-165535 --add-subgids 100000-165535 NAME`"
 )
 
-# What Apptainer says when the machine does not let it, and what mends it.
+# Pattern in the output of Apptainer, and the remedy.
 _REMEDIES = (
     (r"no space left on device", "the disk is full: free some, or name a folder on a larger one "
      "(for a build --cache, for a run APPTAINER_TMPDIR and TMPDIR)"),
@@ -41,9 +41,9 @@ _REMEDIES = (
 def apptainer(
     *words: str | Path, env: Mapping[str, str] | None = None, image: Path | None = None
 ) -> str:
-    """Run `apptainer WORDS` and return what it printed (EnvironmentProblem where it failed).
+    """Run `apptainer WORDS` and return its output (EnvironmentProblem where it failed).
 
-    `image` names in an error what the command was about.
+    `image` is the image of the command, for the error message.
     """
     from spython.utils import run_command
 
@@ -62,7 +62,7 @@ def apptainer(
 
 
 def explain(output: str, image: Path | None = None) -> str:
-    """Return one line for a failed command: what it was about, what was said, what mends it."""
+    """Return one line for a failed command: the image, and the remedy or the last error lines."""
     about = f"{image}: " if image else ""
     for pattern, remedy in _REMEDIES:
         if re.search(pattern, output, re.IGNORECASE | re.DOTALL):
@@ -71,8 +71,8 @@ def explain(output: str, image: Path | None = None) -> str:
 
 
 def last_words(lines: Sequence[str]) -> str:
-    """Return the lines that say most: the first three of errors, else the last one."""
+    """Return the first three lines of errors, else the last line, joined by '; '."""
     plain = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip() for line in lines]
     plain = [line for line in plain if line]
     loud = [line for line in plain if re.match(r"(FATAL|ERROR|error|cause|\w*Error)", line)]
-    return "; ".join(loud[:3] or plain[-1:]) or "it said nothing"
+    return "; ".join(loud[:3] or plain[-1:]) or "no message"

@@ -14,7 +14,7 @@ from skyproof.containers.client import apptainer
 from skyproof.containers.definition import (
     CHECKOUT,
     RECORD,
-    Definition,
+    ImageDefinition,
     definitions,
     read_record,
     write_record,
@@ -33,9 +33,9 @@ def images(parser: argparse.ArgumentParser, words: list[str]) -> int:
         default=CHECKOUT / ".cache/images",
         help="where wheels, the Debian base and builds lie [.cache/images]",
     )
-    parser.add_argument("--record", action="store_true", help="build: accept what came out")
+    parser.add_argument("--record", action="store_true", help="build: record the new images")
     parser.add_argument("--key", type=Path, metavar="PEM", help="sign: your private key")
-    parser.add_argument("--public-key", type=Path, metavar="PEM", help="verify: who signed")
+    parser.add_argument("--public-key", type=Path, metavar="PEM", help="verify: key of the signer")
     parser.add_argument("--to", type=Path, default=Path("images.tar"), help="pack: the archive")
     given = parser.parse_args(words)
     chosen = definitions(CHECKOUT, given.names)
@@ -51,11 +51,11 @@ def images(parser: argparse.ArgumentParser, words: list[str]) -> int:
     return 0
 
 
-def make(chosen: Sequence[Definition], cache: Path, record: bool) -> None:
-    """Build what is not there, and compare each image with the record, or write that.
+def make(chosen: Sequence[ImageDefinition], cache: Path, record: bool) -> None:
+    """Build the missing images and compare each with the record, or write the record.
 
-    Raises EnvironmentProblem where a build fails or gives another image than recorded; that image
-    stays, and `record` accepts it.
+    Raises EnvironmentProblem where a build fails or gives another image than recorded. That image
+    is kept, and `record` writes it into the record.
     """
     started = time.monotonic()
     building.build_missing(chosen, cache)
@@ -81,8 +81,8 @@ def make(chosen: Sequence[Definition], cache: Path, record: bool) -> None:
         print(f"wrote containers/{RECORD}")
 
 
-def sign(chosen: Sequence[Definition], key: Path | None) -> None:
-    """Sign images with a private key (PEM, not encrypted); their file systems stay as they are."""
+def sign(chosen: Sequence[ImageDefinition], key: Path | None) -> None:
+    """Sign images with a private key (PEM, not encrypted). Their file systems do not change."""
     if key is None:
         raise EnvironmentProblem(
             "signing needs --key PEM; make one by `openssl genpkey -algorithm ed25519 -out key.pem`"
@@ -93,8 +93,8 @@ def sign(chosen: Sequence[Definition], key: Path | None) -> None:
         print(f"signed {definition.image}")
 
 
-def pack(chosen: Sequence[Definition], archive: Path) -> None:
-    """Write checked images into one archive with its checksum beside it, for another site."""
+def pack(chosen: Sequence[ImageDefinition], archive: Path) -> None:
+    """Write checked images into one archive for another site, and a file with its checksum."""
     for definition in chosen:
         check.check(definition)
     with atomic.replacing(archive) as temporary, tarfile.open(temporary, "w") as tar:
@@ -108,7 +108,7 @@ def pack(chosen: Sequence[Definition], archive: Path) -> None:
 
 
 def _plain(entry: tarfile.TarInfo) -> tarfile.TarInfo:
-    """The same archive whoever packs it, and when."""
+    """Remove owner and time, so that the archive is reproducible."""
     entry.uid = entry.gid = 0
     entry.uname = entry.gname = ""
     entry.mtime = 0

@@ -1,7 +1,7 @@
-"""What an image is made from, its digest, and the record of what was made: containers/images.yaml.
+"""The definition of an image, its digest, and the record of built images: containers/images.yaml.
 
-The digest stands in the image's file name: a changed definition or lock asks for another file, and
-rules that name it run again. No source file of ours enters it.
+The digest is part of the image's file name. A changed definition or lock needs another file, and
+rules that use it run again. The digest does not depend on the source of this package.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _HEADING = """\
 
 
 @dataclass(frozen=True)
-class Definition:
+class ImageDefinition:
     """One environment's image definition in a checkout."""
 
     name: str
@@ -42,7 +42,7 @@ class Definition:
 
     @property
     def on_gpus(self) -> bool:
-        """Whether it takes the place of another image (without `-cuda`) in jobs with a GPU."""
+        """Whether it replaces the image without `-cuda` in jobs with a GPU."""
         return self.name.endswith(_ON_GPUS)
 
     @property
@@ -60,7 +60,7 @@ class Definition:
 
     @property
     def parts(self) -> list[str]:
-        """The files that decide what the image holds, relative to the checkout."""
+        """The files that determine the image, relative to the checkout."""
         locks = [f"envs/{name}" for name in self.locks]
         return [f"containers/{self.name}.def", *_COMMON, *locks]
 
@@ -71,22 +71,22 @@ class Definition:
 
     @property
     def image(self) -> Path:
-        """Where its image lies: SKYPROOF_IMAGES, else the checkout's containers/."""
+        """The path of the image, in the folder SKYPROOF_IMAGES, else in containers/."""
         folder = os.environ.get("SKYPROOF_IMAGES") or self.checkout / "containers"
         return Path(folder).absolute() / f"{self.name}-{self.digest()[:12]}.sif"
 
 
-def definitions(checkout: Path = CHECKOUT, names: list[str] | None = None) -> list[Definition]:
+def definitions(checkout: Path = CHECKOUT, names: list[str] | None = None) -> list[ImageDefinition]:
     """Return a checkout's definitions of these names (default: all for CPUs) (UsageError)."""
     known = sorted(path.stem for path in (checkout / "containers").glob("*.def"))
     for name in names or []:
         if name not in known:
             raise UsageError(f"no image is called {name}{did_you_mean(name, known)}")
-    chosen = [Definition(name, checkout) for name in names or known]
+    chosen = [ImageDefinition(name, checkout) for name in names or known]
     return [each for each in chosen if names or not each.on_gpus]
 
 
-def definition(name: str, checkout: Path = CHECKOUT, device: str = "cpu") -> Definition:
+def definition(name: str, checkout: Path = CHECKOUT, device: str = "cpu") -> ImageDefinition:
     """Return the definition of one environment, for jobs on a device (UsageError)."""
     return definitions(checkout, [name + _ON_GPUS if device == "cuda" else name])[0]
 
@@ -99,13 +99,13 @@ def sha256_of(path: Path) -> str:
         raise EnvironmentProblem(f"{path}: is missing; restore it from the repository") from None
 
 
-def base_recipe(checkout: Path) -> dict[str, Any]:
+def base_settings(checkout: Path) -> dict[str, Any]:
     """Return containers/base.yaml: suite, packages, epoch [s], options of mksquashfs."""
     return yaml.safe_load((checkout / _COMMON[0]).read_text("utf-8"))
 
 
 def read_record(checkout: Path) -> dict[str, dict[str, Any]]:
-    """Return what is recorded of each image; nothing where none was ever built."""
+    """Return the recorded entry of each image; empty without a record (EnvironmentProblem)."""
     path = checkout / "containers" / RECORD
     try:
         return (yaml.safe_load(path.read_text("utf-8")) or {}).get("images", {})
@@ -119,6 +119,6 @@ def read_record(checkout: Path) -> dict[str, dict[str, Any]]:
 
 
 def write_record(checkout: Path, entries: dict[str, dict[str, Any]]) -> None:
-    """Write the record of the images, in the order of their names."""
+    """Write the record of the images, sorted by name."""
     with atomic.replacing(checkout / "containers" / RECORD) as temporary:
         temporary.write_text(_HEADING + yaml.safe_dump({"images": entries}, width=100), "utf-8")

@@ -1,7 +1,7 @@
-"""The Singularity Image Format, as far as identity needs it: architecture, file system, clock.
+"""Read and normalise files of the Singularity Image Format (SIF).
 
 A file begins with a header of 128 bytes (a launch line of 32, magic, version, architecture,
-identifier, two times, six numbers) that says where descriptors of 585 bytes lie; each describes
+identifier, two times, six numbers) with the position of descriptors of 585 bytes; each describes
 one object: definition, labels, a partition with the file system, a signature. All numbers are
 little-endian.
 """
@@ -29,8 +29,8 @@ _CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
-class Object:
-    """One object of an image: its kind, where it lies in the file, what is said of it."""
+class SifObject:
+    """One object of an image: its kind, its position in the file, its further properties."""
 
     kind: int
     offset: int  # bytes from the file's start
@@ -46,22 +46,22 @@ class Object:
 
 
 def architecture(path: Path) -> str:
-    """Return the machine for which an image is, as `uname -m` has it (EnvironmentProblem)."""
+    """Return the architecture of an image, as `uname -m` names it (EnvironmentProblem)."""
     with path.open("rb") as file:
         code = _read_header(file, path)[3][:2]
     return _ARCHITECTURES.get(code, code.decode("ascii", "replace"))
 
 
 def is_signed(path: Path) -> bool:
-    """Say whether an image holds a signature; not whether it is good (EnvironmentProblem)."""
+    """Return whether an image holds a signature, valid or not (EnvironmentProblem)."""
     with path.open("rb") as file:
         return any(each.kind == _SIGNATURE for each in _objects(file, path))
 
 
 def file_system_digest(path: Path) -> str:
-    """Return the SHA-256 of an image's file system, which a signature leaves as it is.
+    """Return the SHA-256 of an image's file system, which does not change by signing.
 
-    Raises EnvironmentProblem where the file is no whole image.
+    Raises EnvironmentProblem where the file is not a complete image.
     """
     with path.open("rb") as file:
         system = [each for each in _objects(file, path) if each.is_system]
@@ -79,10 +79,10 @@ def file_system_digest(path: Path) -> str:
 
 
 def normalise(path: Path) -> None:
-    """Take out of a fresh image what differs from build to build: identifier, times, owner.
+    """Replace what differs from build to build in a new image: identifier, times, owner.
 
-    The identifier becomes a digest of the file system. Two builds from the same input are then
-    the same file.
+    The identifier becomes a digest of the file system, times and owner 0. Two builds from the same
+    input are then the same file.
     """
     identifier = uuid.UUID(bytes=bytes.fromhex(file_system_digest(path))[:16], version=4).bytes
     with path.open("r+b") as file:
@@ -106,7 +106,7 @@ def _read_header(file: BinaryIO, path: Path) -> tuple:
     return header
 
 
-def _objects(file: BinaryIO, path: Path) -> Iterator[Object]:
+def _objects(file: BinaryIO, path: Path) -> Iterator[SifObject]:
     header = _read_header(file, path)
     file.seek(header[9])
     table = file.read(min(header[10], header[8] * _DESCRIPTOR.size))
@@ -114,7 +114,7 @@ def _objects(file: BinaryIO, path: Path) -> Iterator[Object]:
         raise _damaged(path, "has no whole table of objects")
     for fields in _DESCRIPTOR.iter_unpack(table):
         if fields[1]:
-            yield Object(fields[0], fields[5], fields[6], fields[13])
+            yield SifObject(fields[0], fields[5], fields[6], fields[13])
 
 
 def _damaged(path: Path, problem: str) -> EnvironmentProblem:

@@ -131,7 +131,7 @@ def test_normalised_images_are_the_same_file(tmp_path):
         ("containers/base.yaml", {"generate", "train", "analyse"}),
         ("envs/all.lock.txt", set()),
         ("scripts/skyproof/obiwan/network.py", set()),
-        ("scripts/skyproof/images/build.py", set()),
+        ("scripts/skyproof/containers/build.py", set()),
     ],
 )
 def test_what_an_image_is_made_from(copy, part, changed):
@@ -187,7 +187,7 @@ def pins(lock: Path) -> dict[str, str]:
     ("held", "driver", "line"),
     [
         ({"nvidia-cuda-runtime": "13.0.96"}, (13, 0), None),
-        ({"nvidia-cuda-runtime": "13.0.96"}, (12, 8), r"is for CUDA 13\.0 and .* than CUDA 12\.8"),
+        ({"nvidia-cuda-runtime": "13.0.96"}, (12, 8), r"is for CUDA 13\.0, but .* most CUDA 12\.8"),
         ({"nvidia-cuda-runtime-cu12": "12.8.90"}, (12, 2), None),
         ({"nvidia-cuda-runtime-cu12": "12.8.90"}, None, "no NVIDIA driver"),
         ({"torch": "2.13.0+cpu"}, (13, 0), "holds no CUDA and jobs have device=cuda"),
@@ -227,9 +227,9 @@ def test_what_apptainer_says_becomes_one_line_with_the_mend(said, remedy):
 
 
 def test_no_room_for_a_build(tmp_path):
-    assert build.room(tmp_path, 1) > 1
+    assert build.builds_that_fit(tmp_path, 1) > 1
     with pytest.raises(EnvironmentProblem, match=r"are free and an image's build takes.*--cache"):
-        build.room(tmp_path, 1 << 60)
+        build.builds_that_fit(tmp_path, 1 << 60)
 
 
 def test_apptainer_is_not_there(copy, tmp_path, monkeypatch):

@@ -33,10 +33,6 @@ DOCUMENTS = ["*.md", "docs/**/*.md", "docs/**/*.yaml", "docs/*.json", "config.ya
 UNFINISHED: set[str] = {
     "rules/common.smk",
     "scripts/skyproof/__main__.py",
-    "scripts/skyproof/containers/base.py",
-    "scripts/skyproof/containers/build.py",
-    "scripts/skyproof/containers/client.py",
-    "scripts/skyproof/containers/definition.py",
     "scripts/skyproof/core/blocks.py",
     "scripts/skyproof/core/cost.py",
     "scripts/skyproof/core/formats/write.py",
@@ -79,19 +75,11 @@ UNFINISHED: set[str] = {
     "scripts/skyproof/sysnet/train.py",
     "scripts/skyproof/sysnet/verdict/inputs.py",
     "scripts/skyproof/sysnet/weights/predictions.py",
-    "scripts/skyproof/workflow/doctor/checks.py",
-    "scripts/skyproof/workflow/doctor/cluster.py",
-    "scripts/skyproof/workflow/doctor/findings.py",
-    "scripts/skyproof/workflow/doctor/local.py",
-    "scripts/skyproof/workflow/doctor/node_tests.py",
     "scripts/skyproof/workflow/plan/dryrun.py",
     "scripts/skyproof/workflow/plan/forecast.py",
     "scripts/skyproof/workflow/plan/history.py",
     "scripts/skyproof/workflow/plan/systems.py",
     "scripts/skyproof/workflow/plan/table.py",
-    "scripts/skyproof/workflow/slurm/master.py",
-    "scripts/skyproof/workflow/slurm/queue_watch.py",
-    "scripts/skyproof/workflow/slurm/sbatch_args.py",
 }
 
 

@@ -1,4 +1,4 @@
-"""The tool `doctor`: is the site, or this machine, ready for the first job?"""
+"""The tool `doctor` checks whether a site, or this machine, is ready for the first job."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _PATIENCE_S = 120.0
 
 
 def doctor(parser: argparse.ArgumentParser, words: list[str]) -> int:
-    """Print a line a check; 4 if one failed."""
+    """Print one line per check; return 4 if one failed."""
     parser.allow_abbrev = False
     parser.epilog = (
-        "All other words are Snakemake's: --profile, --configfile, --directory, ... "
-        "exit codes: 0 none failed, 4 one did"
+        "All other arguments are Snakemake's: --profile, --configfile, --directory, ... "
+        "exit codes: 0 no check failed, 4 a check failed"
     )
     parser.add_argument(
         "--patience",
@@ -39,7 +39,7 @@ def doctor(parser: argparse.ArgumentParser, words: list[str]) -> int:
 
 
 def examine(words: Sequence[str], patience: float) -> Iterator[Finding]:
-    """Yield the findings on the site that Snakemake's words choose, on this machine without any."""
+    """Yield the findings on the site that Snakemake's arguments select (default: this machine)."""
     try:
         run = dry_run([*words, "--forceall"])
     except SkyproofError as error:
@@ -54,7 +54,7 @@ def examine(words: Sequence[str], patience: float) -> Iterator[Finding]:
 
 
 def _folder(run: DryRun) -> Iterator[Finding]:
-    """The working folder: may this user write there, and is there room for what will be written?"""
+    """Check that the working folder is writable and has space for the products."""
     folder = run.folder.resolve()
     if not os.access(folder, os.W_OK):
         yield fail("folder", f"{folder} cannot be written", "start in another, or --directory")

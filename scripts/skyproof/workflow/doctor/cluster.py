@@ -1,4 +1,4 @@
-"""What `doctor` looks at on a SLURM cluster: the controller, the profile's words, the nodes."""
+"""The checks of `doctor` on a SLURM cluster: controller, profile, partitions and nodes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _UNUSABLE = {"down", "drained", "draining", "fail", "failing", "maint", "unknown
 
 
 def examine(run: DryRun, patience: float) -> Iterator[Finding]:
-    """Yield the findings on the cluster; test jobs run while the rest is looked at."""
+    """Yield the findings on the cluster."""
     try:
         config = client.settings()
         there = client.nodes()
@@ -27,7 +27,7 @@ def examine(run: DryRun, patience: float) -> Iterator[Finding]:
     yield status(_settings(run), config)
     try:
         declared = sbatch_args.partitions(run)
-    except Exception as error:  # Snakemake's, and whatever its reader of the file lets through
+    except Exception as error:  # Snakemake's own, or any from its reader of the file
         yield fail("partitions", " ".join(str(error).split()), f"correct {run.partitions}")
         return
     judged = [partition(found, there, str(run.partitions)) for found in declared]
@@ -39,14 +39,14 @@ def examine(run: DryRun, patience: float) -> Iterator[Finding]:
 
 
 def _settings(run: DryRun) -> Any:
-    """Return the executor's settings, the profile's over its defaults."""
+    """Return the executor's settings: those of the profile, else the defaults."""
     from snakemake_interface_executor_plugins.registry import ExecutorPluginRegistry
 
     return ExecutorPluginRegistry().get_plugin("slurm").get_settings(run.arguments)
 
 
 def status(settings: Any, config: Mapping[str, str]) -> Finding:
-    """Whether jobs' states are asked for in the one way that works."""
+    """Check that the states of jobs are queried in a way that works on this cluster."""
     try:
         master.check_settings(settings)
     except UsageError as error:
@@ -58,7 +58,7 @@ def status(settings: Any, config: Mapping[str, str]) -> Finding:
 
 
 def partition(declared: Any, there: Sequence[NodeGroup], file: str) -> Finding:
-    """Whether a partition of partitions.yaml exists and is as large as that says."""
+    """Check that a partition of partitions.yaml exists and is as large as stated there."""
     what = f"partition {declared.name}"
     nodes = [found for found in there if found.partition == declared.name]
     if not nodes:
@@ -71,7 +71,7 @@ def partition(declared: Any, there: Sequence[NodeGroup], file: str) -> Finding:
         return fail(what, f"all its nodes are {states}", f"wait, or take it out of {file}")
     wrong = list(_beyond(declared.limits, nodes))
     if wrong:
-        return fail(what, f"has not what {file} says: {'; '.join(wrong)}", "correct the file")
+        return fail(what, f"is smaller than in {file}: {'; '.join(wrong)}", "correct the file")
     size = f"{sum(n.count for n in nodes)} nodes, {max(n.cores for n in nodes)} cores"
     memory = f"{max(n.memory_mb for n in nodes) / 1e3:.0f} GB"
     features = ",".join(sorted(set().union(*(n.features for n in nodes)))) or "no features"
@@ -79,7 +79,7 @@ def partition(declared: Any, there: Sequence[NodeGroup], file: str) -> Finding:
 
 
 def _beyond(limits: Any, nodes: Sequence[NodeGroup]) -> Iterator[str]:
-    """Yield the limits of partitions.yaml that the cluster does not reach."""
+    """Yield the limits of partitions.yaml that the cluster does not have."""
     features = set().union(*(found.features for found in nodes))
     gpus: dict[str, int] = {}
     for found in nodes:
@@ -105,7 +105,7 @@ def _beyond(limits: Any, nodes: Sequence[NodeGroup]) -> Iterator[str]:
 
 
 def rejected_jobs(run: DryRun, declared: Sequence[Any]) -> Iterator[Finding]:
-    """Yield what SLURM would not take, with the words of the profile that are to blame."""
+    """Yield the kinds of job that SLURM would reject, with the setting to correct."""
     kinds = _kinds(run)
     rules: dict[tuple[str, str], list[str]] = {}
     for rule, job in kinds.items():
@@ -116,16 +116,18 @@ def rejected_jobs(run: DryRun, declared: Sequence[Any]) -> Iterator[Finding]:
 
 
 def _named(rules: Sequence[str], of: int) -> str:
-    """Return some of so many rules in a few words."""
+    """Return a short text for some of `of` rules."""
     if len(rules) == 1:
         return rules[0]
     return "all rules" if len(rules) == of else f"{rules[0]} and {len(rules) - 1} more"
 
 
 def _rejection(job: Any, declared: Sequence[Any]) -> tuple[str, str] | None:
-    """Return why SLURM would not take a job, and what mends that."""
+    """Return why SLURM would reject a job, and the remedy; None if it would accept it."""
     if declared and sbatch_args.best(declared, job) is None:
-        found = "fit no partition of partitions.yaml (python -m skyproof plan says what they ask)"
+        found = (
+            "fit no partition of partitions.yaml (python -m skyproof plan shows what they ask for)"
+        )
         return found, "smaller blocks, or set-resources"
     try:
         client.would_accept(sbatch_args.words(job, declared))
@@ -134,7 +136,7 @@ def _rejection(job: Any, declared: Sequence[Any]) -> tuple[str, str] | None:
     return None
 
 
-# What SLURM says of words that it does not take, and the word of the profile.
+# Part of sbatch's error message, and the setting to correct.
 _WORDS = {
     "account": "correct slurm_account in the profile (sacctmgr show assoc user=$USER)",
     "partition": "correct partitions.yaml, or slurm_partition in the profile",
@@ -147,13 +149,13 @@ _WORDS = {
 
 
 def remedy_for(message: str) -> str:
-    """Return what mends a refusal of sbatch."""
+    """Return the remedy for an error message of sbatch."""
     said = message.lower()
     return next((remedy for word, remedy in _WORDS.items() if word in said), "see man sbatch")
 
 
 def _kinds(run: DryRun) -> dict[str, Any]:
-    """Return the greatest job of each rule that is sent to the cluster."""
+    """Return the job of each rule with the most memory, of the rules that run on the cluster."""
     found: dict[str, Any] = {}
     for job in run.jobs:
         sent = job.benchmark or job.outputs

@@ -1,4 +1,4 @@
-"""The lines that `doctor` prints."""
+"""The findings of `doctor`, each printed as one line."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Verdict = Literal["ok", "warn", "fail"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at: what was found, and what mends it."""
+    """The result of one check: what was found and, where needed, the remedy."""
 
     verdict: Verdict
     what: str
@@ -23,15 +23,15 @@ class Finding:
 
 
 def ok(what: str, found: str) -> Finding:
-    """It is as it should be."""
+    """Return a finding without a problem."""
     return Finding("ok", what, found)
 
 
 def warn(what: str, found: str, remedy: str = "") -> Finding:
-    """Jobs run, or this run does not need it."""
+    """Return a problem that does not stop this run."""
     return Finding("warn", what, found, remedy)
 
 
 def fail(what: str, found: str, remedy: str) -> Finding:
-    """Jobs will fail, or wait for ever."""
+    """Return a problem with which jobs will fail or wait for ever."""
     return Finding("fail", what, found, remedy)

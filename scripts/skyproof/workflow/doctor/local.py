@@ -1,4 +1,4 @@
-"""What `doctor` looks at where all jobs run on this machine."""
+"""The checks of `doctor` where all jobs run on this machine."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def examine(run: DryRun, patience: float) -> Iterator[Finding]:
 
 
 def packages(run: DryRun) -> Finding:
-    """Whether the interpreter has what the stages import."""
+    """Check that the interpreter has the packages that the stages import."""
     absent = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
     if absent and not _deployed(run):
         return fail("packages", f"{sys.executable} has no {', '.join(absent)}", "make venv")
@@ -37,7 +37,7 @@ def packages(run: DryRun) -> Finding:
 
 
 def launcher(run: DryRun, patience: float) -> Finding:
-    """Whether two ranks start and see one another."""
+    """Check that two ranks start in one MPI world."""
     words = launcher_words(run)
     with tempfile.TemporaryDirectory() as folder:
         command = [
@@ -63,7 +63,7 @@ def launcher(run: DryRun, patience: float) -> Finding:
 
 
 def judge_world(words: str, found: list[dict[str, Any]], ranks: int, said: str = "") -> Finding:
-    """Say whether the ranks that a launcher started make up one world."""
+    """Return the finding on the ranks that a launcher started: are they one MPI world?"""
     if len(found) < ranks:
         lines = [line for line in said.splitlines() if line.strip()] or ["no message"]
         return fail(
@@ -80,13 +80,13 @@ def judge_world(words: str, found: list[dict[str, Any]], ranks: int, said: str =
 
 
 def launcher_words(run: DryRun) -> list[str]:
-    """Return the words that start ranks, without their number."""
+    """Return the command that starts ranks, without their number."""
     words = next((str(j.resources["launcher"]) for j in run.jobs if "launcher" in j.resources), "")
     return shlex.split(words or "mpiexec")
 
 
 def machine(run: DryRun, memory_mb: float) -> Finding:
-    """Whether the largest job fits."""
+    """Check that the largest job fits into memory."""
     largest = max(run.jobs, key=lambda job: job.memory_mb)
     cores = len(os.sched_getaffinity(0))
     asked = f"{largest.rule} asks for {largest.memory_mb / 1e3:.1f} GB"
@@ -97,7 +97,7 @@ def machine(run: DryRun, memory_mb: float) -> Finding:
 
 
 def available_mb() -> float:
-    """Return the memory that jobs may still take."""
+    """Return the available memory [MB]."""
     for line in Path("/proc/meminfo").read_text("ascii").splitlines():
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) / 1e3
@@ -105,13 +105,13 @@ def available_mb() -> float:
 
 
 def containers(run: DryRun, apptainer: str | None, fuse: bool) -> Finding:
-    """Whether rules could run in images, if they have to."""
+    """Check that rules can run in images, where the run uses them."""
     found = f"{apptainer or 'no Apptainer here'}, /dev/fuse {'usable' if fuse else 'not usable'}"
     if apptainer and fuse:
         return ok("containers", found)
     remedy = "docs/environments.md"
     if "apptainer" in _deployed(run):
-        # Without FUSE it unpacks each image first, which works and is slow.
+        # Without FUSE, Apptainer unpacks each image first, which is slow.
         return (
             fail("containers", found, remedy)
             if not apptainer
@@ -121,5 +121,5 @@ def containers(run: DryRun, apptainer: str | None, fuse: bool) -> Finding:
 
 
 def _deployed(run: DryRun) -> str:
-    """Return how rules get their software, in Snakemake's words."""
+    """Return the run's software deployment methods, as one text."""
     return " ".join(map(str, run.arguments.software_deployment_method or ())).lower()

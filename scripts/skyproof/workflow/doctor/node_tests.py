@@ -1,4 +1,4 @@
-"""What `doctor` learns from one short test job on each kind of node."""
+"""One short test job of `doctor` on each kind of node."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from skyproof.workflow.slurm.client import NodeGroup
 
 _MINUTES, _MEGABYTES = 5, 3000
 _EVERY_S = 0.3
-_SKEW_S = 2.0  # file times decide what is made anew
+_SKEW_S = 2.0  # Snakemake compares file times to decide which jobs to run
 _WAITING = ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED")
 
 
@@ -31,16 +31,16 @@ class NodeTest:
     """A test job on one kind of node."""
 
     name: str
-    words: list[str]  # of sbatch
+    words: list[str]  # arguments of sbatch
     ranks: int
     with_gpu: bool
     folder: Path
     number: str = ""
     sent: float = 0.0
-    ended: float = 0.0  # when it was seen to have ended
+    ended: float = 0.0  # when its end was observed
     state: str = ""
     found: list[dict[str, Any]] = field(default_factory=list)  # what its ranks wrote
-    seen: float = 0.0  # when all of that was there
+    seen: float = 0.0  # when all of that was readable here
 
     @property
     def log(self) -> Path:
@@ -54,12 +54,12 @@ def examine(
     broken: set[str],
     patience: float,
 ) -> Iterator[Finding]:
-    """Send a test job to each kind of node, all at once, and yield what they found."""
+    """Submit a test job to each kind of node, all at once, and yield the findings."""
     folder = run.folder / ".snakemake" / f"doctor-{uuid.uuid4().hex[:8]}"
     tests = [
         test
         for test in kinds(run, declared, there, folder)
-        if not broken & {test.name}  # said already
+        if not broken & {test.name}  # reported already
     ]
     launcher = launcher_words(run)
     try:
@@ -85,7 +85,7 @@ def examine(
 def kinds(
     run: DryRun, declared: Sequence[Any], there: Sequence[NodeGroup], folder: Path
 ) -> Iterator[NodeTest]:
-    """Yield a test for each kind of node: those of the jobs, then of the other partitions."""
+    """Yield a test for each kind of node: those of the jobs, then those of other partitions."""
     counts = {name: sum(n.count for n in there if n.partition == name) for name in _names(there)}
     limits = {found.name: found.limits for found in declared}
     seen: set[tuple[str, ...]] = set()
@@ -125,7 +125,7 @@ def _gpus(resources: Any) -> str:
 
 
 def _test(site: dict[str, str], count: int, limits: Any, folder: Path) -> NodeTest:
-    """Two ranks on two nodes where there are so many, and MPI jobs are allowed; else one."""
+    """Return a test: two ranks, on two nodes if possible; one rank where MPI is not allowed."""
     alone = bool(site.get("--gpus")) or (limits is not None and not limits.supports_mpi)
     ranks = 1 if alone else 2
     most = getattr(limits, "max_nodes", count)
@@ -140,7 +140,7 @@ def _test(site: dict[str, str], count: int, limits: Any, folder: Path) -> NodeTe
 
 
 def line_of(test: NodeTest, launcher: Sequence[str]) -> str:
-    """Return the line of shell of a test job: started as the rules' lines are."""
+    """Return the shell command of a test job, started like the commands of rules."""
     program = ["python", "-m", "skyproof.workflow.doctor.probe", str(test.folder)]
     if test.with_gpu:
         program.append("gpu")
@@ -151,7 +151,7 @@ def line_of(test: NodeTest, launcher: Sequence[str]) -> str:
 
 
 def wait(tests: Sequence[NodeTest], patience: float, latency: float) -> None:
-    """Wait until each test's files are here, it ended without them, or patience ends."""
+    """Wait until each test has its files or has ended without, at most `patience` seconds."""
     end = time.monotonic() + patience
     left = list(tests)
     while left and time.monotonic() < end:
@@ -167,7 +167,7 @@ def wait(tests: Sequence[NodeTest], patience: float, latency: float) -> None:
                     test.ended = time.time()
                 elif test.state == "PENDING":
                     test.state = f"PENDING ({known.get('Reason', '')})"
-        # Files of a job that ended may still be under way.
+        # The files of a job that has ended may appear later.
         left = [
             test
             for test in left
@@ -178,7 +178,7 @@ def wait(tests: Sequence[NodeTest], patience: float, latency: float) -> None:
 
 
 def judge(test: NodeTest, launcher: str, package: str, gpu_wanted: bool) -> Iterator[Finding]:
-    """Yield what a test job says of its kind of node."""
+    """Yield the findings of a test job on its kind of node."""
     on = f"on {test.name}"
     if not test.found:
         yield _lost(test, launcher)
@@ -195,11 +195,13 @@ def judge(test: NodeTest, launcher: str, package: str, gpu_wanted: bool) -> Iter
 
 
 def _lost(test: NodeTest, launcher: str) -> Finding:
-    """No file came: the job waits, failed, or wrote where this machine does not see it."""
+    """Return why there is no file: the job waits, failed, or wrote to an unshared folder."""
     what = f"job on {test.name}"
     if not test.ended:
         if test.state.startswith("PENDING"):
-            return warn(what, f"still waits: {test.state}", "try again, or with more --patience")
+            return warn(
+                what, f"still waits: {test.state}", "try again, or with a longer --patience"
+            )
         return fail(what, f"{test.state or 'not known'}, and no end", "see squeue; --patience")
     try:
         said = [
@@ -221,14 +223,14 @@ def _lost(test: NodeTest, launcher: str) -> Finding:
 
 
 def world(test: NodeTest, on: str, launcher: str) -> Finding:
-    """Whether the ranks are one world."""
+    """Check that the ranks are one MPI world."""
     line = judge_world(launcher, test.found, test.ranks)
     remedy = f"correct launcher in the profile (--mpi types here: {client.mpi_types()})"
     return Finding(line.verdict, f"mpi {on}", line.found, remedy if line.verdict == "fail" else "")
 
 
 def code(test: NodeTest, on: str, package: str) -> Finding:
-    """Whether the nodes import this checkout."""
+    """Check that the nodes import this checkout."""
     others = sorted({f["node"] for f in test.found if f["package"] != package})
     if others:
         remedy = "the checkout must be seen under the same path"
@@ -238,21 +240,21 @@ def code(test: NodeTest, on: str, package: str) -> Finding:
 
 
 def clock(test: NodeTest, on: str) -> Finding:
-    """Whether the nodes' clocks agree with the one here, as far as the job's times tell."""
+    """Compare the nodes' clocks with the local one, within the limits of the job's times."""
     late = max(found["time"] - test.seen for found in test.found)
     early = max(test.sent - found["time"] for found in test.found)
     skew = max(late, early)
     if skew > _SKEW_S:
         way = "before" if late >= early else "behind"
         remedy = (
-            "file times decide what is made anew: ask for NTP, or --rerun-triggers without mtime"
+            "file times decide which jobs run: ask for NTP, or use --rerun-triggers without mtime"
         )
         return warn(f"clock {on}", f"at least {skew:.0f} s {way} the one here", remedy)
     return ok(f"clock {on}", "agrees with the one here")
 
 
 def gpu(test: NodeTest, on: str, wanted: bool) -> Finding:
-    """Whether torch sees the GPU that a job asked for."""
+    """Check that torch sees the GPU that a job asked for."""
     found = test.found[0]["gpu"]
     if found.get("seen"):
         return ok(f"gpu {on}", ", ".join(found["seen"]))

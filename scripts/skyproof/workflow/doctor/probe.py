@@ -1,7 +1,7 @@
-"""What `doctor` wants to know of a node: `python -m skyproof.workflow.doctor.probe FOLDER [gpu]`.
+"""Collect facts about a node: `python -m skyproof.workflow.doctor.probe FOLDER [gpu]`.
 
-Each rank writes one small JSON file into FOLDER, which has to be seen where the doctor waits. This
-runs in the environment of the jobs, hence it starts with the standard library only.
+Each rank writes one small JSON file into FOLDER, which `doctor` must be able to read. This module
+runs in the environment of the jobs; therefore its first imports are of the standard library only.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from typing import Any
 from skyproof.core import mpi
 from skyproof.workflow.code import package_digest
 
-# Less than the patience of the doctor.
+# Time limit of the start of MPI, shorter than the default of --patience.
 _START_S = "60"
 
 
 def probe(world: tuple[int, int, str], with_gpu: bool) -> dict[str, Any]:
-    """Return what this rank sees: its world (rank, ranks, problem), its node and the package."""
+    """Return the facts of this rank: its world (rank, ranks, problem), node and package."""
     rank, ranks, problem = world
     return {
         "rank": rank,
@@ -44,7 +44,7 @@ def probe(world: tuple[int, int, str], with_gpu: bool) -> dict[str, Any]:
 
 
 def _world(give_up: Callable[[Exception], None]) -> tuple[int, int, str]:
-    """Return rank and size of the MPI world, or what keeps this process out of it."""
+    """Return rank and size of the MPI world, and the problem if it could not be started."""
     os.environ.setdefault(mpi.LIMIT_NAME, _START_S)
     try:
         world = mpi.start("the ranks", give_up).COMM_WORLD
@@ -54,7 +54,7 @@ def _world(give_up: Callable[[Exception], None]) -> tuple[int, int, str]:
 
 
 def _gpu() -> dict[str, Any]:
-    """Return which GPUs the batch system gave, and what torch sees of them."""
+    """Return the GPUs that the batch system assigned, and those that torch sees."""
     given = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     try:
         import torch
@@ -68,7 +68,7 @@ def _gpu() -> dict[str, Any]:
 
 
 def main(words: list[str]) -> int:
-    """Write the file of this rank; its name is unique even where ranks do not know each other."""
+    """Write the file of this rank. Its name is unique also for ranks of separate worlds."""
     folder, with_gpu = Path(words[0]), "gpu" in words[1:]
 
     def give_up(problem: Exception) -> None:
