@@ -1,1 +1,1 @@
-"""What Snakemake asks of the package: the configuration, code digests, the summary of a run."""
+"""What Snakemake uses of the package: configuration, code digests, plan, doctor, summary."""

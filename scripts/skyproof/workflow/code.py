@@ -1,8 +1,8 @@
-"""Digest of the source that a stage runs, found without importing it.
+"""Digest of the source that a stage runs, computed without importing it.
 
-Snakemake re-runs a rule when its parameters change, not when a module that the stage imports
-does. A rule carries this digest as a parameter, so that an edited line re-runs the stages that
-import it, what follows from them, and nothing else.
+Snakemake runs a rule again when its parameters change, but not when a module that the stage imports
+changes. Therefore a rule has this digest as a parameter: an edited line runs again the stages that
+import it, the jobs that depend on them, and nothing else.
 """
 
 from __future__ import annotations
@@ -25,7 +25,10 @@ _DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn", "yaml": "pyyaml"}
 
 
 def code_digest(stage: str) -> str:
-    """Return 16 hex digits over the source of 'system.stage' and of all it imports of ours."""
+    """Return 16 hex digits of the SHA-256 over the sources in this package that a stage imports.
+
+    `stage` is 'system.stage'; its own source is included.
+    """
     digest = hashlib.sha256()
     for module in sorted(reachable(f"{PACKAGE}.{stage}")):
         source = _file_of(module)
@@ -35,7 +38,7 @@ def code_digest(stage: str) -> str:
 
 
 def package_digest() -> str:
-    """Return 16 hex digits over the whole package: the same on all nodes that see this checkout."""
+    """Return 16 hex digits of the SHA-256 over all sources of the package."""
     digest = hashlib.sha256()
     for source in sorted((_ROOT / PACKAGE).rglob("*.py")):
         name = source.relative_to(_ROOT).as_posix()
@@ -44,9 +47,9 @@ def package_digest() -> str:
 
 
 def reachable(module: str) -> set[str]:
-    """Return the modules of this package that importing `module` executes, itself included.
+    """Return the modules of this package that `module` imports, directly or not, and itself.
 
-    Imports under `if TYPE_CHECKING` do not execute and do not count; imports inside functions do.
+    Imports under `if TYPE_CHECKING` do not count; imports inside functions do.
     """
     seen: set[str] = set()
     waiting = [module]
@@ -63,9 +66,10 @@ def reachable(module: str) -> set[str]:
 def library_versions(stage: str) -> dict[str, str]:
     """Return the versions of Python and of the packages that 'system.stage' may import.
 
-    Found in the source, not among the loaded modules: a block that was resumed imports less. What
-    an environment does not hold is left out. Of Python, the two numbers that decide what runs: its
-    patch releases (an image's is Debian's) change no byte, and stand in the receipt.
+    The packages are found in the source, not among the loaded modules, because a resumed block
+    imports fewer. Packages that are not installed are left out. Python's version is major.minor:
+    patch releases, which differ between images and other environments, do not change results. The
+    receipt has the full version.
     """
     found = {"python": ".".join(platform.python_version_tuple()[:2])}
     for module in reachable(f"{PACKAGE}.{stage}"):

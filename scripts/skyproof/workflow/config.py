@@ -1,4 +1,4 @@
-"""The configuration as one typed model, put together from the options of the systems.
+"""The configuration as one typed model, composed of the options of the systems.
 
 `config.yaml`, `docs/options.md` and `docs/config.schema.json` are generated from it. A test fails
 when one of them differs from the model.
@@ -42,7 +42,7 @@ _PRIVATE = {"title", *dict(SeededOptions.model_fields["seed"].json_schema_extra 
 
 @cache
 def model() -> type[BaseModel]:
-    """Return the model of the whole configuration: common keys, then a section a system."""
+    """Return the model of the whole configuration: common keys, then one section per system."""
     shared = SeededOptions.model_fields
     fields: dict[str, Any] = {
         "systems": (
@@ -73,7 +73,7 @@ def load(values: Mapping[str, Any], where: str = "configuration") -> Any:
 
 
 def load_file(path: str | Path) -> Any:
-    """Read and check a YAML file of configuration."""
+    """Read and check a YAML file of configuration (InputError, UsageError)."""
     try:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
     except (OSError, UnicodeDecodeError) as error:
@@ -108,7 +108,7 @@ def _given(values: Any, path: str) -> bool:
 
 
 def _hidden(path: str, field: FieldInfo) -> bool:
-    """Say whether a key of a stage's section is set elsewhere: above the stages, or by the rule."""
+    """Return whether a key of a stage's section is set above the stages, or by the rule."""
     return path.count(".") == 2 and home_of(field) != "own"
 
 
@@ -165,14 +165,14 @@ def _explained(field: FieldInfo) -> str:
 
 
 def _visible() -> Iterator[tuple[str, Any, FieldInfo]]:
-    """Yield what a user may set: inherited options stand above the stages only."""
+    """Yield what a user may set; inherited options are set above the stages only."""
     for path, default, field in _walk(model()):
         if not _hidden(path, field):
             yield path, default, field
 
 
 def as_yaml() -> str:
-    """Return the default configuration with a comment a key: the content of config.yaml."""
+    """Return the content of config.yaml: the default configuration with one comment per key."""
     lines = [
         f"# yaml-language-server: $schema={_SCHEMA}",
         "# The default run: small synthetic data with known truth, a few minutes on a laptop.",
@@ -198,7 +198,7 @@ def as_yaml() -> str:
 
 
 def _as_comment(path: str, default: Any, field: FieldInfo) -> str:
-    """Return what a named section may hold, as a comment: the file itself names none."""
+    """Return the keys of a named section as comments, as the default has no such section."""
     outside, _, inside = path.partition(_ANY_NAME)
     indent = "  " * outside.count(".")
     if not inside:

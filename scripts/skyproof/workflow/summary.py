@@ -1,4 +1,4 @@
-"""What a run made, in a few lines for the person who started it."""
+"""A short summary of a finished run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from skyproof.core.options import systems
 
 
 def summary(results: Path) -> str:
-    """Return a line a system that was run, then where its pictures, metrics and report lie."""
+    """Return one line per system with its verdict, then the paths of figures and report.
+
+    Raises InputError where no system has finished.
+    """
     verdicts = {
         system: path
         for system in systems()
