@@ -20,10 +20,10 @@ ROOT = Path(__file__).parents[1]
 LAUNCH_TIMEOUT_S = 300
 
 # Two processes of pytest take a file of tests each. What takes long goes first, and no two files
-# that wait for the same images.
+# that wait for the same images; what mostly waits (SLURM) runs beside what computes.
 _ORDER = (
-    *("containers/test_containers.py", "cluster/", "containers/", "unit/test_portable.py"),
-    *("workflow/", ""),
+    *("containers/test_containers.py", "workflow/test_verdicts.py", "cluster/", "containers/"),
+    *("workflow/", "benchmarks/", "unit/core/test_portable.py", ""),
 )
 
 # What tests compute in their own process they compute as portable stages do: elsewhere the same

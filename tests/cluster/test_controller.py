@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from skyproof.workflow.slurm import client as slurm
-from skyproof.workflow.slurm import submit_once
+from skyproof.workflow.slurm import client, submit_once
 from tests.cluster.conftest import Cluster, wait_for
 from tests.workflow.conftest import root_of
 
@@ -29,8 +28,8 @@ def log(cluster, tmp_path, monkeypatch) -> Path:
     for name, value in cluster.environment.items():
         monkeypatch.setenv(name, value)
     submit_once.install_wrapper(tmp_path, "run")
-    (tmp_path / slurm.LOGS).mkdir()
-    return tmp_path / slurm.LOGS / "%j.log"
+    (tmp_path / client.LOGS).mkdir()
+    return tmp_path / client.LOGS / "%j.log"
 
 
 @contextmanager
@@ -39,19 +38,19 @@ def client_of(name: str, folder: Path, log: Path) -> Iterator[subprocess.Popen[s
     job = ["sbatch", "--parsable", "-o", log, f"--wrap=echo $SLURM_JOB_ID >> {name}"]
     with subprocess.Popen(
         job, cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as client:
+    ) as sbatch:
         try:
-            yield client
+            yield sbatch
         finally:
-            client.kill()
+            sbatch.kill()
 
 
 def test_a_job_in_the_queue_is_known_by_its_ticket(tmp_path, log):
-    number = slurm.ask("sbatch", "--parsable", "--hold", "-o", str(log), "--wrap=true").strip()
-    (job,) = slurm.jobs_of(tmp_path)
+    number = client.ask("sbatch", "--parsable", "--hold", "-o", str(log), "--wrap=true").strip()
+    (job,) = client.jobs_of(tmp_path)
     (ticket,) = (tmp_path / submit_once.TICKETS / "run").glob("*.sh")
     assert (job.id, job.state, job.script) == (number, "PENDING", str(ticket))
-    slurm.cancel(tmp_path)
+    client.cancel(tmp_path)
 
 
 def test_a_job_that_was_taken_without_an_answer_is_not_sent_again(cluster, tmp_path, log):
@@ -63,9 +62,9 @@ def test_a_job_that_was_taken_without_an_answer_is_not_sent_again(cluster, tmp_p
             time.sleep(12)  # clients give up after 10 s
         finally:
             os.kill(controller, signal.SIGCONT)
-        for name, client in zip("abc", sent, strict=True):
-            number, said = client.communicate(timeout=60)
-            assert (client.returncode, said) == (0, "")
+        for name, sbatch in zip("abc", sent, strict=True):
+            number, said = sbatch.communicate(timeout=60)
+            assert (sbatch.returncode, said) == (0, "")
             made = tmp_path / name
             wait_for(made.is_file, "what the job writes")
             assert made.read_text() == number

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tests.workflow.conftest import TINY, TINY_SYSNET, planned, snakemake
+from tests.workflow.conftest import TINY, TINY_ALL, copy_checkout, planned, snakemake
 
 pytestmark = pytest.mark.workflow
 
@@ -32,11 +32,13 @@ FOLLOWING = {
     },
 }  # fmt: skip
 JUDGED = {"sysnet_evaluate": 2, "sysnet_summarise": 1}
-RUNS = {"obiwan": ("tiny", TINY), "sysnet": ("tiny_sysnet", TINY_SYSNET)}
 
 
 def following(system: str, *of: str) -> dict[str, int]:
     return {rule: n for name in of for rule, n in FOLLOWING[system][name].items()}
+
+
+EVERYTHING = following("obiwan", DATA, TRAINING) | following("sysnet", DATA, TRAINING)
 
 
 def changed(config: dict, change: dict) -> dict:
@@ -47,93 +49,102 @@ def changed(config: dict, change: dict) -> dict:
     return made
 
 
-@pytest.fixture(params=RUNS)
-def system(request) -> str:
-    return request.param
+# Changes of both systems at once, where what follows from them is apart: each dry run takes
+# seconds, and a rule of either system that should not run again shows all the same.
+OPTIONS = {
+    "first stage of one, last of the other": (
+        {
+            "obiwan": {"simulate": {"clump_fraction": 0.1}},
+            "sysnet": {"evaluate": {"n_mocks": 30}},
+        },
+        following("obiwan", DATA, TRAINING) | JUDGED,
+    ),
+    "a training, baselines": (
+        {"obiwan": {"train": {"n_epochs": 3}}, "sysnet": {"baselines": {"n_trees": 6}}},
+        following("obiwan", TRAINING) | {"sysnet_baselines": 2, "sysnet_stack": 2} | JUDGED,
+    ),
+    "a verdict, a training": (
+        {"obiwan": {"evaluate": {"n_bootstrap": 60}}, "sysnet": {"train": {"n_epochs": 4}}},
+        {"obiwan_evaluate": 1} | following("sysnet", TRAINING),
+    ),
+    "a mock sky": ({"sysnet": {"mock": {"density": 30.0}}}, following("sysnet", DATA, TRAINING)),
+    "one region of two": (
+        {"sysnet": {"regions": {"south": {"realisation": 1}}}},
+        {rule: max(n // 2, 1) for rule, n in following("sysnet", DATA, TRAINING).items()},
+    ),
+    "an inherited option": (
+        {"sysnet": {"learning_rate": 0.02}},
+        {"sysnet_tune": 2} | following("sysnet", TRAINING),
+    ),
+    "stages that are not part of this run": (
+        {
+            "obiwan": {"ingest": {"n_fake": 7}},
+            "sysnet": {"tabulate": {"min_fracgood": 0.2}, "export": {"do_tar": True}},
+        },
+        {},
+    ),
+}
 
 
-@pytest.fixture
-def done(system, request) -> Path:
-    """The finished tiny run of a system."""
-    return request.getfixturevalue(RUNS[system][0])
+@pytest.mark.parametrize("case", OPTIONS)
+def test_a_changed_option(tiny_all, case):
+    change, expected = OPTIONS[case]
+    config = changed(TINY_ALL, change)
+    assert planned(snakemake(tiny_all, "-n", config=config)) == expected
 
 
-@pytest.fixture
-def finished(system, done, checkout, tmp_path) -> Path:
-    """The same run, as the run of the copied checkout."""
-    folder = tmp_path / "run"
-    shutil.copytree(done, folder, symlinks=True)
-    assert planned(snakemake(folder, "-n", checkout=checkout, config=RUNS[system][1])) == {}
-    return folder
+def test_changed_resources_re_run_nothing(tiny_all):
+    words = ["--set-resources", "obiwan_train:mem_mb=9000", "sysnet_train:mem_mb=9000"]
+    words += ["--set-threads", "obiwan_simulate=1", "sysnet_mock=1"]
+    assert planned(snakemake(tiny_all, "-n", *words, config=TINY_ALL)) == {}
 
 
-def test_a_finished_run_has_nothing_to_do(system, done):
-    result = snakemake(done, "-n", config=RUNS[system][1])
+def test_a_finished_run_has_nothing_to_do(tiny_all):
+    """Nor after the dry runs of other configurations above."""
+    result = snakemake(tiny_all, "-n", config=TINY_ALL)
     assert planned(result) == {}
     assert "Nothing to be done" in result.stdout + result.stderr
 
 
-OPTIONS = [
-    ("obiwan", {"simulate": {"clump_fraction": 0.1}}, following("obiwan", DATA, TRAINING)),
-    ("obiwan", {"train": {"n_epochs": 3}}, following("obiwan", TRAINING)),
-    ("obiwan", {"evaluate": {"n_bootstrap": 60}}, {"obiwan_evaluate": 1}),
-    ("obiwan", {"ingest": {"n_fake": 7}}, {}),  # not part of this run
-    ("sysnet", {"mock": {"density": 30.0}}, following("sysnet", DATA, TRAINING)),
-    (  # of one region: half of all
-        "sysnet",
-        {"regions": {"south": {"realisation": 1}}},
-        {rule: max(n // 2, 1) for rule, n in following("sysnet", DATA, TRAINING).items()},
+@pytest.fixture(scope="module")
+def copied(tiny_all, tmp_path_factory) -> tuple[Path, Path]:
+    """A copy of the finished run, as the run of a copy of the checkout; both folders."""
+    folder = tmp_path_factory.mktemp("copied")
+    shutil.copytree(tiny_all, folder / "run", symlinks=True)
+    checkout = copy_checkout(folder / "checkout")
+    again = snakemake(folder / "run", "-n", checkout=checkout, config=TINY_ALL)
+    assert planned(again) == {}
+    return folder / "run", checkout
+
+
+LINES = {
+    ("obiwan/network.py", "sysnet/summarise.py"): (
+        following("obiwan", TRAINING) | {"sysnet_summarise": 1}
     ),
-    ("sysnet", {"train": {"n_epochs": 4}}, following("sysnet", TRAINING)),
-    ("sysnet", {"learning_rate": 0.02}, {"sysnet_tune": 2} | following("sysnet", TRAINING)),
-    (
-        "sysnet",
-        {"baselines": {"n_trees": 6}},
-        {"sysnet_baselines": 2, "sysnet_stack": 2} | JUDGED,
+    ("obiwan/evaluate.py", "sysnet/train.py"): (
+        {"obiwan_evaluate": 1} | following("sysnet", TRAINING)
     ),
-    ("sysnet", {"evaluate": {"n_mocks": 30}}, JUDGED),
-    ("sysnet", {"tabulate": {"min_fracgood": 0.2}}, {}),  # not part of this run
-    ("sysnet", {"export": {"do_tar": True}}, {}),
-]
+    ("sysnet/evaluate.py",): JUDGED,
+    ("sysnet/mock.py", "sysnet/table.py"): following("sysnet", DATA, TRAINING),
+    ("core/formats/write.py",): EVERYTHING,
+    # These know resources, and print.
+    ("workflow/summary.py", "obiwan/plan.py", "sysnet/plan.py"): {},
+}
 
 
-@pytest.mark.parametrize(
-    ("system", "change", "expected"), OPTIONS, ids=lambda x: str(x)[:60], indirect=["system"]
-)
-def test_a_changed_option(system, done, change, expected):
-    config = changed(RUNS[system][1], {system: change})
-    assert planned(snakemake(done, "-n", config=config)) == expected
-    assert planned(snakemake(done, "-n", config=RUNS[system][1])) == {}
-
-
-def test_changed_resources_re_run_nothing(system, done):
-    first = {"obiwan": "obiwan_simulate", "sysnet": "sysnet_mock"}[system]
-    words = ["--set-resources", f"{system}_train:mem_mb=9000", "--set-threads", f"{first}=1"]
-    assert planned(snakemake(done, "-n", *words, config=RUNS[system][1])) == {}
-
-
-LINES = [
-    ("obiwan", "obiwan/network.py", following("obiwan", TRAINING)),
-    ("obiwan", "obiwan/evaluate.py", {"obiwan_evaluate": 1}),
-    ("obiwan", "core/products.py", following("obiwan", DATA, TRAINING)),
-    ("obiwan", "workflow/summary.py", {}),
-    ("obiwan", "sysnet/table.py", {}),
-    ("sysnet", "sysnet/mock.py", following("sysnet", DATA, TRAINING)),
-    ("sysnet", "sysnet/train.py", following("sysnet", TRAINING)),
-    ("sysnet", "sysnet/evaluate.py", JUDGED),
-    ("sysnet", "sysnet/summarise.py", {"sysnet_summarise": 1}),
-    ("sysnet", "sysnet/plan.py", {}),  # knows resources only
-    ("sysnet", "obiwan/network.py", {}),
-]
-
-
-@pytest.mark.parametrize(
-    ("system", "module", "expected"), LINES, ids=lambda x: str(x)[:40], indirect=["system"]
-)
-def test_a_changed_line(system, finished, checkout, edit, module, expected):
-    edit(checkout / "scripts/skyproof" / module)
-    planning = snakemake(finished, "-n", checkout=checkout, config=RUNS[system][1])
-    assert planned(planning) == expected
+@pytest.mark.parametrize("modules", LINES, ids=" ".join)
+def test_a_changed_line(copied, edit, modules):
+    finished, checkout = copied
+    paths = [checkout / "scripts/skyproof" / name for name in modules]
+    before = [path.read_bytes() for path in paths]
+    for path in paths:
+        edit(path)
+    try:
+        planning = snakemake(finished, "-n", checkout=checkout, config=TINY_ALL)
+    finally:
+        for path, content in zip(paths, before, strict=True):
+            path.write_bytes(content)
+    assert planned(planning) == LINES[modules]
 
 
 TOY_RULES = '''
@@ -153,8 +164,10 @@ rule toy_noise:
 '''
 
 
-@pytest.mark.parametrize("system", ["obiwan"], indirect=True)
-def test_another_system_is_one_folder_and_one_file_and_disturbs_nothing(finished, checkout, edit):
+def test_another_system_is_one_folder_and_one_file_and_disturbs_nothing(
+    tiny, checkout, edit, tmp_path
+):
+    finished = shutil.copytree(tiny, tmp_path / "run", symlinks=True)
     shutil.copytree(ROOT / "tests/systems/toy", checkout / "scripts/skyproof/toy")
     (checkout / "rules/toy.smk").write_text(TOY_RULES)
     both = TINY | {"systems": ["obiwan", "toy"], "toy": {"noise": {"n_items": 3}}}

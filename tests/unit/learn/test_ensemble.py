@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from skyproof.learn.checkpoint import Checkpoints
-from skyproof.learn.ensemble import compiled as ensemble_step
+from skyproof.learn.ensemble import compiled
 from skyproof.learn.ensemble.rows import EnsembleRows
 from skyproof.learn.ensemble.shape import Shape
 from tests.unit.learn.build import (
@@ -241,23 +241,23 @@ def test_without_a_compiler_it_says_so_and_goes_on(monkeypatch, caplog):
     """The bits are those of the uncompiled step."""
     members = [make_member(k, ROWS) for k in range(2)]
     plain = [bits(found) for found in fit(members, n_epochs=2)]
-    monkeypatch.setattr(ensemble_step, "can_compile", lambda: False)
-    monkeypatch.setattr(ensemble_step, "narrowed", lambda: False)
+    monkeypatch.setattr(compiled, "can_compile", lambda: False)
+    monkeypatch.setattr(compiled, "narrowed", lambda: False)
     assert [bits(found) for found in fit(members, n_epochs=2, compile=True)] == plain
     assert "no C++ compiler was found" in caplog.text
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not ensemble_step.can_compile(), reason="no C++ compiler, or AVX-512")
+@pytest.mark.skipif(not compiled.can_compile(), reason="no C++ compiler, or AVX-512")
 def test_a_compiled_step_gives_the_same_numbers_but_for_rounding():
     """And members do not depend on their companions either, to the bit."""
     members = [make_member(k, ROWS, 80 - 7 * k) for k in range(5)]
     case = {"batch": 40, "n_epochs": 3, "slope": None, "optimiser": "sgd", "mean": True}
     plain = fit(members[:3], **case)
-    compiled = fit(members[:3], **case, compile=True)
-    for one, other in zip(plain, compiled, strict=True):
+    fast = fit(members[:3], **case, compile=True)
+    for one, other in zip(plain, fast, strict=True):
         assert other.valid == pytest.approx(one.valid, abs=1e-5)
         for name, value in one.state.items():
             assert torch.allclose(other.state[name], value, atol=1e-5), name
     again = fit([members[3], members[1]], **case, compile=True)
-    assert bits(again[1]) == bits(compiled[1])
+    assert bits(again[1]) == bits(fast[1])

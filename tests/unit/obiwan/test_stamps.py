@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from skyproof.core.errors import InputError
-from skyproof.obiwan.stamps import reader
-from skyproof.obiwan.stamps import writer as stampwriter
+from skyproof.obiwan.stamps import reader, writer
 from skyproof.obiwan.stamps.geometry import STAMP
 from skyproof.obiwan.survey import stamp_dtype
 from skyproof.sky.stamps import centre_pixel
@@ -40,18 +39,18 @@ def test_the_typical_weight_is_the_median_of_every_fourth_pixel():
     stamp = pixels(130)[0]
     stamp[5] = 0
     expected = np.median(stamp[:, ::4, ::4], axis=(1, 2))
-    np.testing.assert_array_equal(stampwriter.typical(stamp), expected)
-    assert stampwriter.typical(stamp[:0]).shape == (0, 3)
+    np.testing.assert_array_equal(writer.typical(stamp), expected)
+    assert writer.typical(stamp[:0]).shape == (0, 3)
 
 
 @pytest.mark.parametrize("layout", ["array", "original"])
 @pytest.mark.parametrize("n", [0, 1, 5])
 def test_files_read_back(tmp_path, layout, n):
     img, ivar = pixels(n)
-    stampwriter.write_stamps(tmp_path / "s.hdf5", img, ivar, table(n), layout)
+    writer.write_stamps(tmp_path / "s.hdf5", img, ivar, table(n), layout)
     rows = table(n)
     for index, band in enumerate("grz"):
-        rows[f"ivar_{band}"] = stampwriter.typical(ivar)[:, index]
+        rows[f"ivar_{band}"] = writer.typical(ivar)[:, index]
     result = reader.read_stamps(tmp_path / "s.hdf5")
     for read, wrote in zip(result, (img, ivar, rows), strict=True):
         assert read.dtype == wrote.dtype
@@ -60,7 +59,7 @@ def test_files_read_back(tmp_path, layout, n):
 
 def test_the_original_layout_has_a_group_per_source(tmp_path):
     img, ivar = pixels(2)
-    stampwriter.write_stamps(tmp_path / "s.hdf5", img, ivar, table(2), "original")
+    writer.write_stamps(tmp_path / "s.hdf5", img, ivar, table(2), "original")
     with h5py.File(tmp_path / "s.hdf5") as file:
         assert sorted(file) == ["7", "8", "table"]
         np.testing.assert_array_equal(file["8/img"], img[1])
@@ -70,7 +69,7 @@ def test_the_original_layout_has_a_group_per_source(tmp_path):
 def test_the_original_layout_keeps_realisations_apart(tmp_path):
     rows = np.concatenate([table(1, b"rs0"), table(1, b"rs300")])  # both have id 7
     img, ivar = pixels(2)
-    stampwriter.write_stamps(tmp_path / "s.hdf5", img, ivar, rows, "original")
+    writer.write_stamps(tmp_path / "s.hdf5", img, ivar, rows, "original")
     with h5py.File(tmp_path / "s.hdf5") as file:
         assert sorted(file) == ["rs0-7", "rs300-7", "table"]
     np.testing.assert_array_equal(reader.read_stamps(tmp_path / "s.hdf5")[0], img)
@@ -79,17 +78,17 @@ def test_the_original_layout_keeps_realisations_apart(tmp_path):
 @pytest.mark.parametrize("layout", ["array", "original"])
 def test_equal_stamps_make_equal_bytes(tmp_path, layout):
     for name in ("a", "b"):
-        stampwriter.write_stamps(tmp_path / name, *pixels(3), table(3), layout)
+        writer.write_stamps(tmp_path / name, *pixels(3), table(3), layout)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
 @pytest.mark.parametrize("layout", ["array", "original"])
 def test_block_by_block_makes_the_bytes_of_all_at_once(tmp_path, layout, monkeypatch):
     img, ivar = pixels(7)
-    stampwriter.write_stamps(tmp_path / "a", img, ivar, table(7), layout)
-    with stampwriter.StampWriter(tmp_path / "b", table(7), "grz", layout) as writer:
+    writer.write_stamps(tmp_path / "a", img, ivar, table(7), layout)
+    with writer.StampWriter(tmp_path / "b", table(7), "grz", layout) as file:
         for rows in (slice(0, 3), slice(3, 6), slice(6, 7)):
-            writer.add(img[rows], ivar[rows])
+            file.add(img[rows], ivar[rows])
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
@@ -98,10 +97,10 @@ def test_cutting_in_blocks_of_any_size(tmp_path, plane, monkeypatch):
     rows["x"], rows["y"] = np.linspace(40, 120, 9), np.linspace(110, 35, 9)
     planes = {"img": plane[None], "ivar": plane[None] + 1}
     for block in (2, 9, 64):
-        monkeypatch.setattr(stampwriter, "BLOCK", block)
-        with stampwriter.StampWriter(tmp_path / f"{block}", rows, "g", "array") as writer:
-            writer.cut(planes, rows[:5])
-            writer.cut(planes, rows[5:])
+        monkeypatch.setattr(writer, "BLOCK", block)
+        with writer.StampWriter(tmp_path / f"{block}", rows, "g", "array") as file:
+            file.cut(planes, rows[:5])
+            file.cut(planes, rows[5:])
     contents = {(tmp_path / name).read_bytes() for name in ("2", "9", "64")}
     assert len(contents) == 1
     img, ivar, _ = reader.read_stamps(tmp_path / "2")
@@ -113,9 +112,9 @@ def test_cutting_in_blocks_of_any_size(tmp_path, plane, monkeypatch):
 def test_a_writer_wants_a_stamp_for_each_row(tmp_path):
     with (
         pytest.raises(ValueError, match="2 stamps for 3 rows"),
-        stampwriter.StampWriter(tmp_path / "s", table(3), "grz", "array") as writer,
+        writer.StampWriter(tmp_path / "s", table(3), "grz", "array") as file,
     ):
-        writer.add(*pixels(2))
+        file.add(*pixels(2))
 
 
 def _missing(path):
@@ -152,7 +151,7 @@ FAULTS = [
 @pytest.mark.parametrize(("break_it", "says"), FAULTS)
 def test_a_bad_file_is_named(tmp_path, break_it, says):
     path = tmp_path / "s.hdf5"
-    stampwriter.write_stamps(path, *pixels(3), table(3), "array")
+    writer.write_stamps(path, *pixels(3), table(3), "array")
     break_it(path)
     with pytest.raises(InputError) as caught:
         reader.read_stamps(path)
@@ -161,10 +160,11 @@ def test_a_bad_file_is_named(tmp_path, break_it, says):
 
 
 def test_a_source_missing_in_the_original_layout_is_named(tmp_path):
-    stampwriter.write_stamps(tmp_path / "s.hdf5", *pixels(3), table(3), "original")
+    writer.write_stamps(tmp_path / "s.hdf5", *pixels(3), table(3), "original")
     _edit(tmp_path / "s.hdf5", "7/img", np.zeros((65, 65, 3), "f4"))
     with pytest.raises(InputError, match="field 7/img: has shape"):
         reader.read_stamps(tmp_path / "s.hdf5")
+    writer.write_stamps(tmp_path / "s.hdf5", *pixels(3), table(3), "original")
     _edit(tmp_path / "s.hdf5", "8/ivar", None)
     with pytest.raises(InputError, match="field 8/ivar: has no such dataset"):
         reader.read_stamps(tmp_path / "s.hdf5")

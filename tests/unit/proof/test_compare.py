@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from skyproof.core.formats import contents
-from skyproof.core.formats import write as writers
+from skyproof.core.formats import contents, write
 from skyproof.core.formats.elements import elements
 from skyproof.proof.compare import compare
 from skyproof.proof.difference import Tolerance, text_is_close
@@ -46,42 +45,42 @@ TEXT = {"x": [1.5, 2.5], "n": [1, 2], "word": ["a", "b,c"]}
 CASES = {
     "hdf5 array": (
         "a.hdf5",
-        lambda p, new: writers.hdf5(p, {"img": OTHER if new else IMAGE, "z": IMAGE}),
+        lambda p, new: write.hdf5(p, {"img": OTHER if new else IMAGE, "z": IMAGE}),
         ("img", (3, 1, 2), 1, 60),
     ),
     "hdf5 table": (
         "a.hdf5",
-        lambda p, new: writers.hdf5(p, {"t": table_with("flux", (2, 1), 9) if new else TABLE}),
+        lambda p, new: write.hdf5(p, {"t": table_with("flux", (2, 1), 9) if new else TABLE}),
         ("t column flux", (2, 1), 1, 12),
     ),
     "hdf5 attribute": (
         "a.hdf5",
-        lambda p, new: writers.hdf5(p, {"img": IMAGE}, {"bands": "gr" if new else "grz"}),
+        lambda p, new: write.hdf5(p, {"img": IMAGE}, {"bands": "gr" if new else "grz"}),
         ("@bands", (), 1, 1),
     ),
     "fits image": (
         "a.fits",
-        lambda p, new: writers.fits_image(p, OTHER if new else IMAGE),
+        lambda p, new: write.fits_image(p, OTHER if new else IMAGE),
         ("HDU 0", (3, 1, 2), 1, 60),
     ),
     "fits compressed": (
         "a.fits.fz",
-        lambda p, new: writers.fits_image(p, (OTHER if new else IMAGE)[:, :, 2], compress="GZIP_2"),
+        lambda p, new: write.fits_image(p, (OTHER if new else IMAGE)[:, :, 2], compress="GZIP_2"),
         ("HDU 1", (3, 1), 1, 20),
     ),
     "fits table": (
         "a.fits",
-        lambda p, new: writers.fits_table(p, table_with("id", (1,), 7) if new else TABLE),
+        lambda p, new: write.fits_table(p, table_with("id", (1,), 7) if new else TABLE),
         ("HDU 1 column id", (1,), 1, 4),
     ),
     "fits card": (
         "a.fits",
-        lambda p, new: writers.fits_table(p, TABLE, header={"DEPTH": 2.5 if new else 2.0}),
+        lambda p, new: write.fits_table(p, TABLE, header={"DEPTH": 2.5 if new else 2.0}),
         ("HDU 1 card DEPTH", (), 1, 1),
     ),
     "npy": (
         "a.npy",
-        lambda p, new: writers.npy(p, OTHER if new else IMAGE),
+        lambda p, new: write.npy(p, OTHER if new else IMAGE),
         ("the array", (3, 1, 2), 1, 60),
     ),
     "npz": (
@@ -91,29 +90,29 @@ CASES = {
     ),
     "safetensors": (
         "a.safetensors",
-        lambda p, new: writers.safetensors(p, {"w": OTHER if new else IMAGE, "b": IMAGE[0]}),
+        lambda p, new: write.safetensors(p, {"w": OTHER if new else IMAGE, "b": IMAGE[0]}),
         ("w", (3, 1, 2), 1, 60),
     ),
     "safetensors metadata": (
         "a.safetensors",
-        lambda p, new: writers.safetensors(p, {"w": IMAGE}, {"epoch": 2 if new else 1}),
+        lambda p, new: write.safetensors(p, {"w": IMAGE}, {"epoch": 2 if new else 1}),
         ("@json", (), 1, 1),
     ),
     "parquet": (
         "a.parquet",
-        lambda p, new: writers.parquet(
+        lambda p, new: write.parquet(
             p, {"id": np.arange(3), "score": np.array([0.5, 0.25 if new else 0.75, 1.0])}
         ),
         ("score", (1,), 1, 3),
     ),
     "csv": (
         "a.csv",
-        lambda p, new: writers.csv(p, TEXT | ({"x": [1.5, 2.75]} if new else {})),
+        lambda p, new: write.csv(p, TEXT | ({"x": [1.5, 2.75]} if new else {})),
         ("column x", (1,), 1, 2),
     ),
     "json": (
         "a.json",
-        lambda p, new: writers.json(p, {"auc": {"g": [0.5, 0.6 if new else 0.7]}, "n": 3}),
+        lambda p, new: write.json(p, {"auc": {"g": [0.5, 0.6 if new else 0.7]}, "n": 3}),
         ("auc.g", (1,), 1, 2),
     ),
     "png": (
@@ -131,10 +130,10 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_the_first_differing_element_is_named(tmp_path, case):
-    name, write, expected = CASES[case]
+    name, put, expected = CASES[case]
     for folder, new in (("mine", True), ("theirs", False), ("again", False)):
         (tmp_path / folder).mkdir()
-        write(tmp_path / folder / name, new)
+        put(tmp_path / folder / name, new)
     mine, theirs, again = (tmp_path / f / name for f in ("mine", "theirs", "again"))
     assert compare(again, theirs, None) == []
     (found,) = compare(mine, theirs, None)
@@ -225,8 +224,8 @@ def test_figures_are_judged_as_a_whole(tmp_path):
 
 def test_other_shapes_types_and_names(tmp_path):
     mine, theirs = tmp_path / "a.hdf5", tmp_path / "b.hdf5"
-    writers.hdf5(mine, {"x": IMAGE[0], "y": IMAGE.astype("f8"), "only": IMAGE})
-    writers.hdf5(theirs, {"x": IMAGE, "y": IMAGE, "gone": IMAGE})
+    write.hdf5(mine, {"x": IMAGE[0], "y": IMAGE.astype("f8"), "only": IMAGE})
+    write.hdf5(theirs, {"x": IMAGE, "y": IMAGE, "gone": IMAGE})
     problems = {d.element: d.problem for d in compare(mine, theirs, TOLERANCE)}
     assert problems == {
         "only": "is not in the reference",
@@ -243,8 +242,8 @@ def test_more_rows_and_the_first_that_differs(tmp_path):
 
 
 def test_columns_in_another_order_are_compared_by_name(tmp_path):
-    writers.csv(tmp_path / "a.csv", {"x": [1.5], "y": [2.5]})
-    writers.csv(tmp_path / "b.csv", {"y": [2.5], "x": [1.25]})
+    write.csv(tmp_path / "a.csv", {"x": [1.5], "y": [2.5]})
+    write.csv(tmp_path / "b.csv", {"y": [2.5], "x": [1.25]})
     (found,) = compare(tmp_path / "a.csv", tmp_path / "b.csv", None)
     assert (found.element, found.values) == ("column x", ("'1.5'", "'1.25'"))
 
@@ -262,10 +261,10 @@ def test_what_cannot_be_read_is_compared_by_bytes(tmp_path):
 @pytest.mark.parametrize("case", [c for c in CASES if c != "text"])
 def test_pieces_make_the_whole(tmp_path, monkeypatch, case):
     """A file read in pieces of a few elements gives what it gives in one piece."""
-    name, write, expected = CASES[case]
+    name, put, expected = CASES[case]
     for folder, new in (("mine", True), ("theirs", False)):
         (tmp_path / folder).mkdir()
-        write(tmp_path / folder / name, new)
+        put(tmp_path / folder / name, new)
     mine, theirs = tmp_path / "mine" / name, tmp_path / "theirs" / name
     whole = compare(mine, theirs, None)
     digest = contents.content_digest(mine) if contents.has_container(mine) else None
@@ -281,11 +280,11 @@ def test_memory_is_that_of_a_piece(tmp_path, monkeypatch):
     """No chunk that a reader yields is larger than the limit, whatever the file's size."""
     monkeypatch.setattr(contents, "CHUNK_BYTES", 1 << 12)
     array = np.zeros((3, 5000, 2), dtype=np.float64)
-    writers.hdf5(tmp_path / "a.hdf5", {"x": array})
-    writers.npy(tmp_path / "a.npy", array)
+    write.hdf5(tmp_path / "a.hdf5", {"x": array})
+    write.npy(tmp_path / "a.npy", array)
     np.savez(tmp_path / "a.npz", x=array)
-    writers.safetensors(tmp_path / "a.safetensors", {"x": array})
-    writers.fits_image(tmp_path / "a.fits", array)
+    write.safetensors(tmp_path / "a.safetensors", {"x": array})
+    write.fits_image(tmp_path / "a.fits", array)
     for path in sorted(tmp_path.iterdir()):
         chunks = [chunk.nbytes for element in elements(path) for chunk in element.chunks()]
         assert sum(chunks) >= array.nbytes, path.name

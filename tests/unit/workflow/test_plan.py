@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from skyproof.core import blocks as records
-from skyproof.core import receipts
+from skyproof.core import blocks, receipts
 from skyproof.core.cost import Cost
 from skyproof.core.options import stages, systems
 from skyproof.proof.jobs import JobReceipt
@@ -66,18 +65,18 @@ def test_the_blocks_of_a_run_are_the_whole(stage):
     """10 bricks in blocks of 4: the last block is smaller."""
     config = load({"obiwan": {"block_size": 4, "simulate": {"n_bricks": 10}}}).obiwan
     plan = plan_of("obiwan", config)
-    blocks = [plan.cost(stage, {"block": f"0000{k}"}) for k in range(3)]
+    made = [plan.cost(stage, {"block": f"0000{k}"}) for k in range(3)]
     whole = plan.cost(stage, {})
-    assert sum(block.core_seconds for block in blocks) == pytest.approx(whole.core_seconds)
-    assert sum(block.megabytes for block in blocks) == pytest.approx(whole.megabytes)
-    assert [block.parts for block in blocks] == [4, 4, 2]
+    assert sum(block.core_seconds for block in made) == pytest.approx(whole.core_seconds)
+    assert sum(block.megabytes for block in made) == pytest.approx(whole.megabytes)
+    assert [block.parts for block in made] == [4, 4, 2]
 
 
 def test_blocks_of_groups_are_all_networks():
     config = load({"sysnet": {"group_size": 4, "train": {"n_chains": 2}}}).sysnet
     plan = plan_of("sysnet", config)
-    blocks = [plan.cost("train", {"block": f"0000{k}"}) for k in range(3)]
-    assert sum(block.core_seconds for block in blocks) == pytest.approx(
+    made = [plan.cost("train", {"block": f"0000{k}"}) for k in range(3)]
+    assert sum(block.core_seconds for block in made) == pytest.approx(
         plan.cost("train", {}).core_seconds
     )
 
@@ -133,7 +132,7 @@ def finished(folder: Path, config: dict, seconds: float, megabytes: float) -> No
     size = int(megabytes * 1e6)
     brick = {"info": {}, "files": [{"path": "a.fits", "size": size, "sha256": "0" * 64}]}
     record.write_text(
-        json.dumps({"format": records.FORMAT, "stage": "obiwan.simulate", "items": {"a": brick}})
+        json.dumps({"format": blocks.FORMAT, "stage": "obiwan.simulate", "items": {"a": brick}})
     )
     receipt = {
         "format": receipts.FORMAT,
