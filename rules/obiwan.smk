@@ -23,7 +23,7 @@ rule obiwan:
 rule obiwan_simulate:
     """Make bricks with known truth in the survey's layout."""
     output:
-        bricks="results/obiwan/bricks/simulated-{block}.json",
+        bricks="results/obiwan/simulate/simulated-{block}.json",
     log:
         "logs/obiwan/simulate-{block}.log",
     benchmark:
@@ -45,7 +45,7 @@ rule obiwan_ingest:
     input:
         ccds=CONFIG.obiwan.exposures.ccds or [],
     output:
-        bricks="results/obiwan/bricks/ingested-{block}.json",
+        bricks="results/obiwan/ingest/ingested-{block}.json",
     log:
         "logs/obiwan/ingest-{block}.log",
     benchmark:
@@ -89,7 +89,7 @@ rule obiwan_assign:
     input:
         cutouts=expand(OBIWAN_CUTOUTS, block=OBIWAN_BLOCKS),
     output:
-        membership="results/obiwan/split/membership.csv",
+        membership="results/obiwan/assign/membership.csv",
     log:
         "logs/obiwan/assign.log",
     benchmark:
@@ -109,7 +109,7 @@ rule obiwan_split:
     """Write the shuffled arrays of the training and the test part."""
     input:
         cutouts=OBIWAN_CUTOUTS,
-        membership="results/obiwan/split/membership.csv",
+        membership="results/obiwan/assign/membership.csv",
     output:
         split=OBIWAN_SPLIT,
     log:

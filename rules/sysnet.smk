@@ -315,9 +315,9 @@ rule sysnet_summarise:
         metrics=expand(SYSNET_METRICS, region=SYSNET.regions),
     output:
         verdict=figure(
-            "sysnet/evaluate/verdict.md", "verdict", caption="regions", subcategory="all regions"
+            "sysnet/summarise/verdict.md", "verdict", caption="regions", subcategory="all regions"
         ),
-        metrics="results/sysnet/evaluate/metrics.json",
+        metrics="results/sysnet/summarise/metrics.json",
     log:
         "logs/sysnet/summarise.log",
     benchmark:

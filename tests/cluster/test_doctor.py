@@ -64,7 +64,7 @@ def test_a_site_over_the_profile_reaches_the_jobs(cluster, tmp_path):
     sent = cluster.ask("squeue", "--states=all", "-h", "-O", "Feature:40,NumNodes:10,StdOut:300")
     ours = [line.split()[:2] for line in sent.splitlines() if str(run) in line]
     assert ours == [["knl&quad&cache", "2"]]  # SLURM's way to write them
-    receipt = run / "results/obiwan/bricks/.journal/simulated-00000.json.receipt.json"
+    receipt = run / "results/obiwan/simulate/.journal/simulated-00000.json.receipt.json"
     ran = json.loads(receipt.read_text())
     assert ran["run"]["environment"]["PBS_JOBID"] == "reached"
     assert (ran["run"]["ranks"], ran["numerics"]) == (4, "native")

@@ -53,7 +53,7 @@ def test_all_systems_under_a_controller_that_restarts(cluster, tiny_all, tmp_pat
     sent = re.findall(r"\(log: (\S+)/\d+\.log\)", output)
     assert len(sent) > 30
     assert len(sent) - len(set(sent)) == output.count("Trying to restart job")
-    ranks = dict.fromkeys(("obiwan/bricks", "obiwan/cutouts", "obiwan/split", "obiwan/infer"), 4)
+    ranks = dict.fromkeys(("obiwan/simulate", "obiwan/cutouts", "obiwan/split", "obiwan/infer"), 4)
     ranks |= {f"sysnet/{region}/mock": 4 for region in ("north", "south")}
     ranks |= {f"sysnet/{region}/infer": 4 for region in ("north", "south")}
     ranks |= {f"sysnet/{region}/train": 2 for region in ("north", "south")}

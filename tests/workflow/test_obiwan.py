@@ -113,7 +113,7 @@ def test_summary(tiny):
 
 def test_a_printed_line_can_be_pasted(tiny, tmp_path):
     """The line that a dry run prints runs by itself and gives the same bytes."""
-    record = "results/obiwan/bricks/simulated-00001.json"
+    record = "results/obiwan/simulate/simulated-00001.json"
     printed = snakemake(tmp_path, "-n", "-p", record).stdout
     line = next(line for line in printed.splitlines() if "python -m skyproof" in line)
     command = line[line.index("mpiexec") :]
@@ -147,7 +147,7 @@ def test_a_bad_brick_is_named_and_the_rest_goes_on(tiny, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(tiny, folder)
     shutil.rmtree(folder / "results/obiwan/cutouts")
-    image = next((folder / "results/obiwan/bricks/coadd").rglob("*-image-r.fits.fz"))
+    image = next((folder / "results/obiwan/simulate/coadd").rglob("*-image-r.fits.fz"))
     image.write_bytes(image.read_bytes()[: image.stat().st_size // 2])
     result = snakemake(folder, "-c", "2", "--forcerun", "obiwan_cutouts")
     assert result.returncode == 1
@@ -176,7 +176,7 @@ def test_variables_of_a_site_reach_the_jobs(tiny, tmp_path):
     """Seen by one of those that a receipt records."""
     folder = tmp_path / "run"
     shutil.copytree(tiny, folder)
-    target = folder / "results/obiwan/split/membership.csv"
+    target = folder / "results/obiwan/assign/membership.csv"
     words = ("--forcerun", "obiwan_assign", "--until", "obiwan_assign")
     words += ("--default-resources", "environment=PBS_JOBID='1 2' KMP_BLOCKTIME=1")
     result = snakemake(folder, "-c", "1", *words)

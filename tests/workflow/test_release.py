@@ -21,7 +21,7 @@ def release_of(tiny: Path, folder: Path, *, coadds: bool) -> tuple[list[str], di
     With `coadds` the tree also has the release's own images and catalogues, outside rs0.
     """
     tree = folder / "survey"
-    shutil.copytree(tiny / "results/obiwan/bricks", tree, ignore=shutil.ignore_patterns("*.json"))
+    shutil.copytree(tiny / "results/obiwan/simulate", tree, ignore=shutil.ignore_patterns("*.json"))
     names = []
     for images in sorted(tree.glob("coadd/*/*/rs0")):
         brick = images.parent.name
@@ -37,7 +37,7 @@ def release_of(tiny: Path, folder: Path, *, coadds: bool) -> tuple[list[str], di
 def test_the_same_bricks_as_a_release_give_the_same_stamps(tiny, tmp_path):
     names, release = release_of(tiny, tmp_path, coadds=False)
     config = {"obiwan": TINY["obiwan"] | {"source": "release", "release": release}}
-    result = snakemake(tmp_path, "-c", "1", "results/obiwan/split/membership.csv", config=config)
+    result = snakemake(tmp_path, "-c", "1", "results/obiwan/assign/membership.csv", config=config)
     assert result.returncode == 0, result.stdout + result.stderr
     assert len(names) == 4
     for kind in ("real", "fake"):

@@ -68,7 +68,7 @@ def test_the_run_leaves_what_it_promises(tiny_sysnet, region):
 
 
 def test_both_regions_are_in_one_verdict(tiny_sysnet):
-    summary = tiny_sysnet / "results/sysnet/evaluate"
+    summary = tiny_sysnet / "results/sysnet/summarise"
     verdict = (summary / "verdict.md").read_text()
     metrics = json.dumps(json.loads((summary / "metrics.json").read_text()))
     for region in REGIONS:

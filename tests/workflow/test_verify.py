@@ -51,7 +51,7 @@ def test_the_libraries_and_locks_are_recorded(tiny):
     provenance = json.loads((tiny / "results/provenance.json").read_text())
     assert "snakemake" in provenance["workflow"]
     outputs = {path for job in provenance["jobs"] for path in job["outputs"]}
-    assert "obiwan/bricks/simulated-00001.json" in outputs
+    assert "obiwan/simulate/simulated-00001.json" in outputs
     assert len(provenance["jobs"]) == len(made["steps"]) + 3  # three of the steps are two blocks
 
 

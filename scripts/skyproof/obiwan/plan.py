@@ -51,8 +51,8 @@ class Plan:
     def bricks(self) -> str:
         """The input of the cutouts: a block index of bricks, or the release's list of names."""
         return {
-            "simulate": "results/obiwan/bricks/simulated-{block}.json",
-            "ingest": "results/obiwan/bricks/ingested-{block}.json",
+            "simulate": "results/obiwan/simulate/simulated-{block}.json",
+            "ingest": "results/obiwan/ingest/ingested-{block}.json",
             "release": self.config.release.bricks,
         }[self.config.source]
 

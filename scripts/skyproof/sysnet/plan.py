@@ -64,7 +64,7 @@ class Plan:
     def products(self) -> list[str]:
         """The final products; the rest follows from them."""
         exports = [f"results/sysnet/{name}/export/export.json" for name in self.regions]
-        return ["results/sysnet/evaluate/verdict.md", *(exports if self.config.exports else [])]
+        return ["results/sysnet/summarise/verdict.md", *(exports if self.config.exports else [])]
 
     @property
     def n_members(self) -> int:

@@ -124,7 +124,7 @@ def mock_regions() -> dict[str, Region]:
 
 # Names become folders and wildcards: no separators, and unique when case is ignored.
 _REGION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-_TAKEN = ("evaluate",)  # results/sysnet/evaluate/ holds the summary of all regions
+_TAKEN = ("summarise",)  # results/sysnet/summarise/ holds the summary of all regions
 
 
 def sound_names(regions: Iterable[str]) -> None:

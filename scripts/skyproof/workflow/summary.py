@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from skyproof.core.errors import InputError
-from skyproof.core.options import systems
+from skyproof.core.options import stages, systems
 
 
 def summary(results: Path) -> str:
@@ -13,14 +13,16 @@ def summary(results: Path) -> str:
 
     Raises InputError where no system has finished.
     """
+    # The verdict is of the last stage that writes one.
     verdicts = {
         system: path
         for system in systems()
-        if (path := results / system / "evaluate" / "verdict.md").is_file()
+        for stage in stages(system)
+        if (path := results / system / stage / "verdict.md").is_file()
     }
     if not verdicts:
         raise InputError(
-            results, "holds no finished system", expected="<system>/evaluate/verdict.md"
+            results, "holds no finished system", expected="<system>/<stage>/verdict.md"
         )
     lines = [f"{system}: {_headline(path)}" for system, path in verdicts.items()]
     folders = " ".join(f"{path.parent}/" for path in verdicts.values())

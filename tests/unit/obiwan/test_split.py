@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -311,7 +310,7 @@ def test_a_table_of_another_run_is_refused(tmp_path: Path) -> None:
     record = write_block(tmp_path / "more", "block-00001", bricks[2:])
     with pytest.raises(InputError, match=r"membership.csv, record 0210p060: has no such group"):
         split.run(
-            SimpleNamespace(cutouts=record, membership=tmp_path / "split/membership.csv"),
+            SimpleNamespace(cutouts=record, membership=tmp_path / "assign/membership.csv"),
             SimpleNamespace(split=tmp_path / "split/block-00001.json"),
             Split(bands="g"),
             Context("obiwan.split", seed=SEED),
@@ -341,12 +340,10 @@ def test_o17_ranks_change_no_byte(tmp_path: Path) -> None:
     expected = tree_bytes(tmp_path / "split")
     for ranks in (1, 2, 4):
         folder = tmp_path / f"ranks-{ranks}"
-        folder.mkdir()
-        shutil.copy(tmp_path / "split/membership.csv", folder)
         result = skyproof(
             "obiwan.split",
             "--in", f"cutouts={tmp_path}/cutouts/block-00000.json",
-            f"membership={folder}/membership.csv",
+            f"membership={tmp_path}/assign/membership.csv",
             "--out", f"split={folder}/block-00000.json",
             "--bands", "g", "--rows-train", "8", "--seed", str(SEED),
             ranks=ranks,

@@ -61,7 +61,7 @@ BAD = [
     ),
     ({"sysnet": {"regions": {"../x": {}}}}, "'../x' is no name of a region"),
     ({"sysnet": {"regions": {"": {}}}}, "'' is no name of a region"),
-    ({"sysnet": {"regions": {"evaluate": {}}}}, "and none of evaluate"),
+    ({"sysnet": {"regions": {"summarise": {}}}}, "and none of summarise"),
     (
         {"sysnet": {"regions": {"North": {}, "north": {}}}},
         "names of regions must differ in more than capitals",

@@ -17,8 +17,6 @@ PAGES += sorted((ROOT / "docs").glob("*.md"))
 OUTPUTS = {"obiwan": "tiny.json", "sysnet": "tiny_sysnet.json"}
 # Not pages with files of earlier versions or of an example, and generated ones.
 OTHER_FILES = {"CHANGELOG.md", "CONTRIBUTING.md", "options.md"}
-# Folders that are about to be renamed: the pages have the new names.
-RENAMED = {"bricks/": "simulate/", "split/membership": "assign/membership"}
 MOST_TERMS = 12
 LONGEST_LINE = 120
 
@@ -115,8 +113,6 @@ def test_every_product_is_on_the_page_of_outputs(system):
     products = json.loads((ROOT / "tests/golden" / OUTPUTS[system]).read_text())["products"]
     # Lines with a blank are what a block index says of an item.
     files = [name.removeprefix(f"{system}/") for name in products if " " not in name]
-    for old, new in RENAMED.items():
-        files = [name.replace(old, new) if name.startswith(old) else name for name in files]
     assert len(files) > 20
     missing = [name for name in files if not any(one.fullmatch(name) for one in known)]
     assert missing == []

@@ -126,7 +126,7 @@ def finished(folder: Path, config: dict, seconds: float, megabytes: float) -> No
     values = options.model_dump(mode="json")
     grain = {"block": 0, "block_size": values.pop("block_size")}
     values.pop("block")
-    home = folder / "results/obiwan/bricks"
+    home = folder / "results/obiwan/simulate"
     (home / ".journal").mkdir(parents=True)
     record = home / "simulated-00000.json"
     size = int(megabytes * 1e6)
@@ -213,7 +213,7 @@ def test_of_a_survey_so_many_blocks_are_enough():
 def test_a_receipt_without_wildcards_is_of_no_block(tmp_path):
     """Receipts of earlier versions have none: their benchmark file is not found."""
     finished(tmp_path, CONFIG, seconds=100, megabytes=7)
-    path = tmp_path / "results/obiwan/bricks/.journal/simulated-00000.json.receipt.json"
+    path = tmp_path / "results/obiwan/simulate/.journal/simulated-00000.json.receipt.json"
     receipt = json.loads(path.read_text())
     assert rates(tmp_path, load(CONFIG))
     del receipt["run"]["wildcards"]

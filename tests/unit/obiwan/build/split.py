@@ -41,7 +41,7 @@ def split_of(
     **options: object,
 ) -> list[Item]:  # fmt: skip
     """Assign and split the stamps of some records."""
-    table = folder / "split/membership.csv"
+    table = folder / "assign/membership.csv"
     table.parent.mkdir(parents=True, exist_ok=True)
     assign.run(
         SimpleNamespace(cutouts=records),
@@ -69,7 +69,7 @@ def rows_of(files: list[dataset.SplitFiles]) -> list[int]:
 
 def part_of(folder: Path) -> dict[str, str]:
     """Return brick -> part of a table of bricks."""
-    with open(folder / "split/membership.csv", encoding="utf-8", newline="") as stream:
+    with open(folder / "assign/membership.csv", encoding="utf-8", newline="") as stream:
         return {row["brick"]: row["part"] for row in csv.DictReader(stream)}
 
 

@@ -20,7 +20,7 @@ def write_split(folder: Path, n_bricks: int = 5, n: int = 12, bands: str = "g") 
     """
     bricks = [Brick(f"{i:02d}10p060", tan_at(20.0 * i, 6.0), n, n) for i in range(n_bricks)]
     cutouts = write_block(folder / "cutouts", "block-00000", bricks, bands)
-    table, record = folder / "split/membership.csv", folder / "split/block-00000.json"
+    table, record = folder / "assign/membership.csv", folder / "split/block-00000.json"
     table.parent.mkdir(parents=True)
     assign.run(
         SimpleNamespace(cutouts=[cutouts]),
