@@ -49,7 +49,7 @@ def test_o14_alike_classes_are_indistinguishable(metrics):
 
 def test_o15_planted_clumps_are_found(metrics):
     planted = metrics[0.5]
-    assert planted["verdict"] == "looks"
+    assert planted["verdict"] == "appearance"
     assert planted["p_value"] < 0.01
     assert planted["accuracy"]["value"] > planted["baselines"]["majority_accuracy"] + 0.2
 
@@ -75,6 +75,6 @@ def test_accuracy_falls_with_magnitude(metrics):
 
 @pytest.mark.parametrize("fraction", FRACTIONS)
 def test_metadata_alone_tell_nothing(metrics, fraction):
-    """The classes differ in looks only: magnitudes, colours, sizes and depth say nothing."""
+    """The classes differ in appearance only: magnitudes, colours, sizes and depth say nothing."""
     control = metrics[fraction]["metadata_auc"]
     assert abs(control["value"] - 0.5) < 0.08  # measured: 0.49

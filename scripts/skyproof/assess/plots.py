@@ -1,4 +1,4 @@
-"""The look of all figures, and the plots that every system shows.
+"""The style of all figures, and the plots that every system shows.
 
 Figures are made inside `with style():`, saved there too (`core.formats.write.figure`), and depend
 on nothing outside: neither on a matplotlibrc nor on the fonts of a machine.
@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-# Okabe & Ito's palette, which the colour-blind tell apart too.
+# Okabe & Ito's palette, which is safe for colour-blind readers.
 BLUE, ORANGE, GREEN, SKY = "#0072B2", "#D55E00", "#009E73", "#56B4E9"
 INK, MUTED, FAINT = "#222222", "#6E6E6E", "#D9D9D9"
 
@@ -66,10 +66,10 @@ class Curve:
 
 
 def roc_figure(curves: Sequence[Curve], *, title: str, x_label: str, y_label: str) -> Figure:
-    """Draw ROC curves with their bands and the diagonal of a coin toss."""
+    """Draw ROC curves with their bands and the diagonal of chance."""
     figure = Figure(figsize=(6.4, 6.4), layout="constrained")
     axes = figure.add_subplot()
-    axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1.2, linestyle=(0, (4, 3)), label="coin toss")
+    axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1.2, linestyle=(0, (4, 3)), label="chance")
     for curve, colour in zip(curves, (BLUE, ORANGE, GREEN, SKY), strict=False):
         if curve.band is not None:
             grid, low, high = curve.band
@@ -101,10 +101,10 @@ def accuracy_figure(
         )  # fmt: skip
     lowest = min([0.5, overall, *(row["low"] for row in rows)])
     axes.set(ylim=(min(0.4, np.floor(lowest * 20 - 0.5) / 20), 1.0), xlabel=x_label,
-             ylabel="right calls", title=title)  # fmt: skip
+             ylabel="accuracy", title=title)  # fmt: skip
     axes.grid(axis="x", visible=False)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-    _write_at_right(axes, {"coin toss": (0.5, MUTED), f"all {overall:.0%}": (overall, BLUE)})
+    _write_at_right(axes, {"chance": (0.5, MUTED), f"all {overall:.0%}": (overall, BLUE)})
     for number, row in enumerate(rows):
         name = f"{row['n']}" if number else f"n = {row['n']}"
         _write_at_top(axes, name, row["median"], ha="center")
@@ -151,7 +151,7 @@ def training_figure(
             axes.axvline(start, color=MUTED, linewidth=0.8, linestyle=(0, (1, 3)))
     if chance is not None:
         accuracy.axhline(chance, color=MUTED, linewidth=1.2, linestyle=(0, (4, 3)))
-        _write_at_right(accuracy, {"coin toss": (chance, MUTED)})
+        _write_at_right(accuracy, {"chance": (chance, MUTED)})
     loss.set_ylim(bottom=0)
     accuracy.set_ylim(top=1.01)
     accuracy.yaxis.set_major_formatter(PercentFormatter(1.0))

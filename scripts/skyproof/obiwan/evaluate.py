@@ -246,6 +246,6 @@ def roc_figure(sample: ScoredPart, metrics: Metric, metadata: np.ndarray | None)
     return plots.roc_figure(
         curves,
         title="Real or injected?",
-        x_label="real galaxies called injected",
-        y_label="injected galaxies called injected",
+        x_label="false positive rate (real classified as injected)",
+        y_label="true positive rate (injected classified as injected)",
     )

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from skyproof.sysnet.options import Summarise
 
 _NAMES = {
-    "clean": "no template shows",
-    "corrected": "templates show, and no more after the weights",
-    "left": "templates show after the weights",
+    "clean": "no correlation with the templates",
+    "corrected": "correlation with the templates removed by the weights",
+    "left": "correlation with the templates left after weighting",
 }
 
 
@@ -50,8 +50,8 @@ def page(regions: dict[str, dict[str, Any]]) -> str:
         "",
         f"**{'; '.join(parts)}.**",
         "",
-        "| region | pixels | null test p before | after | gain over a constant | over linear | "
-        "over quadratic | weights of the mix |",
+        "| region | pixels | null test p before | after | loss below a constant | below linear | "
+        "below quadratic | weights in the stack |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for name, metrics in regions.items():

@@ -179,7 +179,7 @@ def quick(
 def test_o14_null_scores_are_indistinguishable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """o14: of ten null samples at most two are told apart (the rule errs in some 5 %)."""
+    """o14: of ten null samples at most two are distinguished (the rule errs in some 5 %)."""
     verdicts = []
     for seed in range(10):
         folder = tmp_path / str(seed)
@@ -190,13 +190,13 @@ def test_o14_null_scores_are_indistinguishable(
     assert metrics["auc"]["low"] < 0.5 < metrics["auc"]["high"]
 
 
-def test_o15_a_planted_difference_in_looks_is_found(
+def test_o15_a_planted_difference_in_appearance_is_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """o15: scores follow the label, the catalogue does not: the looks."""
+    """o15: scores follow the label, the catalogue does not: appearance."""
     metrics = quick(make_case(tmp_path, signal=1.5), tmp_path, monkeypatch)
-    assert metrics["verdict"] == "looks"
-    assert "so it is the looks" in metrics["statement"]
+    assert metrics["verdict"] == "appearance"
+    assert "distinguished by appearance" in metrics["statement"]
     assert metrics["auc"]["low"] > 0.5
 
 
@@ -221,7 +221,7 @@ def test_one_brick_of_two_bands_is_judged_with_a_caution(tmp_path: Path) -> None
     )
     assert metrics["auc"]["unit"] == "row"
     assert not metrics["auc"]["trusted"]
-    assert "all rows are of one brick" in outputs.verdict.read_text()
+    assert "all rows are from one brick" in outputs.verdict.read_text()
 
 
 def test_patches_of_one_brick_are_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -258,7 +258,7 @@ def test_bricks_of_both_parts_are_a_caution(
     write.json(inputs.split[0], record)
     metrics = quick(inputs, tmp_path, monkeypatch)
     assert metrics["groups_in_training"] == 1
-    assert "may remember their sky" in rule.page(metrics, "g")
+    assert "may have memorised their sky" in rule.page(metrics, "g")
 
 
 def rewritten(inputs: SimpleNamespace, change: object, rows: slice = slice(None)) -> None:
@@ -326,7 +326,7 @@ def test_constant_scores_give_a_verdict_without_nan(
     assert metrics["verdict"] == "indistinguishable"
     assert (metrics["auc"]["value"], metrics["p_value"]) == (0.5, 1.0)
     assert not metrics["auc"]["trusted"]
-    assert "every row is called injected" in rule.page(metrics, "g")
+    assert "every row is classified as injected" in rule.page(metrics, "g")
 
 
 def fake_metrics(p: float, auc: float, control: float | None, matched_low: float | None) -> dict:
@@ -344,9 +344,9 @@ def fake_metrics(p: float, auc: float, control: float | None, matched_low: float
         (0.05, 0.6, 0.005, 0.6, "indistinguishable"),
         (0.05, 0.6, 0.004, 0.6, "metadata"),
         (0.04, 0.4, 0.5, 0.3, "reversed"),
-        (0.04, 0.6, 0.05, 0.3, "looks"),
+        (0.04, 0.6, 0.05, 0.3, "appearance"),
         (0.04, 0.6, None, None, "unexplained"),
-        (0.04, 0.6, 0.04, 0.51, "looks and metadata"),
+        (0.04, 0.6, 0.04, 0.51, "appearance and metadata"),
         (0.04, 0.6, 0.04, 0.49, "metadata"),
         (0.04, 0.6, 0.04, None, "metadata"),
     ],

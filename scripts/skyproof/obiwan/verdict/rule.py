@@ -1,14 +1,14 @@
-"""The verdict: one rule, and the sentences that say it.
+"""The verdict: one rule, and the sentences that state it.
 
-Two tests, each by shuffling labels inside bricks, with a = 1 - confidence:
-the network's scores (p), and a control that sees only catalogue columns (p_control).
+Two permutation tests, labels shuffled within bricks, at level a = 1 - confidence:
+the network's scores (p), and a control that uses only catalogue columns (p_control).
 
 1. p >= a: `indistinguishable` at this sample size; but `metadata` if p_control < a / 10 (a second
-   look at the same question must be clear, or null samples would fail too often).
-2. p < a and AUC below its mean over the shuffles: `reversed`; the scores rank the wrong way round.
-3. p < a and p_control >= a: `looks`; `unexplained` where no control was possible.
-4. p < a and p_control < a: after weights have made brightness, colours and size alike, the
-   interval of the AUC lies above 0.5: `looks and metadata`; else: `metadata`.
+   test of the same question needs a stricter level, or null samples would fail too often).
+2. p < a and AUC below its mean over the shuffles: `reversed`; the scores rank real above injected.
+3. p < a and p_control >= a: `appearance`; `unexplained` where no control was possible.
+4. p < a and p_control < a: `appearance and metadata` if the interval of the AUC lies above 0.5
+   after weights that balance brightness, colours and size; else `metadata`.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ def judge(metrics: Metrics) -> str:
     if metrics["auc"]["value"] < metrics["auc"]["null_mean"]:
         return "reversed"
     if p_control >= level:
-        return "looks" if control else "unexplained"
-    return "looks and metadata" if matched and matched["low"] > 0.5 else "metadata"
+        return "appearance" if control else "unexplained"
+    return "appearance and metadata" if matched and matched["low"] > 0.5 else "metadata"
 
 
 def _level(metrics: Metrics) -> float:
@@ -52,31 +52,31 @@ def statement(metrics: Metrics) -> str:
     if metrics["verdict"] == "indistinguishable":
         return f"indistinguishable at this sample size: {figures}"
     if metrics["verdict"] == "reversed":
-        return f"told apart the wrong way round: {figures}; were labels swapped?"
+        return f"distinguished with reversed ranking: {figures}; were the labels swapped?"
     if metrics["verdict"] == "unexplained":
-        return f"told apart: {figures}; no control was possible, so the cause is open"
-    alone = f"the metadata alone reach {with_interval(control)}"
-    if metrics["verdict"] == "looks":
-        return f"told apart: {figures}; {alone}, so it is the looks"
-    if metrics["verdict"] == "looks and metadata":
+        return f"distinguished: {figures}; no control was possible, so the cause is unknown"
+    alone = f"metadata alone reach {with_interval(control)}"
+    if metrics["verdict"] == "appearance":
+        return f"distinguished by appearance: {figures}; {alone}"
+    if metrics["verdict"] == "appearance and metadata":
         return (
-            f"told apart by looks and metadata: {figures}; {alone}, and with brightness, colours "
-            f"and size made alike the network keeps {with_interval(matched)}"
+            f"distinguished by appearance and by metadata: {figures}; {alone}, and with "
+            f"brightness, colours and size balanced the network reaches {with_interval(matched)}"
         )
     if metrics["p_value"] >= _level(metrics):
         return (
-            f"not told apart by the network ({figures}), but metadata alone do it: they reach "
-            f"{with_interval(control)}; match the samples first"
+            f"not distinguished by the network ({figures}), but metadata alone distinguish the "
+            f"classes: they reach {with_interval(control)}; match the samples first"
         )
-    left = f"is left with {with_interval(matched)}" if matched else "cannot be tested"
+    left = f"reaches {with_interval(matched)}" if matched else "cannot be tested"
     return (
-        f"told apart, but metadata alone do it: {figures}; {alone}, and with brightness, colours "
-        f"and size made alike the network {left}; match the samples first"
+        f"distinguished, but metadata alone suffice: {figures}; {alone}, and with brightness, "
+        f"colours and size balanced the network {left}; match the samples first"
     )
 
 
 def page(metrics: Metrics, magnitude: str) -> str:
-    """Return the page `verdict.md`: the statement, what it rests on, and its cautions."""
+    """Return the page `verdict.md`: the statement, its evidence, and its cautions."""
     text = metrics["statement"]
     lines = [
         "# Can a network tell injected galaxies from real ones?",
@@ -90,7 +90,7 @@ def page(metrics: Metrics, magnitude: str) -> str:
         "",
         f"Intervals: {metrics['confidence']:.0%} confidence, from a bootstrap over "
         f"{'bricks or patches' if metrics['auc']['unit'] == 'group' else 'rows'}. "
-        "AUC: the chance that an injected galaxy scores higher than a real one; 0.5: a coin toss.",
+        "AUC: probability that an injected galaxy scores higher than a real one; 0.5 is chance.",
     ]
     return "\n".join(lines) + "\n"
 
@@ -99,9 +99,9 @@ def _findings(metrics: Metrics, magnitude: str) -> list[str]:
     auc, control, matched = metrics["auc"], metrics["metadata_auc"], metrics["matched_auc"]
     baseline = metrics["baselines"]
     lines = [
-        f"Power: this sample would have noticed an AUC of {auc['detectable']:.2f} or more four "
-        f"times in five; an AUC above {auc['high']:.2f} is excluded.",
-        f"Accuracy {with_interval(metrics['accuracy'])}; calling everything "
+        f"Power: this sample detects an AUC of {auc['detectable']:.2f} or more with 80 % "
+        f"probability; an AUC above {auc['high']:.2f} is excluded.",
+        f"Accuracy {with_interval(metrics['accuracy'])}; always predicting "
         f"{baseline['majority_class']} gives {baseline['majority_accuracy']:.2f}.",
     ]
     if control:
@@ -111,10 +111,11 @@ def _findings(metrics: Metrics, magnitude: str) -> list[str]:
         )
     if matched:
         lines.append(
-            f"Brightness, colours and size made alike by weights: AUC {with_interval(matched)}, "
-            f"worth {matched['effective_real']:.0f} real and {matched['effective_fake']:.0f} "
-            f"injected rows; largest difference of a mean {matched['imbalance_before']:.2f} "
-            f"before, {matched['imbalance_after']:.2f} standard deviations after."
+            f"Brightness, colours and size balanced by weights: AUC {with_interval(matched)}, "
+            f"effective sample {matched['effective_real']:.0f} real and "
+            f"{matched['effective_fake']:.0f} injected rows; largest difference of means "
+            f"{matched['imbalance_before']:.2f} standard deviations before the weights, "
+            f"{matched['imbalance_after']:.2f} after."
         )
     rows = metrics["by_magnitude"]
     if len(rows) > 1:
@@ -133,9 +134,9 @@ def _findings(metrics: Metrics, magnitude: str) -> list[str]:
     follows = sorted(metrics["telling_columns"], key=lambda r: -abs(r["score_correlation"]))[:3]
     if follows:
         listed = ", ".join(f"{row['column']} ({row['score_correlation']:+.2f})" for row in follows)
-        lines.append(f"Columns that the score follows most (rank correlation): {listed}.")
+        lines.append(f"Columns most correlated with the score (rank correlation): {listed}.")
     error = metrics["calibration"]["expected_error"]
-    lines.append(f"Scores as probabilities are off by {error:.2f} on average.")
+    lines.append(f"Expected calibration error of the scores as probabilities: {error:.2f}.")
     return lines
 
 
@@ -144,22 +145,22 @@ def _cautions(metrics: Metrics) -> list[str]:
     if metrics["called_fake"] in (0, 1):
         called = "injected" if metrics["called_fake"] else "real"
         cautions.append(
-            f"every row is called {called}: accuracies mean nothing, and the network may have "
-            "learned nothing (see the training curves)"
+            f"every row is classified as {called}: accuracies carry no information, and the "
+            "network may have learned nothing (see the training curves)"
         )
     if auc["unit"] == "row":
         cautions.append(
-            "all rows are of one brick: the intervals take them as independent and are too narrow; "
-            "they say nothing of other bricks"
+            "all rows are from one brick: the intervals treat them as independent and are too "
+            "narrow; they do not apply to other bricks"
         )
     elif not auc["trusted"]:
         cautions.append(
-            f"the intervals rest on {_groups(auc['units'])}: too few to show an odd one"
+            f"the intervals rest on {_groups(auc['units'])}: too few to estimate their scatter"
         )
     if metrics["groups_in_training"]:
         cautions.append(
             f"{_groups(metrics['groups_in_training'])} also in the training part: the network may "
-            "remember their sky"
+            "have memorised their sky"
         )
     if abs(auc["null_mean"] - 0.5) > _UNEVEN:
         cautions.append(
@@ -169,7 +170,9 @@ def _cautions(metrics: Metrics) -> list[str]:
     if metrics["metadata_auc"] is None:
         cautions.append("the training catalogues are too small for a control on metadata")
     elif metrics["matched_auc"] is None:
-        cautions.append("the classes do not overlap in brightness, colours and size: no matching")
+        cautions.append(
+            "the classes do not overlap in brightness, colours and size: they cannot be balanced"
+        )
     return cautions
 
 

@@ -57,7 +57,7 @@ def _template(axes: Axes, name: str, entry: Mapping[str, Any], limit: float) -> 
     error = np.array([row["error"] for row in rows])
     axes.axhline(1, color=MUTED, linewidth=0.8)
     axes.fill_between(value, 1 - error, 1 + error, color=FAINT, linewidth=0,
-                      label="chance (1 standard deviation)")  # fmt: skip
+                      label="mock skies (1 standard deviation)")  # fmt: skip
     for when, colour, marker in (("before", ORANGE, "s"), ("after", BLUE, "o")):
         density = 1 + np.array([row[when] for row in rows])
         axes.plot(value, density, color=colour, marker=marker, markersize=4, linewidth=1.4,
@@ -96,10 +96,10 @@ def power_figure(spectra: Mapping[str, Spectrum], mocks: np.ndarray) -> Figure:
     top = centre * (centre + 1) / (2 * np.pi)
     upper.fill_between(centre, top * np.maximum(low, 1e-12), top * high, color=FAINT, linewidth=0,
                        label="mock skies without contamination (68 %)")  # fmt: skip
-    looks = {"before": ("before weights", ORANGE, "s"), "after": ("after weights", BLUE, "o"),
-             "truth": ("weighted by the truth", GREEN, "^")}  # fmt: skip
+    styles = {"before": ("before weights", ORANGE, "s"), "after": ("after weights", BLUE, "o"),
+             "truth": ("true weights", GREEN, "^")}  # fmt: skip
     for name, power in powers.items():
-        text, colour, marker = looks[name]
+        text, colour, marker = styles[name]
         shown = np.where(power > 0, top * power, np.nan)
         upper.plot(centre, shown, color=colour, marker=marker, markersize=5, linewidth=1.6,
                    label=text)  # fmt: skip
@@ -111,10 +111,10 @@ def power_figure(spectra: Mapping[str, Spectrum], mocks: np.ndarray) -> Figure:
     base = powers["truth"] if known else powers["before"]
     lower.axhline(1, color=MUTED, linewidth=1.0, linestyle=_DASHES)
     for name in ("before", "after") if known else ("after",):
-        _, colour, marker = looks[name]
+        _, colour, marker = styles[name]
         lower.plot(centre, np.where(base > 0, powers[name] / base, np.nan), color=colour,
                    marker=marker, markersize=5, linewidth=1.6)  # fmt: skip
-    lower.set(xlabel="multipole l", ylabel="over the truth" if known else "after / before")
+    lower.set(xlabel="multipole l", ylabel="ratio to true weights" if known else "after / before")
     lower.set_ylim(0, 2.2 if known else 1.4)
     lower.set_xticks([2, 5, 10, 20, 50, 100, 200])
     lower.set_xlim(centre[0] * 0.85, centre[-1] * 1.15)
@@ -170,7 +170,7 @@ def scan_figure(tuning: Mapping[str, Any]) -> Figure:
     scan = (tuning.get("scans") or {}).get("learning_rate")
     if not scan:
         rate = tuning.get("learning_rate")
-        text = "no scan was asked for" + (f"\nlearning rate {rate:g}" if rate else "")
+        text = "no scan was requested" + (f"\nlearning rate {rate:g}" if rate else "")
         axes.annotate(text, (0.5, 0.5), xycoords="axes fraction", ha="center", va="center",
                       color=MUTED, fontsize=13)  # fmt: skip
         axes.set_axis_off()

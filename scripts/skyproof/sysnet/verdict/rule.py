@@ -1,13 +1,14 @@
-"""The verdict on a region: one rule, and the sentences that say it.
+"""The verdict on a region: one rule, and the sentences that state it.
 
-Templates *show* in the density where the null test's p-value over all of them, or that of the worst
-one times their number (Bonferroni), is below 0.01.
+The density *correlates* with the templates where the null test's p-value over all of them, or that
+of the worst one times their number (Bonferroni), is below 0.01.
 
-1. They do not show, before and after the weights: `clean`.
-2. They show before and not after: `corrected`.
-3. They show after: `left`.
+1. No correlation, before and after weighting: `clean`.
+2. Correlation before weighting and not after: `corrected`.
+3. Correlation after weighting: `left`.
 
-And, over a constant, the gain of the weights in out-of-fold loss with its error over superpixels.
+The page also gives the difference in out-of-fold loss between the weights and a constant, with its
+error over superpixels.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ LEVEL = 0.01
 Metrics = Mapping[str, Any]
 
 _WORDS = {
-    "clean": "no template shows in the density beyond chance",
-    "corrected": "the templates show in the density, and no more after the weights",
-    "left": "templates show in the density after the weights",
+    "clean": "the density correlates with no template beyond chance",
+    "corrected": "the density correlates with the templates before weighting and not after",
+    "left": "the density still correlates with the templates after weighting",
 }
 
 
@@ -36,7 +37,7 @@ def judge(metrics: Metrics) -> str:
 
 
 def shows(found: Metrics) -> bool:
-    """Say whether the templates show in the density more than chance would have it."""
+    """Return whether the density correlates with the templates beyond chance."""
     return min(found["p_value"], found["worst_p_value"]) < LEVEL
 
 
@@ -46,23 +47,23 @@ def statement(metrics: Metrics) -> str:
     text = (
         f"{_WORDS[metrics['verdict']]}: null test p {ranked(test, 'before')} before, "
         f"{ranked(test, 'after')} after{_worst(test['after'])}; "
-        f"out-of-fold loss {_gain(metrics, 'constant')} below a "
-        f"constant's, {_gain(metrics, 'linear')} below a linear fit's"
+        f"out-of-fold loss lower by {_gain(metrics, 'constant')} than that of a constant, "
+        f"by {_gain(metrics, 'linear')} than that of a linear fit"
     )
     if metrics["recovery"]:
         found = metrics["recovery"]["weights"]
         if found["correlation"] is not None:
             text += (
                 f"; correlation with the planted contamination {found['correlation']:.3f}, "
-                f"error {found['error']:.3f} of {found['planted']:.3f} planted"
+                f"rms error {found['error']:.3f} of {found['planted']:.3f} rms planted"
             )
         else:
-            text += f"; nothing was planted, the weights are off by {found['error']:.3f} rms"
+            text += f"; nothing was planted; rms error of the weights {found['error']:.3f}"
     return text
 
 
 def page(metrics: Metrics, nulltest: Metrics) -> str:
-    """Return the page `verdict.md`: the statement, what it rests on, and its cautions."""
+    """Return the page `verdict.md`: the statement, its evidence, and its cautions."""
     text = statement(metrics)
     lines = [
         f"# Imaging systematics: {metrics['region'] or 'region'}",
@@ -81,10 +82,10 @@ def page(metrics: Metrics, nulltest: Metrics) -> str:
     lines += caution_lines(_cautions(metrics, nulltest))
     lines += [
         "",
-        "Loss: Poisson likelihood without its constant, mean over pixels, each predicted by models "
-        "that have not seen it nor its superpixel; errors resample superpixels. Null test: chi² "
-        f"over {nulltest['n_bins']} bins of density against {nulltest['n_mocks']} mock skies "
-        "that cluster as the corrected data do.",
+        "Loss: negative Poisson log-likelihood without its constant term, mean over pixels. Models "
+        "that predict a pixel were not fitted on its superpixel; errors resample superpixels. "
+        f"Null test: chi² of the density in {nulltest['n_bins']} bins against "
+        f"{nulltest['n_mocks']} mock skies with the clustering of the corrected data.",
     ]
     return "\n".join(lines) + "\n"
 
@@ -93,11 +94,12 @@ def _findings(metrics: Metrics, nulltest: Metrics) -> list[str]:
     stack, selection = metrics["stack"], metrics["selection"]
     shares = ", ".join(f"{name} {value:.2f}" for name, value in stack["mean_weights"].items())
     lines = [
-        f"Selection function: {stack['use']} of {shares} (mean over folds); S - 1 times "
-        f"{stack['factor']:.2f}, as its spread is {stack['spread']:.3f} and skies without "
-        f"contamination give {stack['chance']:.3f}.",
-        f"Its spread is then {selection['spread']:.3f}, from {selection['least']:.2f} to "
-        f"{selection['greatest']:.2f}; that between networks {selection['of_networks']:.3f}.",
+        f"Selection function S: {stack['use']} of {shares} (mean over folds). S - 1 is multiplied "
+        f"by {stack['factor']:.2f}: its standard deviation is {stack['spread']:.3f}, and skies "
+        f"without contamination give {stack['chance']:.3f}.",
+        f"Delivered S: standard deviation {selection['spread']:.3f}, from "
+        f"{selection['least']:.2f} to {selection['greatest']:.2f}; between networks "
+        f"{selection['of_networks']:.3f}.",
     ]
     worst = sorted(nulltest["templates"].items(), key=lambda e: -e[1]["before"]["chi_square"])[:3]
     listed = "; ".join(
@@ -105,17 +107,18 @@ def _findings(metrics: Metrics, nulltest: Metrics) -> list[str]:
         f"(of {entry['after']['n_bins']} bins, p {_p(entry['before'])} → {_p(entry['after'])})"
         for name, entry in worst
     )
-    lines.append(f"Templates that show most: {listed}.")
+    lines.append(f"Templates with the largest χ² before weighting: {listed}.")
     power = metrics["power"]
     if metrics["recovery"]:
         lines.append(
-            f"Power at l < 30 over that with the true weights: {_times(power['before_low'])} "
-            f"before, {_times(power['kept_low'])} after; at l ≥ 30 {_times(power['kept_high'])} "
-            "after."
+            "Angular power relative to that with the true weights, l < 30: "
+            f"{_times(power['before_low'])} before weighting, {_times(power['kept_low'])} after; "
+            f"l ≥ 30: {_times(power['kept_high'])} after."
         )
     else:
         lines.append(
-            f"Power after over before: {_times(power['after_over_before_low'])} at l < 30, "
+            "Angular power after weighting relative to before: "
+            f"{_times(power['after_over_before_low'])} at l < 30, "
             f"{_times(power['after_over_before_high'])} at l ≥ 30."
         )
     return lines
@@ -126,7 +129,7 @@ def _times(value: float | None) -> str:
 
 
 def _loss_table(metrics: Metrics) -> list[str]:
-    lines = ["| model | out-of-fold loss | gain of the weights over it | of the network |",
+    lines = ["| model | out-of-fold loss | minus loss of the weights | minus loss of the network |",
              "|---|---|---|---|"]  # fmt: skip
     for name, losses in metrics["losses"].items():
         gains = metrics["gains"].get(name)
@@ -138,7 +141,7 @@ def _loss_table(metrics: Metrics) -> list[str]:
 
 
 def _truth_table(metrics: Metrics) -> list[str]:
-    lines = ["| weights by | correlation with truth | rms error | power kept, l < 30 | l ≥ 30 |",
+    lines = ["| weights from | correlation with truth | rms error | power kept, l < 30 | l ≥ 30 |",
              "|---|---|---|---|---|"]  # fmt: skip
     power = {"weights": metrics["power"], **metrics["power"]["models"]}
     for name, found in metrics["recovery"].items():
@@ -156,25 +159,25 @@ def _cautions(metrics: Metrics, nulltest: Metrics) -> list[str]:
     stack, outliers = metrics["stack"], metrics["outliers"]
     clipped = stack["clipped_low"] + stack["clipped_high"]
     if clipped:
-        cautions.append(f"{clipped} pixels stood beyond {stack['clip']} and were held there")
+        cautions.append(f"{clipped} pixels were outside {stack['clip']} and were clipped to it")
     if outliers["n"]:
         first = outliers["listed"][0]
         cautions.append(
             f"{_count(outliers['n'], 'label')} far beyond chance, up to {first['label']:.3g} where "
             f"{first['expected']:.3g} was expected (pixel {first['hpix']}): "
-            f"{outliers['loss_share']:.1%} of the squared loss; without, a linear fit's selection "
-            f"function changes by {outliers['shift']:.4f} rms"
+            f"{outliers['loss_share']:.1%} of the squared loss; without them the selection "
+            f"function of a linear fit changes by {outliers['shift']:.4f} rms"
         )
     if metrics["n_superpixels"] < 20:
         cautions.append(
-            f"errors rest on {metrics['n_superpixels']} superpixels: too few to show an odd one"
+            f"errors rest on {metrics['n_superpixels']} superpixels: too few to estimate them well"
         )
     if metrics["gains"]["constant"]["pnll"]["better"] < 0.95:
-        cautions.append("the weights are no clear gain over none: leave them out, or trust a null")
+        cautions.append("the weights do not clearly improve the fit: do not apply them")
     if nulltest["after"]["p_value"] > 1 - LEVEL:
         cautions.append(
-            "after the weights the density follows the templates less than chance would have it: "
-            "some of the galaxies' own structure is taken away"
+            "after weighting the density correlates with the templates less than expected by "
+            "chance: the weights remove some of the galaxies' own structure"
         )
     return cautions
 
@@ -190,7 +193,7 @@ def _worst(found: Metrics) -> str:
 
 
 def ranked(test: Metrics, when: str) -> str:
-    """Return '0.34', or '≤ 0.005' where no mock sky of the null test shows as much."""
+    """Return '0.34', or '≤ 0.005' where no mock sky of the null test reaches it."""
     value = test[when]["p_value"]
     least = value * (test["n_mocks"] + 1) < 1.5
     return f"{'≤ ' if least else ''}{value:.2g}"
