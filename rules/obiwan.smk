@@ -178,7 +178,7 @@ rule obiwan_infer:
 
 
 rule obiwan_evaluate:
-    """Say how well the classes are told apart, and by what."""
+    """Measure how well the classes are distinguished, and by what."""
     input:
         scores="results/obiwan/infer/scores.parquet",
         history="results/obiwan/train/history.csv",
