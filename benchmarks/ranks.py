@@ -77,10 +77,13 @@ def train(ranks: int, sums: str, folder: Path) -> None:
     import torch
 
     from skyproof.core.comm import connect
-    from skyproof.learn import device, trainer
+    from skyproof.learn import device
+    from skyproof.learn.inputs import Symmetries
     from skyproof.learn.reduce import Team
-    from skyproof.learn.shards import Shards, Share
-    from skyproof.obiwan.network import StampClassifier, initialise, loss_and_accuracy
+    from skyproof.learn.settings import TrainingSettings
+    from skyproof.learn.shards import ClassNumbers, Shards, Share
+    from skyproof.learn.step import Forward, TrainingStep
+    from skyproof.obiwan.network import OBJECTIVE, StampClassifier, initialise
 
     comm = connect(ranks)
     where = device.configure("cpu", 1, "portable")
@@ -88,18 +91,20 @@ def train(ranks: int, sums: str, folder: Path) -> None:
     network = StampClassifier(BANDS, "code")
     initialise(network, partial(stream, 1))
     network.normalise.fit([x for x, _ in files])
-    settings = trainer.Settings(
+    settings = TrainingSettings(
         n_epochs=2, batch=BATCH, micro_batch=MICRO_BATCH, learning_rate=1e-3, exact=sums == "exact"
     )
-    shards, team = Shards(files, (64, 64, 2 * BANDS), 2), Team(comm, where)
+    shards, team = Shards(files, (64, 64, 2 * BANDS), ClassNumbers(2)), Team(comm, where)
+    assembly = Symmetries()
     optimizer = torch.optim.AdamW(network.parameters(), fused=True)
-    add = trainer.summation(network, settings, team)
+    forward = Forward(network, OBJECTIVE, settings, where, assembly)
+    step = TrainingStep(forward, optimizer, settings, team)
     share = Share(MICRO_BATCH, team.rank, team.size)
     per_epoch, begin = shards.steps(BATCH), 0.0
-    for batch in shards.batches(partial(stream, 1), BATCH, 2, augment=True, share=share):
+    for batch in shards.batches(partial(stream, 1), BATCH, 2, draw=assembly.draw, share=share):
         if batch.step == per_epoch:
             begin = time.perf_counter()
-        trainer.train_step(network, optimizer, loss_and_accuracy, batch, where, settings, add)
+        step(batch, settings.learning_rate)
     taken = time.perf_counter() - begin
     team.leave()
     if team.rank == 0:

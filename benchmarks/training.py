@@ -171,31 +171,33 @@ def streamed(
     epochs: int = 1,
 ) -> None:
     """Train with the project's loop: shards, symmetries, checkpoints, TensorBoard, history."""
-    from skyproof.learn.shards import Shards
-    from skyproof.learn.trainer import Place, Settings, fit
-    from skyproof.obiwan.network import loss_and_accuracy
+    from skyproof.learn.inputs import Symmetries
+    from skyproof.learn.settings import TrainingFiles, TrainingSettings
+    from skyproof.learn.shards import ClassNumbers, Shards
+    from skyproof.learn.trainer import fit
+    from skyproof.obiwan.network import OBJECTIVE
 
-    settings = Settings(
+    settings = TrainingSettings(
         n_epochs=epochs,
         batch=BATCH,
         micro_batch=BATCH,
         exact=False,
         learning_rate=1e-3,
         schedule="cosine",
-        augment=True,
         checkpoint_every=CHECKPOINT_EVERY if bands == BANDS else 500,
     )
     with tempfile.TemporaryDirectory(dir=folder) as out:
         fit(
             network,
-            Shards(files, (64, 64, 2 * bands), 2),
-            loss_and_accuracy,
+            Shards(files, (64, 64, 2 * bands), ClassNumbers(2)),
+            OBJECTIVE,
             settings,
-            Place(Path(out), "benchmark", "benchmark"),
+            TrainingFiles(Path(out), "benchmark", "benchmark"),
             stream=partial(stream, 1),
             device=where,
             log=logging.getLogger("benchmark"),
             progress=partial(Progress, log=logging.getLogger("benchmark")),
+            assembly=Symmetries(),
         )
 
 
@@ -217,7 +219,7 @@ def bare_loop(
     def epoch() -> None:
         optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, fused=True)
         for x, y in pairs:
-            loss, _ = loss_and_accuracy(network.layers(x), y)
+            loss = loss_and_accuracy(network.layers(x), y)["loss"]
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()

@@ -43,8 +43,8 @@ def test_jobs_that_are_too_slow_cancelled_or_too_big(cluster, tiny, untrained):
     assert states == ["TIMEOUT", "CANCELLED", "COMPLETED"]
     for state in states[:2]:
         assert f"failed, SLURM status is: '{state}'" in output
-    assert f"going on after step {steps[0]} of 12" in output
-    assert f"going on after step {steps[1]} of 12" in (untrained / TRAINING).read_text()
+    assert f"resuming after step {steps[0]} of 12" in output
+    assert f"resuming after step {steps[1]} of 12" in (untrained / TRAINING).read_text()
     infer = [(job.state, job.memory) for job in cluster.jobs(untrained, "obiwan_infer")]
     assert infer[0] == ("FAILED", "600M")
     assert infer[-1] in [("COMPLETED", "1200M"), ("COMPLETED", "2400M")]
@@ -70,7 +70,7 @@ def test_masters_that_are_interrupted_ended_and_killed(cluster, tiny, untrained)
     for rank in held:
         os.kill(rank, signal.SIGCONT)
     assert cluster.end(second)[0] == 1
-    assert f"going on after step {step} of 12" in (untrained / TRAINING).read_text()
+    assert f"resuming after step {step} of 12" in (untrained / TRAINING).read_text()
     assert not cluster.jobs(untrained, "obiwan_infer")
     # Killed, it leaves its job; the next one cancels that before it starts anything.
     third = cluster.start(untrained)
@@ -103,7 +103,7 @@ def test_a_full_disk_is_told_in_one_line(cluster, tiny, untrained):
         subprocess.run(["mount", "-o", f"remount,size={3 * size}", results], check=True)
         code, output = cluster.finish(untrained)
         assert code == 0, output
-        assert "going on after step 2 of 12" in (untrained / TRAINING).read_text()
+        assert "resuming after step 2 of 12" in (untrained / TRAINING).read_text()
         assert root_of(untrained) == root_of(tiny)
 
 

@@ -1,4 +1,4 @@
-"""Tensors and a few words in one safetensors file: equal content, equal bytes; nothing is executed.
+"""Tensors and metadata in one safetensors file: equal content, equal bytes; nothing is executed.
 
 `torch.save` is not used: its bytes change after a resume, and reading it unpickles.
 """
@@ -32,7 +32,7 @@ def write(path: str | Path, tensors: Mapping[str, torch.Tensor], about: Mapping[
 def read(path: str | Path, kind: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Return tensors and metadata of a file that `write` made with `about["format"] = kind`.
 
-    InputError where the file is of another format or kind, truncated, or its content changed.
+    Raises InputError where the file is of another format or kind, truncated, or has changed.
     """
     try:
         with safe_open(str(path), framework="np") as file:
@@ -57,12 +57,20 @@ def _digest(arrays: Mapping[str, np.ndarray]) -> str:
 
 
 class Checkpoints:
-    """The checkpoints of one training, `step-<n>.safetensors` in a folder of its own."""
+    """The checkpoints of one training, `step-<n>.safetensors` in its own folder.
 
-    kind = "skyproof-checkpoint-1"
+    `kind` names what the tensors are; a checkpoint of another kind cannot be loaded.
+    """
 
-    def __init__(self, folder: Path, configuration: str, log: logging.Logger) -> None:
-        self.folder, self.configuration, self.log = folder, configuration, log
+    def __init__(
+        self,
+        folder: Path,
+        configuration: str,
+        log: logging.Logger,
+        *,
+        kind: str = "skyproof-checkpoint-1",
+    ) -> None:
+        self.folder, self.configuration, self.log, self.kind = folder, configuration, log, kind
 
     def save(self, step: int, tensors: Mapping[str, torch.Tensor]) -> None:
         """Write the state after `step` steps (whole or not at all); the last two are kept."""
@@ -83,7 +91,7 @@ class Checkpoints:
         return about["step"], tensors
 
     def newest(self) -> tuple[int, dict[str, torch.Tensor]] | None:
-        """Return the newest checkpoint that is whole; a damaged one is named and passed over."""
+        """Return the newest checkpoint that is whole; a damaged one is logged and skipped."""
         for path in self._newest_first():
             try:
                 return self.load(path)

@@ -1,10 +1,12 @@
-"""Training rows in many `.npy` files, streamed in a random order that is a function of the seed.
+"""Rows of training and validation in pairs of `.npy` files: inputs x [n, ...], targets y [n, ...].
 
-The order of epoch e: all shards in a random order; consecutive shards form windows of at least two
-shards and `window` rows; the rows of a window in a random order. A batch may span two windows. Each
-shard is read once an epoch, and memory holds two windows (one in use, one being read ahead)
-however many shards there are. Nothing is remembered between batches but the step, so that a
-training can go on at any step of any epoch.
+Training rows are streamed in a random order that is a function of the seed. The order of epoch e:
+all shards in a random order; consecutive shards form windows of at least two shards and `window`
+rows; the rows of a window in a random order. A batch may span several windows. Each shard is read
+once per epoch, and memory holds two windows (one in use, one being read ahead), independent of the
+number of shards. The step number is the only state, so a training can start at any step.
+
+Validation rows are read in the order of the files.
 """
 
 from __future__ import annotations
@@ -15,37 +17,84 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
 
 from skyproof.core.errors import InputError
+from skyproof.core.formats import read
 
 T = TypeVar("T")
-Stream = Callable[..., np.random.Generator]
+Stream = Callable[..., np.random.Generator]  # of names: the random generator of these names
+# (generator of an epoch and a shard, rows of the shard) -> random numbers [rows, ...]
+Draw = Callable[[np.random.Generator, int], np.ndarray]
+Piece = tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]  # x, y, random numbers of a few rows
 
 WINDOW_ROWS = 2048
 _WINDOWS_AHEAD, _BATCHES_AHEAD = 1, 4
-_SYMMETRIES = 8  # of a square: four quarter turns, each with and without a mirror
+_NUMBERS = "biuf"  # kinds of numpy types
+
+
+class Targets(Protocol):
+    """What the target files hold: y [n, *row_shape], kept in memory as `dtype`."""
+
+    @property
+    def row_shape(self) -> tuple[int, ...]: ...
+    @property
+    def dtype(self) -> np.dtype: ...
+
+    def check(self, path: Path, y: np.ndarray, first: int = 0) -> None:
+        """Raise InputError where y as stored holds what is no target; row `first` is its first."""
+
+
+@dataclass(frozen=True)
+class ClassNumbers:
+    """One class number per row, 0 to `n_classes` - 1, stored in any numeric type."""
+
+    n_classes: int
+    row_shape = ()
+    dtype = np.dtype(np.int64)
+
+    def check(self, path: Path, y: np.ndarray, first: int = 0) -> None:
+        wrong = np.flatnonzero(~np.isin(y, np.arange(self.n_classes)))
+        if len(wrong):
+            raise InputError(
+                path, f"holds {y[wrong[0]]}", record=f"row {first + wrong[0]}",
+                expected=f"a class number below {self.n_classes}",
+            )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Values:
+    """Finite numbers per row: a scalar, the bins of a distribution, a map [h, w, c], ..."""
+
+    row_shape: tuple[int, ...] = ()
+    dtype: np.dtype = np.dtype(np.float32)  # noqa: RUF009  (immutable)
+
+    def check(self, path: Path, y: np.ndarray, first: int = 0) -> None:
+        # A float64 beyond the range of float32 would become infinite.
+        with np.errstate(over="ignore"):
+            check_finite(path, y.astype(self.dtype, copy=False), first)
 
 
 class Share(NamedTuple):
-    """Which rows of a batch a rank computes: every size-th of the micro-batches of `rows` rows."""
+    """The part of a batch that a rank computes: every size-th of its micro-batches of `rows`."""
 
     rows: int
     rank: int = 0
     size: int = 1
 
     def mine(self, start: int, count: int) -> np.ndarray:
-        """Say which of the rows `start`, `start` + 1, ... of a batch are this rank's, [count]."""
+        """Return a mask [count] of this rank's rows among those of a batch from `start`."""
         return np.arange(start, start + count) // self.rows % self.size == self.rank
 
 
 class Batch(NamedTuple):
-    """One step, counted from 0 over all epochs: this rank's rows, x [n, ...] as stored, y [n].
+    """This rank's rows of one step (counted from 0 over all epochs).
 
-    `n_rows` counts the rows of all ranks.
+    x [n, ...] as stored, y [n, ...], and the random numbers of the rows in this epoch [n, ...] if
+    some were asked for. `n_rows` counts the rows of all ranks.
     """
 
     step: int
@@ -53,11 +102,13 @@ class Batch(NamedTuple):
     n_rows: int
     x: torch.Tensor
     y: torch.Tensor
+    drawn: torch.Tensor | None = None
 
-    def pieces(self, rows: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def pieces(self, rows: int) -> Iterator[Piece]:
         """Yield this rank's micro-batches of `rows` rows; the batch's last one may be smaller."""
-        if len(self.y):
-            yield from zip(self.x.split(rows), self.y.split(rows), strict=True)
+        for start in range(0, len(self.y), rows):
+            part = slice(start, start + rows)
+            yield self.x[part], self.y[part], None if self.drawn is None else self.drawn[part]
 
 
 @dataclass
@@ -66,42 +117,40 @@ class Window:
 
     epoch: int
     last_of_epoch: bool
-    x: np.ndarray
-    y: np.ndarray
+    arrays: tuple[np.ndarray, ...]  # x, y and, if there are any, random numbers: [rows, ...] each
     order: np.ndarray
-    symmetry: np.ndarray | None
 
-    def rows(self, start: int, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the wanted of the rows from position `start` of the order, turned if asked for."""
-        chosen = self.order[start : start + len(wanted)]
-        chosen = chosen[wanted]
-        if self.symmetry is None:
-            return self.x[chosen], self.y[chosen]
-        return turned(self.x, chosen, self.symmetry[chosen]), self.y[chosen]
+    def rows(self, start: int, wanted: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Return, of the rows from position `start` of the order, those that are `wanted`."""
+        chosen = self.order[start : start + len(wanted)][wanted]
+        return tuple(array[chosen] for array in self.arrays)
 
 
 class Shards:
-    """Pairs of files: x [n, *row_shape] and y [n] with class numbers below `n_classes`.
+    """Pairs of files with x [n, *row_shape] of any numeric type and y as `targets` describes.
 
     The headers are read at once; InputError names the first file that is missing rows, of another
-    shape or type, truncated or not .npy. Values are checked (finite, class numbers) when read.
+    shape or type, truncated or not .npy. Values are checked when they are read. With `resident`
+    all rows stay in memory once they were read: for small sets that are used many times.
     """
 
     def __init__(
         self,
         files: Sequence[tuple[Path, Path]],
         row_shape: tuple[int, ...],
-        n_classes: int,
+        targets: Targets,
         *,
         window: int = WINDOW_ROWS,
+        resident: bool = False,
     ) -> None:
         self.files = [(Path(x), Path(y)) for x, y in files]
-        self.row_shape, self.n_classes, self.window = row_shape, n_classes, window
-        self.reads: Counter[Path] = Counter()  # how often each x file was read
+        self.row_shape, self.targets, self.window = row_shape, targets, window
+        self.reads: Counter[Path] = Counter()  # how often each x file was read whole
         self.counts: list[int] = []
         self.dtype = np.dtype(np.float32)
+        self._resident: dict[int, tuple[np.ndarray, np.ndarray]] | None = {} if resident else None
         for number, (x_path, y_path) in enumerate(self.files):
-            x, y = open_npy(x_path, row_shape), open_npy(y_path, ())
+            x, y = open_rows(x_path, row_shape), open_rows(y_path, targets.row_shape)
             if len(x) != len(y):
                 raise InputError(y_path, f"has {len(y)} rows", expected=f"{len(x)}, as {x_path}")
             if number and x.dtype != self.dtype:
@@ -110,7 +159,8 @@ class Shards:
             self.counts.append(len(x))
         self.n_rows = sum(self.counts)
         if self.n_rows == 0:
-            raise InputError(self.files[0][0].parent, "holds no rows", expected="shards with rows")
+            where = self.files[0][0].parent if self.files else "no file"
+            raise InputError(where, "holds no rows", expected="shards with rows")
 
     def steps(self, batch: int) -> int:
         """Return the number of steps of an epoch; the last one may have fewer rows."""
@@ -123,20 +173,54 @@ class Shards:
         n_epochs: int,
         *,
         first: int = 0,
-        augment: bool = False,
+        draw: Draw | None = None,
         share: Share | None = None,
     ) -> Iterator[Batch]:
         """Yield the batches of steps `first`, first + 1, ... until `n_epochs` are complete.
 
-        `stream(*names)` gives the random generator of these names. `share` picks a rank's rows of
-        each batch; the windows are read by every rank. Windows and batches are made ahead in
-        threads of their own, which changes nothing but the time.
+        `draw` gives each row its random numbers: `draw(stream("augment", epoch, shard), n)` for
+        the n rows of a shard, so they are a function of (seed, epoch, row). `share` selects a
+        rank's rows of each batch; every rank reads all windows. Windows and batches are made ahead
+        in other threads, which changes only the time.
         """
-        windows = ahead(self._windows(stream, batch, n_epochs, first, augment), _WINDOWS_AHEAD)
-        return ahead(self._cut(windows, batch, first, share or Share(batch)), _BATCHES_AHEAD)
+        windows = ahead(self._windows(stream, batch, n_epochs, first, draw), _WINDOWS_AHEAD)
+        # Large batches are not made ahead by more rows than a window has.
+        depth = max(1, min(_BATCHES_AHEAD, self.window // batch)) if _BATCHES_AHEAD else 0
+        return ahead(self._cut(windows, batch, first, share or Share(batch)), depth)
+
+    def in_order(self, share: Share) -> Iterator[Piece]:
+        """Yield this rank's micro-batches of at most `share.rows` rows, by file and row.
+
+        A micro-batch has rows of one file only. Ranks read only their own rows.
+        """
+        number = 0
+        for shard, (x_path, y_path) in enumerate(self.files):
+            whole = self._opened(shard)
+            for start in range(0, self.counts[shard], share.rows):
+                if number % share.size == share.rank:
+                    part = slice(start, start + share.rows)
+                    x, y = (np.array(array[part]) for array in whole)
+                    check_finite(x_path, x, start)
+                    self.targets.check(y_path, y, start)
+                    y = y.astype(self.targets.dtype, copy=False)
+                    yield torch.from_numpy(x), torch.from_numpy(y), None
+                number += 1
+
+    def _opened(self, shard: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return x and y of a shard: from memory if it is resident, else mapped files."""
+        if self._resident is None:
+            x_path, y_path = self.files[shard]
+            return open_rows(x_path, self.row_shape), open_rows(y_path, self.targets.row_shape)
+        if shard not in self._resident:
+            n_rows = self.counts[shard]
+            x = np.empty((n_rows, *self.row_shape), self.dtype)
+            y = np.empty((n_rows, *self.targets.row_shape), self.targets.dtype)
+            self._read_shard(shard, x, y)
+            self._resident[shard] = x, y
+        return self._resident[shard]
 
     def _windows(
-        self, stream: Stream, batch: int, n_epochs: int, first: int, augment: bool
+        self, stream: Stream, batch: int, n_epochs: int, first: int, draw: Draw | None
     ) -> Iterator[Window]:
         first_epoch, step = divmod(first, self.steps(batch))
         for epoch in range(first_epoch, n_epochs):
@@ -151,10 +235,10 @@ class Shards:
                 )
                 seen = max(0, skip - (ends[number] - len(order)))
                 last = number == len(groups) - 1
-                yield self._read(group, stream, epoch, last, order[seen:], augment)
+                yield self._read(group, stream, epoch, last, order[seen:], draw)
 
     def _groups(self, shards: np.ndarray) -> list[list[int]]:
-        """Cut the sequence of shards into windows; what is left over joins the last one."""
+        """Divide the sequence of shards into windows; the rest joins the last one."""
         groups: list[list[int]] = [[]]
         rows = 0
         for shard in map(int, shards):
@@ -172,45 +256,39 @@ class Shards:
         epoch: int,
         last: bool,
         order: np.ndarray,
-        augment: bool,
+        draw: Draw | None,
     ) -> Window:
         # Files in the order of their names, not of the epoch: neighbours on disk stay neighbours.
         group = sorted(group)
         total = sum(self.counts[shard] for shard in group)
         x = np.empty((total, *self.row_shape), self.dtype)
-        y = np.empty(total, np.int64)
+        y = np.empty((total, *self.targets.row_shape), self.targets.dtype)
         start = 0
         for shard in group:
             stop = start + self.counts[shard]
-            self._read_shard(shard, x[start:stop], y[start:stop])
+            if self._resident is None:
+                self._read_shard(shard, x[start:stop], y[start:stop])
+            else:
+                x[start:stop], y[start:stop] = self._opened(shard)
             start = stop
-        symmetry = None
-        if augment:
-            draws = [
-                stream("augment", epoch, shard).integers(0, _SYMMETRIES, self.counts[shard])
-                for shard in group
-            ]
-            symmetry = np.concatenate(draws)
-        return Window(epoch, last, x, y, order, symmetry)
+        if draw is None:
+            return Window(epoch, last, (x, y), order)
+        drawn = [draw(stream("augment", epoch, shard), self.counts[shard]) for shard in group]
+        return Window(epoch, last, (x, y, np.concatenate(drawn)), order)
 
     def _read_shard(self, shard: int, x: np.ndarray, y: np.ndarray) -> None:
         x_path, y_path = self.files[shard]
         self.reads[x_path] += 1
-        x[...] = open_npy(x_path, self.row_shape)
-        refuse_non_finite(x_path, x)
-        labels = open_npy(y_path, ())
-        wrong = np.flatnonzero(~np.isin(labels, np.arange(self.n_classes)))
-        if len(wrong):
-            raise InputError(
-                y_path, f"holds {labels[wrong[0]]}", record=f"row {wrong[0]}",
-                expected=f"a class number below {self.n_classes}",
-            )  # fmt: skip
-        y[...] = labels
+        x[...] = open_rows(x_path, self.row_shape)
+        check_finite(x_path, x)
+        stored = open_rows(y_path, self.targets.row_shape)
+        self.targets.check(y_path, stored)
+        y[...] = stored
 
     @staticmethod
     def _cut(windows: Iterator[Window], batch: int, step: int, share: Share) -> Iterator[Batch]:
         """Cut the rows of consecutive windows into batches; an epoch's last one may be smaller."""
-        pieces: list[tuple[np.ndarray, np.ndarray]] = []
+        pieces: list[tuple[np.ndarray, ...]] = []
         have = 0  # rows of the batch so far, on all ranks
         for window in windows:
             start = 0
@@ -219,58 +297,31 @@ class Shards:
                 pieces.append(window.rows(start, share.mine(have, count)))
                 start, have = start + count, have + count
                 if have == batch or (window.last_of_epoch and start == len(window.order)):
-                    x, y = (
-                        torch.from_numpy(np.concatenate(parts))
-                        for parts in zip(*pieces, strict=True)
-                    )
-                    yield Batch(step, window.epoch, have, x, y)
+                    rows = (torch.from_numpy(np.concatenate(p)) for p in zip(*pieces, strict=True))
+                    yield Batch(step, window.epoch, have, *rows)
                     pieces, have, step = [], 0, step + 1
 
 
-def open_npy(path: Path, row_shape: tuple[int, ...]) -> np.ndarray:
-    """Map a .npy file [n, *row_shape] of numbers into memory; InputError says what is wrong."""
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError:
-        raise InputError(path, "does not exist") from None
-    except (ValueError, EOFError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(path, f"cannot be read ({reason})", expected="a whole .npy file") from None
-    if array.ndim == 0 or array.shape[1:] != row_shape:
-        wanted = ", ".join(["n", *map(str, row_shape)])
-        raise InputError(path, f"has shape {list(array.shape)}", expected=f"[{wanted}]")
-    if array.dtype.kind not in "fiu":
-        raise InputError(path, f"is of type {array.dtype}", expected="numbers")
-    return array
+def open_rows(path: Path, row_shape: tuple[int, ...]) -> np.ndarray:
+    """Map a .npy file [n, *row_shape] of numbers into memory (InputError if it is none)."""
+    return read.npy(path, shape=(None, *row_shape), dtypes=_NUMBERS, mapped=True)
 
 
-def refuse_non_finite(path: Path, x: np.ndarray) -> None:
-    """Raise InputError, with the row, where x [n, ...] holds NaN or infinity."""
+def check_finite(path: Path, x: np.ndarray, first: int = 0) -> None:
+    """Raise InputError, with the row, where x [n, ...] holds NaN or infinity.
+
+    `first` is the number of the first row in the file.
+    """
     good = np.isfinite(x).reshape(len(x), -1).all(axis=1)
     if not good.all():
-        row = int(np.flatnonzero(~good)[0])
+        row = first + int(np.flatnonzero(~good)[0])
         raise InputError(
             path, "holds NaN or infinity", record=f"row {row}", expected="finite numbers"
         )
 
 
-def turned(x: np.ndarray, rows: np.ndarray, symmetry: np.ndarray) -> np.ndarray:
-    """Return x[rows], each square image [s, s, ...] mapped by one of its 8 symmetries.
-
-    Bit 0 of the symmetry mirrors the first axis, bit 1 the second, bit 2 exchanges them.
-    """
-    out = np.empty((len(rows), *x.shape[1:]), x.dtype)
-    for kind in range(_SYMMETRIES):
-        here = np.flatnonzero(symmetry == kind)
-        if len(here):
-            image = x[rows[here]]
-            image = image[:, :: -1 if kind & 1 else 1, :: -1 if kind & 2 else 1]
-            out[here] = image.swapaxes(1, 2) if kind & 4 else image
-    return out
-
-
 def ahead(source: Iterator[T], depth: int) -> Iterator[T]:
-    """Yield the items of `source` in order, up to `depth` of them made ahead in another thread."""
+    """Yield the items of `source` in order; another thread makes up to `depth` of them ahead."""
     if depth == 0:
         yield from source
         return

@@ -14,13 +14,14 @@ table (whose ReLU after it changes nothing: averages of non-negative numbers).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import nn
 
+from skyproof.learn.settings import Objective
+from skyproof.learn.shards import Stream
 from skyproof.obiwan.normalise import STAMP, Normalise
 
 MODEL = "skyproof-obiwan-model-1"  # the format of a model file
@@ -28,11 +29,9 @@ CLASSES = 2
 _WIDTHS = (18, 36, 54)
 _DENSE = 64
 
-Stream = Callable[..., np.random.Generator]
-
 
 class StampClassifier(nn.Module):
-    """Stamps as stored, [n, 64, 64, 2 x bands], to logits [n, 2] of being real and fake."""
+    """Maps stamps as stored [n, 64, 64, 2 x bands] to logits [n, 2] (real, fake)."""
 
     def __init__(self, n_bands: int, pool: str) -> None:
         super().__init__()
@@ -60,8 +59,8 @@ def initialise(network: nn.Module, stream: Stream) -> None:
     """Draw the weights of every layer from `stream("weights", name)`; biases are zero.
 
     He et al. (2015, arXiv:1502.01852): uniform in +-sqrt(6 / fan_in), which keeps the variance
-    through layers with ReLU. torch's own generator is not used: equal seeds give equal weights
-    whatever was drawn before.
+    through layers with ReLU. torch's generator is not used: equal seeds give equal weights,
+    independent of earlier draws.
     """
     with torch.no_grad():
         for name, parameter in network.named_parameters():
@@ -73,9 +72,10 @@ def initialise(network: nn.Module, stream: Stream) -> None:
             parameter.copy_(torch.from_numpy(draws.astype(np.float32)))
 
 
-def loss_and_accuracy(
-    logits: torch.Tensor, labels: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the mean cross-entropy (nats) and the share of rows whose larger logit is right."""
+def loss_and_accuracy(logits: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Return the mean cross-entropy (nats) and the fraction of rows whose larger logit is right."""
     loss = nn.functional.cross_entropy(logits.float(), labels)
-    return loss, (logits.argmax(1) == labels).float().mean()
+    return {"loss": loss, "accuracy": (logits.argmax(1) == labels).float().mean()}
+
+
+OBJECTIVE = Objective(loss_and_accuracy, fractions=("accuracy",))

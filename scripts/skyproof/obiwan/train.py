@@ -20,11 +20,13 @@ from skyproof.core.comm import on_first_rank
 from skyproof.core.errors import InputError
 from skyproof.core.formats import write
 from skyproof.learn import checkpoint, device
+from skyproof.learn.inputs import Symmetries
 from skyproof.learn.reduce import Team
-from skyproof.learn.shards import Shards
-from skyproof.learn.trainer import Place, Settings, fit
+from skyproof.learn.settings import TrainingFiles, TrainingSettings
+from skyproof.learn.shards import ClassNumbers, Shards
+from skyproof.learn.trainer import fit
 from skyproof.obiwan.dataset import SplitFiles, check_no_leak, training_files
-from skyproof.obiwan.network import CLASSES, MODEL, StampClassifier, initialise, loss_and_accuracy
+from skyproof.obiwan.network import CLASSES, MODEL, OBJECTIVE, StampClassifier, initialise
 from skyproof.obiwan.stamps.geometry import STAMP
 
 if TYPE_CHECKING:
@@ -39,7 +41,7 @@ def run(
     parts = on_first_rank(context.comm, lambda: _training_part(inputs, context))
     where = device.prepare(context, options)
     pairs = [(part.x, part.y) for part in parts]
-    shards = Shards(pairs, (STAMP, STAMP, 2 * len(options.bands)), CLASSES)
+    shards = Shards(pairs, (STAMP, STAMP, 2 * len(options.bands)), ClassNumbers(CLASSES))
     network = _network(options, context, [part.x for part in parts])
     if context.comm.rank == 0:
         context.log.info(
@@ -50,21 +52,21 @@ def run(
     history = fit(
         network,
         shards,
-        loss_and_accuracy,
+        OBJECTIVE,
         _settings(options, context),
-        _place(inputs, outputs, options, context),
+        _files(inputs, outputs, options, context),
         stream=context.stream,
         device=where,
         log=context.log,
         progress=context.progress,
         team=team,
+        assembly=Symmetries() if options.augment else None,
     )
     team.leave()
     if context.comm.rank == 0:
         about = {"format": MODEL, "bands": options.bands, "pool": options.pool}
         checkpoint.write(outputs.model, network.state_dict(), about)
-        columns = history.columns(_settings(options, context), shards.steps(options.batch))
-        write.csv(outputs.history, columns)
+        write.csv(outputs.history, history.columns(shards.steps(options.batch)))
 
 
 def _training_part(inputs: SimpleNamespace, context: Context) -> list[SplitFiles]:
@@ -89,17 +91,16 @@ def _network(options: Train, context: Context, files: list[Path]) -> StampClassi
     return network
 
 
-def _settings(options: Train, context: Context) -> Settings:
+def _settings(options: Train, context: Context) -> TrainingSettings:
     exact = options.numerics == "portable"
     an_equal_share = -(-options.batch // context.comm.size)
-    return Settings(
+    return TrainingSettings(
         n_epochs=options.n_epochs,
         batch=options.batch,
         micro_batch=options.micro_batch if exact else an_equal_share,
         learning_rate=options.learning_rate,
         schedule=options.schedule,
         weight_decay=options.weight_decay,
-        augment=options.augment,
         checkpoint_every=options.checkpoint_every,
         profile_steps=options.profile_steps,
         mixed_precision=context.device == "cuda" and not exact,
@@ -107,12 +108,12 @@ def _settings(options: Train, context: Context) -> Settings:
     )
 
 
-def _place(
+def _files(
     inputs: SimpleNamespace, outputs: SimpleNamespace, options: Train, context: Context
-) -> Place:
-    return Place(
+) -> TrainingFiles:
+    return TrainingFiles(
         folder=context.final(outputs.model).parent,
-        recipe=context.checkpoints(outputs.model).name,
+        cache_key=context.checkpoints(outputs.model).name,
         configuration=_configuration(inputs, options, context),
         start=inputs.start,
     )

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from skyproof.learn.ensemble.network import outputs_of
-from skyproof.learn.ensemble.optimiser import Plateau, cosine_rate, ends_cycle
+from skyproof.learn.ensemble.optimiser import cosine_rate, ends_cycle
 from skyproof.learn.ensemble.shape import Pack, Shape
+from skyproof.learn.schedule import Plateau
 from tests.unit.learn.build import Plain, gaussian, make_group, make_member, make_rows, poisson
 
 BLAZAR = Shape((5, 12, 8, 7, 6, 2), norm="before", dropout=(0.12, 0.15, 0.02, 0.03))

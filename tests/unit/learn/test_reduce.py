@@ -103,3 +103,23 @@ def test_any_number_of_ranks_gives_the_same_bits(tmp_path: Path):
         found[ranks] = (tmp_path / str(ranks)).read_bytes()
     assert len(set(found.values())) == 1
     assert np.isfinite(struct.unpack("1000f", found[1])).all()
+
+
+def test_with_a_scale_for_each_element_none_spoils_another():
+    like = torch.zeros(4, dtype=torch.float64)
+    parts = [
+        torch.tensor(p, dtype=like.dtype)
+        for p in ([1e300, 1e-200, math.nan, 1.0], [1.0, 1e-200, 1.0, -0.5])
+    ]
+    add = ExactSum(Team(), like, each=True)
+    first = add(parts, 2)
+    assert first[[0, 1, 3]].tolist() == [1e300, 2e-200, 0.5]
+    assert math.isnan(first[2])
+    second = add([torch.ones(4, dtype=torch.float64)], 1)
+    assert second.tolist() == [1.0] * 4
+    assert first[0] == 1e300  # not the memory of the second sum
+
+
+def test_numbers_close_to_zero_have_a_scale():
+    like = torch.zeros(1, dtype=torch.float64)
+    assert ExactSum(Team(), like, each=True)([like + 5e-324], 1).tolist() == [0.0]

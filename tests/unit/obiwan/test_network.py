@@ -76,9 +76,9 @@ def test_weights_come_from_the_named_streams_alone():
 
 def test_loss_and_accuracy_by_hand():
     logits = torch.tensor([[0.0, 0.0], [0.0, np.log(3.0)]])
-    loss, accuracy = loss_and_accuracy(logits, torch.tensor([0, 1]))
-    assert loss.item() == pytest.approx((np.log(2) + np.log(4 / 3)) / 2, rel=1e-6)
-    assert accuracy.item() == 1.0
+    values = loss_and_accuracy(logits, torch.tensor([0, 1]))
+    assert values["loss"].item() == pytest.approx((np.log(2) + np.log(4 / 3)) / 2, rel=1e-6)
+    assert values["accuracy"].item() == 1.0
 
 
 def test_noise_becomes_one_and_masked_pixels_are_flagged(tmp_path: Path):

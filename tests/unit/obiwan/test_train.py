@@ -114,7 +114,7 @@ def test_o11_a_training_killed_at_any_step_ends_with_the_same_bytes(
     assert not any((tmp_path / name).exists() for name in PRODUCTS)
     result = skyproof(*words(record, tmp_path))
     assert result.returncode == 0, result.stderr
-    assert "going on after step" in result.stderr
+    assert "resuming after step" in result.stderr
     assert products_of(tmp_path) == products_of(trained)
 
 
@@ -159,7 +159,7 @@ def test_a_rank_that_is_killed_ends_all_and_fewer_ranks_go_on_to_the_same_bytes(
     assert not any((tmp_path / name).exists() for name in PRODUCTS)
     result = skyproof(*words(record, tmp_path))
     assert result.returncode == 0, result.stderr
-    assert "going on after step" in result.stderr
+    assert "resuming after step" in result.stderr
     assert products_of(tmp_path) == products_of(trained)
 
 
@@ -179,7 +179,7 @@ def test_a_changed_option_starts_anew(record: Path, trained: Path, tmp_path: Pat
     before = {path.parent.name for path in trained.glob("ckpts/*/*")}
     result = skyproof(*words(record, tmp_path, n_epochs="1", learning_rate="0.002"))
     assert result.returncode == 0, result.stderr
-    assert "going on after step" not in result.stderr
+    assert "resuming after step" not in result.stderr
     new = {path.parent for path in trained.glob("ckpts/*/*") if path.parent.name not in before}
     assert len(new) == 1
     for path in new.pop().iterdir():
@@ -192,7 +192,7 @@ def test_a_checkpoint_to_start_from_must_be_of_the_same_configuration(
     start = min(trained.glob("ckpts/*/*"))  # 3 steps before the end
     result = skyproof(*words(record, tmp_path / "a", start=start))
     assert result.returncode == 0, result.stderr
-    assert f"going on after step {STEPS - 3}" in result.stderr
+    assert f"resuming after step {STEPS - 3}" in result.stderr
     assert products_of(tmp_path / "a") == products_of(trained)
     result = skyproof(*words(record, tmp_path / "b", start=start, learning_rate="0.002"))
     assert result.returncode == 3
@@ -206,7 +206,7 @@ def test_a_checkpoint_of_one_thread_is_no_start_for_two(record: Path, tmp_path: 
     assert skyproof(*native).returncode == 0
     result = skyproof(*native, "--threads", "2")
     assert result.returncode == 0, result.stderr
-    assert "going on after step" not in result.stderr
+    assert "resuming after step" not in result.stderr
     start = next((tmp_path / "a").glob("ckpts/*/*"))  # of one thread or of two, not of three
     again = words(record, tmp_path / "b", start=start, numerics="native", n_epochs="1")
     result = skyproof(*again, "--threads", "3")

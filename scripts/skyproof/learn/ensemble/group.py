@@ -21,7 +21,7 @@ from skyproof.learn.ensemble.members import (
 )
 from skyproof.learn.ensemble.multiply import multiply_on
 from skyproof.learn.ensemble.network import MOMENTUM, EnsembleBatch, outputs_of
-from skyproof.learn.ensemble.optimiser import Optimiser, Plateau, cosine_rate, ends_cycle
+from skyproof.learn.ensemble.optimiser import Optimiser, cosine_rate, ends_cycle
 from skyproof.learn.ensemble.rows import (
     EVALUATION_ROWS,
     DeviceTable,
@@ -32,6 +32,7 @@ from skyproof.learn.ensemble.rows import (
     usable,
 )
 from skyproof.learn.ensemble.shape import Pack, size_of
+from skyproof.learn.schedule import Plateau
 from skyproof.learn.shards import Stream
 
 _PLATEAU = ("best", "bad", "share")

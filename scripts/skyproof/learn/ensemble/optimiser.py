@@ -107,30 +107,3 @@ def ends_cycle(epoch: int, first: int, growth: int) -> bool:
     """Say whether a cosine cycle ends with this epoch (from 0): 9, 29, 69, ... for (10, 2)."""
     position, length = cosine_cycle(float(epoch), first, growth)
     return position == length - 1
-
-
-class Plateau:
-    """Step sizes that fall where a member's validation loss has not, as torch's ReduceLROnPlateau.
-
-    An epoch counts as better if its loss lies below the best one by 1e-4 of its size (its size,
-    not itself: losses may be negative). After more than `patience` epochs that were not better the
-    step size is multiplied by `factor`.
-    """
-
-    threshold = 1e-4
-
-    def __init__(self, n_members: int, patience: int, factor: float) -> None:
-        self.patience, self.factor = patience, factor
-        self.best = torch.full((n_members,), math.inf, dtype=torch.float64)
-        self.bad = torch.zeros(n_members, dtype=torch.int64)
-        self.share = torch.ones(n_members, dtype=torch.float64)  # of the step size at the start
-
-    def update(self, loss: Tensor) -> None:
-        """Take the losses [E] (float64) of an epoch."""
-        margin = torch.where(self.best.isfinite(), self.threshold * self.best.abs(), 0.0)
-        better = loss < self.best - margin
-        self.best = torch.where(better, loss, self.best)
-        self.bad = torch.where(better, 0, self.bad + 1)
-        tired = self.bad > self.patience
-        self.share = torch.where(tired, self.share * self.factor, self.share)
-        self.bad = torch.where(tired, 0, self.bad)

@@ -38,7 +38,7 @@ def fit(
     found = checkpoints.newest() if checkpoints else None
     if found is not None:
         group.load(*found)
-        log.info("going on after epoch %d of %d", found[0], settings.n_epochs)
+        log.info("resuming after epoch %d of %d", found[0], settings.n_epochs)
     while group.epoch < settings.n_epochs and not group.stopped.all():
         group.run_epoch()
         if checkpoints and group.epoch % settings.checkpoint_every == 0:

@@ -1,0 +1,62 @@
+"""Assembly of inputs on the device: the symmetries of a square."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from skyproof.learn.inputs import Symmetries, transformed
+
+
+def by_slices(image: np.ndarray, kind: int) -> np.ndarray:
+    """Map an image [s, s, ...] by a symmetry with numpy's slices."""
+    image = image[:: -1 if kind & 1 else 1, :: -1 if kind & 2 else 1]
+    return image.swapaxes(0, 1) if kind & 4 else image
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "uint8", "bool"])
+@pytest.mark.parametrize("more", [(), (3,)])
+def test_images_are_mapped_as_by_slices(dtype: str, more: tuple[int, ...]):
+    x = (np.random.default_rng(1).uniform(0, 9, (20, 5, 5, *more)) // 1).astype(dtype)
+    kinds = np.random.default_rng(2).integers(0, 8, 20)
+    found = transformed(torch.from_numpy(x), torch.from_numpy(kinds))
+    assert found.numpy().dtype == x.dtype
+    for image, source, kind in zip(found.numpy(), x, kinds, strict=True):
+        assert (image == by_slices(source, kind)).all()
+
+
+def test_the_eight_kinds_are_the_symmetries_of_a_square():
+    image = np.random.default_rng(1).normal(size=(5, 5, 3))
+    wanted = {
+        np.rot90(side, k).tobytes() for k in range(4) for side in (image, image.swapaxes(0, 1))
+    }
+    x = torch.from_numpy(np.stack([image] * 8))
+    out = transformed(x, torch.arange(8))
+    assert {one.numpy().tobytes() for one in out} == wanted
+    assert len(wanted) == 8
+    assert torch.equal(out[0], x[0])
+
+
+def test_maps_are_mapped_with_their_images_and_validation_rows_stay():
+    x = torch.arange(4 * 8 * 8.0).view(4, 8, 8, 1)
+    y = x[:, ::4, ::4, 0]  # a coarser map of the same field
+    symmetries = Symmetries(maps=True)
+    drawn = torch.tensor([0, 3, 5, 6])
+    turned_x, turned_y = symmetries(x, y, drawn)
+    for image, coarse, kind in zip(turned_x, turned_y, drawn.tolist(), strict=True):
+        original = x[int(image.min() // 64)].numpy()
+        assert (image.numpy() == by_slices(original, kind)).all()
+        assert (coarse.numpy() == by_slices(original[::4, ::4, 0], kind)).all()
+    assert Symmetries()(x, y, drawn)[1] is y
+    assert symmetries(x, y, None) == (x, y)
+
+
+def test_mirrors_only():
+    drawn = Symmetries(kinds=4).draw(np.random.default_rng(1), 1000)
+    assert set(drawn.tolist()) == {0, 1, 2, 3}
+
+
+def test_an_image_that_is_not_square_is_an_error():
+    with pytest.raises(ValueError, match="5 x 4"):
+        transformed(torch.zeros(1, 5, 4), torch.zeros(1, dtype=torch.int64))
