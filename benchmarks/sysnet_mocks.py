@@ -15,7 +15,7 @@ from scipy.stats import kstest
 
 from benchmarks import Result, Row
 from skyproof.core.seeds import stream
-from skyproof.sysnet.api.regress import Regression, regress
+from skyproof.sysnet.api import Regression, regress
 from skyproof.sysnet.baselines import POLYNOMIALS, out_of_fold
 from skyproof.sysnet.mock import Survey, make_mock
 from skyproof.sysnet.mocks import null

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from skyproof.proof import inventory, manifest
-from skyproof.sysnet.api.trained_model import TrainedModel
+from skyproof.sysnet.api import TrainedModel
 from skyproof.sysnet.folds import TEST, read_folds
 from skyproof.sysnet.table import read_table
 from tests.conftest import ROOT, skyproof

@@ -14,7 +14,7 @@ import torch
 
 from skyproof.core.blocks import read_record
 from skyproof.core.errors import InputError, UsageError
-from skyproof.sysnet.api.trained_model import TrainedModel
+from skyproof.sysnet.api import TrainedModel
 from skyproof.sysnet.members.member import read_member
 from skyproof.sysnet.members.predict import predict, scaled
 from skyproof.sysnet.original.checkpoints import (

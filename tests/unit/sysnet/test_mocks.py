@@ -11,7 +11,7 @@ import functools
 import numpy as np
 import pytest
 
-from skyproof.sysnet.api.regress import regress
+from skyproof.sysnet.api import regress
 from skyproof.sysnet.mock import make_mock
 from skyproof.sysnet.options import Mock, Split, Stack, Train
 from skyproof.sysnet.verdict import power

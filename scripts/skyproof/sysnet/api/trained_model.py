@@ -1,6 +1,6 @@
 """A trained network in three lines of Python:
 
-    from skyproof.sysnet.trained import TrainedModel
+    from skyproof.sysnet.api import TrainedModel
     model = TrainedModel("dnnp", "model_0_2664486226/best.pth.tar", (4, 20), num_features=18)
     hpix, density = model.forward("table.fits", axes=range(18))
 
