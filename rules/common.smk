@@ -2,6 +2,7 @@
 
 import os
 import sys
+from functools import cache
 from shlex import quote
 
 from snakemake.exceptions import WorkflowError
@@ -185,7 +186,8 @@ def world(ranks):
 def cost_of(name):
     """The cost of a stage's job (skyproof.core.cost), by the job's wildcards."""
     system, _, own = name.partition(".")
-    return lambda wildcards: PLANS[system].cost(own, dict(wildcards.items()))
+    known = cache(lambda wildcards: PLANS[system].cost(own, dict(wildcards)))
+    return lambda wildcards: known(tuple(wildcards.items()))
 
 
 def training_cores(most):

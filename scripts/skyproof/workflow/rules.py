@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import cache
 from shlex import join, quote
 from typing import Any
 
@@ -45,9 +46,16 @@ def job_options_of(stage: str, values: Mapping[str, Any], wildcards: Mapping[str
     given = {**values, **wildcards}
     words = [
         word
-        for name, field in options_model(stage).model_fields.items()
-        if home_of(field) == "job" and given.get(name) is not None
+        for name in _set_by_jobs(stage)
+        if given.get(name) is not None
         for word in (f"--{name.replace('_', '-')}", as_word(given[name]))
     ]
     named = [f"{name}={value}" for name, value in wildcards.items()]
     return join([*words, *(["--wildcards", *named] if named else [])])
+
+
+@cache
+def _set_by_jobs(stage: str) -> list[str]:
+    """Return the names of the options that a job sets: asked for once a job of a large run."""
+    fields = options_model(stage).model_fields
+    return [name for name, field in fields.items() if home_of(field) == "job"]
