@@ -89,7 +89,7 @@ def measure(cut: Cut, folder: Path, env: dict[str, str], words: tuple[str, ...])
     )  # fmt: skip
     wall = time.perf_counter() - started
     made = [
-        p for rule in ("bricks", "cutouts") for p in folder.glob(f"results/obiwan/{rule}/*.json")
+        p for rule in ("simulate", "cutouts") for p in folder.glob(f"results/obiwan/{rule}/*.json")
     ]
     batch = ended(jobs)[before:]
     completed = sum(state == "COMPLETED" for state, _ in batch)

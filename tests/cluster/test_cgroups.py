@@ -14,7 +14,9 @@ def test_a_rank_that_the_kernel_kills_gets_more_memory(tiny, tmp_path):
     """SLURM calls such a job FAILED, as its own process ends by itself; the log says why."""
     run = without(tiny, tmp_path / "run", "infer", "evaluate")
     with running(CGROUPS="1") as cluster:
-        code, output = cluster.finish(run, "--set-resources", "obiwan_infer:mem_mb=600")
+        code, output = cluster.finish(
+            run, "--set-resources", "obiwan_infer:mem_mb=600 * 2 ** (attempt - 1)"
+        )
         jobs = [(job.state, job.memory) for job in cluster.jobs(run, "obiwan_infer")]
     assert code == 0, output
     assert jobs[0] == ("FAILED", "600M")
