@@ -133,7 +133,7 @@ def words_of(figure) -> str:
 
 def test_the_scan_figure_says_when_there_was_none():
     none = figures.scan_figure({"learning_rate": 0.01, "scans": {}})
-    assert "no scan was asked for" in words_of(none)
+    assert "no scan was requested" in words_of(none)
     rate = np.logspace(-7, 0, 50)
     loss = 1 - 0.3 * np.exp(-((np.log10(rate) + 2) ** 2))
     scan = {"lr": rate.tolist(), "loss": loss.tolist(), "smoothed": loss.tolist()}
