@@ -131,7 +131,7 @@ def test_a_printed_line_can_be_pasted(tiny, tmp_path):
         ({"obiwan": {"train": {"n_epochs": "x"}}}, "valid integer"),
         ({"systems": ["obywan"]}, "did you mean obiwan?"),
         ({"obiwan": {"source": "ingest"}}, "obiwan.exposures.ccds"),
-        ({"obiwan": {"source": "release"}}, "bricks.txt: cannot be read"),
+        ({"obiwan": {"source": "release"}}, "bricks.txt: does not exist"),
     ],
 )
 def test_a_wrong_configuration_stops_before_anything_runs(tmp_path, config, expected):
