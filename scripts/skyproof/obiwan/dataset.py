@@ -79,7 +79,8 @@ def files_of(item: Item, part: str) -> list[SplitFiles]:
 def open_pixels(path: Path, bands: str) -> np.ndarray:
     """Map a file of pixels [n, 64, 64, 2 x bands], float32 or float16, into memory, read-only."""
     shape = (None, STAMP, STAMP, 2 * len(bands))
-    x = read.npy(path, shape=shape, dtypes=PIXEL_TYPES, mapped=True)
+    meaning = f"image and inverse variance of the bands {bands}"
+    x = read.npy(path, shape=shape, dtypes=PIXEL_TYPES, meaning=meaning, mapped=True)
     if len(x) == 0:
         raise InputError(path, "holds no stamp", expected="one or more")
     return x

@@ -132,7 +132,7 @@ def test_stamps_of_other_bands_are_refused_naming_both(record: Path, tmp_path: P
         given = {"stamps": tmp_path / "folder"}
     elif how == "hdf5":
         given = {"stamps": record.parents[1] / "cutouts"}
-    with pytest.raises(InputError, match=r"(64, 2\)|1 bands).*grz"):
+    with pytest.raises(InputError, match=r"(64, 2\]|1 bands).*grz"):
         scores(model, tmp_path / "s.parquet", **given)
 
 

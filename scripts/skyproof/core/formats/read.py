@@ -91,10 +91,12 @@ def check_array(
     field: str | None = None,
     shape: Sequence[int | None] | None = None,
     dtypes: Sequence[str] = (),
+    meaning: str = "",
 ) -> None:
     """Raise InputError unless an array has this shape (None: any length) and one of these types.
 
-    `dtypes` are names ('float32') or kinds of numpy types ('f' for any float, 'i', 'u').
+    `dtypes` are names ('float32') or kinds of numpy types ('f' for any float, 'i', 'u'). `meaning`
+    explains the expected shape in the message.
     """
     if shape is not None and not (
         array.ndim == len(shape)
@@ -102,7 +104,10 @@ def check_array(
     ):
         wanted = ", ".join("n" if n is None else str(n) for n in shape)
         raise InputError(
-            path, f"has shape {list(array.shape)}", field=field, expected=f"[{wanted}]"
+            path,
+            f"has shape {list(array.shape)}",
+            field=field,
+            expected=f"[{wanted}]{meaning and ', '}{meaning}",
         )
     if dtypes and not {array.dtype.name, array.dtype.kind} & set(dtypes):
         names = [np.dtype(d).name if len(d) > 1 else f"numbers of kind {d}" for d in dtypes]
@@ -180,6 +185,7 @@ def npy(
     *,
     shape: Sequence[int | None] | None = None,
     dtypes: Sequence[str] = (),
+    meaning: str = "",
     mapped: bool = False,
 ) -> np.ndarray:
     """Return the array of a .npy file; nothing is unpickled.
@@ -190,7 +196,7 @@ def npy(
     with _reading(path, "a whole .npy file"):
         array: np.ndarray = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
         array = array if array.dtype.isnative else _native(array)
-    check_array(path, array, shape=shape, dtypes=dtypes)
+    check_array(path, array, shape=shape, dtypes=dtypes, meaning=meaning)
     return array
 
 
