@@ -25,7 +25,7 @@ from skyproof.sysnet.table import Table
 from skyproof.sysnet.verdict import power
 from skyproof.sysnet.verdict.merit import recovery
 from skyproof.sysnet.verdict.nulltest import Bins, NullTest
-from skyproof.sysnet.weights.combination import Sample, fit_mix
+from skyproof.sysnet.weights.combination import OutOfFoldRows, fit_combination
 from skyproof.sysnet.weights.shrinkage import MOCKED, shrinkage
 
 
@@ -98,7 +98,7 @@ def judge(table: Table, survey: Survey, regression: Regression) -> dict[str, lis
     densities = {
         "no weights": np.ones(len(table)),
         **{name: models[name] for name in ("linear", "quadratic", "network")},
-        "stack, not shrunk": regression.mixed.mix.density(models),
+        "stack, not shrunk": regression.stacked.combination.density(models),
         "stack": regression.selection,
     }
     measures = {}
@@ -129,17 +129,17 @@ def p_values(size: Size) -> list[Row]:
     def label_of(*names: object) -> np.ndarray:
         return null.mock_labels(grid, clustering, stream(1, "s24", *names))
 
-    covariance = [bins.contrast(label_of("covariance", i)) for i in range(size.covariance)]
+    covariance = [bins.density_contrast(label_of("covariance", i)) for i in range(size.covariance)]
     test = NullTest(bins, np.array(covariance))
     found: dict[str, list[float]] = {"raw": [], "weighted": []}
     of_one: list[float] = []
     for number in range(size.nulls):
         label = label_of("null", number)
-        contrast = bins.contrast(label)
+        contrast = bins.density_contrast(label)
         found["raw"].append(test.of_all(contrast)[1])
         of_one.append(test.chi_square(contrast, number % len(table.names))[2])
         selection = polynomial_weights(table, label, number)
-        found["weighted"].append(test.of_all(bins.contrast(label / selection))[1])
+        found["weighted"].append(test.of_all(bins.density_contrast(label / selection))[1])
     found["raw, one template"] = of_one
     row = partial(Row, unit="1", any_sign=True)
     rows = []
@@ -170,9 +170,9 @@ def polynomial_weights(table: Table, label: np.ndarray, number: int) -> np.ndarr
     keep = np.ones((folds.n_folds, len(table.names)), bool)
     fits = {name: POLYNOMIALS[name] for name in MOCKED}
     models = out_of_fold(own, folds, keep, fits)
-    sample = Sample(np.arange(len(own)), label, table.fracgood, folds.tested_by())
-    density = fit_mix(sample, models, MOCKED).density(models)
+    tested = OutOfFoldRows(np.arange(len(own)), label, table.fracgood, folds.tested_by())
+    density = fit_combination(tested, models, MOCKED).density(models)
     selection = density / density.mean()
-    drawn = shrinkage(selection, sample, own, folds, keep, n_mocks=10,
+    shrunk = shrinkage(selection, tested, own, folds, keep, n_mocks=10,
                       stream=lambda i: stream(1, "s24", number, i))  # fmt: skip
-    return 1 + drawn.factor * (selection - 1)
+    return 1 + shrunk.factor * (selection - 1)

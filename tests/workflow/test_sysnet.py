@@ -178,11 +178,11 @@ def test_report(tiny_sysnet, tmp_path):
 
 
 WRONG = [
-    ({"regions": {"a b": {}}}, "sysnet.regions: 'a b' is no name of a region"),
+    ({"regions": {"a b": {}}}, "sysnet.regions: 'a b' is not a valid name of a region"),
     ({"regions": {"ngc": {"source": "sky"}}}, "sysnet.regions.ngc.source"),
     (
         {"regions": {"ngc": {"source": "table"}}},
-        "sysnet.regions.ngc: table: is needed with source: table",
+        "sysnet.regions.ngc: table: is required with source: table",
     ),
     (
         {"regions": {"ngc": {"source": "table", "table": ["no.fits"]}}},

@@ -43,7 +43,7 @@ def deal(
     return hand
 
 
-def refuse_leaks(train: Sequence[str], test: Sequence[str], *, file: object, what: str) -> None:
+def check_no_leaks(train: Sequence[str], test: Sequence[str], *, file: object, what: str) -> None:
     """Refuse (InputError, exit 3) a split in which a group stands on both sides."""
     both = sorted(set(train) & set(test))
     if both:

@@ -18,7 +18,7 @@ import numpy as np
 from skyproof.core.blocks import Item
 from skyproof.core.errors import InputError
 from skyproof.core.formats import read
-from skyproof.core.split import refuse_leaks
+from skyproof.core.split import check_no_leaks
 from skyproof.obiwan.groups import group_names
 from skyproof.obiwan.stamps.geometry import STAMP, stamp_boxes
 from skyproof.obiwan.stamps.overlap import Neighbours, shared_pairs
@@ -192,8 +192,8 @@ def _rows(side: Side, part: str) -> PlacedStamps:
 def _refuse_shared(a: Side, train: PlacedStamps, b: Side, test: PlacedStamps) -> None:
     if a.brick == b.brick:
         file = train.origins[0][0]
-        refuse_leaks(train.groups, test.groups, file=file, what="group")
-        refuse_leaks(train.sources, test.sources, file=file, what="source")
+        check_no_leaks(train.groups, test.groups, file=file, what="group")
+        check_no_leaks(train.sources, test.sources, file=file, what="source")
     pairs = shared_pairs(train.boxes, a.tan, test.boxes, b.tan)
     if pairs:
         row, other = min(pairs)

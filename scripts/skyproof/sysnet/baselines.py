@@ -1,9 +1,9 @@
-"""Stage sysnet.baselines: what simpler models make of the same rows, folds and features.
+"""Stage sysnet.baselines: out-of-fold predictions of simple models with the networks' folds.
 
-Each model is fitted on the training part of a fold and predicts its test part, exactly as the
-networks are. `predictions.fits` (HDU 1, rows as the table):
+Each model is fitted on the training part of a fold and predicts its test part, as the networks do.
+`predictions.fits` (HDU 1, rows as in the table):
 
-- hpix, fold: the fold that tests the row; -1 where none does (n_folds 1), predictions are NaN there
+- hpix, fold: the fold that tests the row; -1 if none does (n_folds 1); predictions are then NaN
 - constant: sum y / sum w, the Poisson maximum likelihood; constant_original: mean y (A3)
 - linear, quadratic: least squares of the density in the features, and in their products
 - forest: random forest
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 
 MODELS = ("constant", "constant_original", "linear", "quadratic", "forest")
 
-# A density is positive, a polynomial beyond its training rows need not be: predictions are held
-# within these multiples of the constant, far outside the clipping of the selection function.
+# A density is positive, but an extrapolated polynomial may be negative: predictions are clipped to
+# these multiples of the constant, far outside the clipping of the selection function.
 _LEAST, _GREATEST = 0.1, 10.0
 
-# Directions in feature space narrower than this (relative to the widest) carry no information
-# beyond rounding: the fit leaves them alone. Nearly collinear dust maps lie far above it.
+# Singular values below this fraction of the largest one are dominated by rounding: the fit ignores
+# their directions in feature space. Those of nearly collinear dust maps are far above it.
 _NARROWEST = 1e-9
 
 Predictor = Callable[[np.ndarray], np.ndarray]
@@ -60,9 +60,9 @@ def run(
 
 
 class TrainingRows:
-    """Rows that a model is fitted on: features [n, F], fracgood [n], label [n].
+    """Rows on which a model is fitted: features [n, F], fracgood [n], label [n].
 
-    Or labels [n, k] of k skies at once, for the polynomials: their fits share one factorisation.
+    For polynomials, labels may be [n, k], of k skies: their fits share one factorisation.
     """
 
     def __init__(self, features: np.ndarray, label: np.ndarray, fracgood: np.ndarray) -> None:
@@ -70,12 +70,12 @@ class TrainingRows:
 
     @property
     def density(self) -> np.ndarray:
-        """Label by fracgood: what the models predict; its variance goes as 1 / fracgood."""
+        """Label / fracgood, the target of the models; its variance scales as 1 / fracgood."""
         return (self.label.T / self.fracgood).T
 
     @property
     def constant(self) -> np.ndarray:
-        """Mean density, sum y / sum w; of each sky."""
+        """Mean density, sum y / sum w, of each sky."""
         return self.label.sum(axis=0) / self.fracgood.sum()
 
 
@@ -89,9 +89,9 @@ def out_of_fold(
     fits: Mapping[str, Fit],
     progress: Progress | None = None,
 ) -> dict[str, np.ndarray]:
-    """Return each model's prediction of the density [n] (or [n, k]), by the fold that tests a row.
+    """Return each model's out-of-fold prediction of the density, [n] or [n, k].
 
-    `keep` [folds, F] says which columns are in use; `fits` maps a name to fit(fold, rows), which
+    `keep` [folds, F] is True for the columns in use; `fits` maps a name to fit(fold, rows), which
     returns a predictor.
     """
     predictions = {name: np.full(table.label.shape, np.nan) for name in fits}
@@ -109,12 +109,12 @@ def out_of_fold(
 
 
 def fit_constant(_: int, part: TrainingRows) -> Predictor:
-    """Return the weighted maximum likelihood, sum y / sum w (A3, c_mle)."""
+    """Return the constant of maximum Poisson likelihood, sum y / sum w (A3, c_mle)."""
     return lambda features: np.broadcast_to(part.constant, (len(features), *part.label.shape[1:]))
 
 
 def fit_constant_original(_: int, part: TrainingRows) -> Predictor:
-    """Return the mean label, as the original's baseline (A3, c_orig); biased where w < 1."""
+    """Return the mean label, the baseline of the original (A3, c_orig); biased if w < 1."""
     mean = part.label.mean(axis=0)
     return lambda features: np.broadcast_to(mean, (len(features), *part.label.shape[1:]))
 
@@ -138,7 +138,7 @@ POLYNOMIALS: dict[str, Fit] = {
 
 
 def _fit_polynomial(part: TrainingRows, terms: Callable[[np.ndarray], np.ndarray]) -> Predictor:
-    """Minimise sum w (f - y/w)^2, the Poisson weighting of A2; terms are scaled to unit spread."""
+    """Minimise sum w (f - y/w)^2, the Poisson weighting of A2; terms have standard deviation 1."""
     raw = _Scaling.of(part.features)
     scaled = _Scaling.of(terms(raw(part.features)))
     root = np.sqrt(part.fracgood)
@@ -149,7 +149,7 @@ def _fit_polynomial(part: TrainingRows, terms: Callable[[np.ndarray], np.ndarray
 
 
 class _Scaling:
-    """Shift and scale of columns to mean 0 and spread 1; a column without spread becomes 0."""
+    """Standardise columns to mean 0 and standard deviation 1; a constant column becomes 0."""
 
     def __init__(self, mean: np.ndarray, spread: np.ndarray) -> None:
         self.mean, self.spread = mean, spread
@@ -179,9 +179,9 @@ def _with_bias(terms: np.ndarray) -> np.ndarray:
 def fit_forest(
     part: TrainingRows, *, trees: int, min_leaf: int, threads: int, state: int
 ) -> Predictor:
-    """Grow a random forest on the density, weighted by fracgood (regressis: 200 trees, leaf 20).
+    """Fit a random forest to the density, weighted by fracgood (regressis: 200 trees, leaf 20).
 
-    Each split looks at a third of the features, Breiman's choice for regression.
+    Each split considers a third of the features, as Breiman proposes for regression.
     """
     from sklearn.ensemble import RandomForestRegressor
 
@@ -190,5 +190,5 @@ def fit_forest(
         random_state=state,
     )  # fmt: skip
     forest.fit(part.features, part.density, sample_weight=part.fracgood)
-    forest.n_jobs = 1  # several threads add up the trees in the order in which they end
+    forest.n_jobs = 1  # with several threads the order of the sum over trees would vary
     return forest.predict

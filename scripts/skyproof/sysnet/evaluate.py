@@ -1,14 +1,15 @@
-"""Stage sysnet.evaluate: what the weights do, and whether that is right where the truth is known.
+"""Stage sysnet.evaluate: test the weights on the data, and against the truth where it is known.
 
-`metrics.json` (keys sorted; null where a figure cannot be had):
+`metrics.json` (keys sorted; null where a value is not defined):
 
 - region, n_pixels, n_superpixels, n_features, n_chains, nside, mean_density, galaxy (the label of
-  one), coverage (of the sky)
-- stack: what stack.json says; selection: spread of S and mean spread of the networks' S
-- losses: model -> pnll, mse out of fold, `weights` being the selection function in use
-- gains, network_gains: of the weights, of the network, over each model: loss -> value, error,
-  better
-- clustering: amplitude and slope of the power that the null test's mocks have
+  one galaxy), coverage (fraction of the sky)
+- stack: content of stack.json; selection: standard deviation, minimum and maximum of S, and rms of
+  its standard deviation over the networks
+- losses: model -> pnll, mse out of fold; model `weights` is the selection function in use
+- gains, network_gains: loss of each model minus that of the weights, of the network: loss -> value,
+  error, better
+- clustering: amplitude and slope of the power spectrum of the null test's mocks
 - nulltest: n_mocks; before, after: chi_square (sum over templates), p_value, worst (template),
   worst_p_value (its p-value times their number)
 - power: `power.compared`; bands: from, to, before, after, truth, error; models: `power.compared` of
@@ -34,7 +35,7 @@ from skyproof.assess.page import Metric, nine_digits, rounded
 from skyproof.core.formats import read, write
 from skyproof.sysnet.mocks import null
 from skyproof.sysnet.verdict import figures, merit, power, rule, skymap
-from skyproof.sysnet.verdict.inputs import Sky, read_history, read_sky
+from skyproof.sysnet.verdict.inputs import EvaluationInputs, read_history, read_inputs
 from skyproof.sysnet.verdict.nulltest import Bins, NullTest
 
 if TYPE_CHECKING:
@@ -48,67 +49,74 @@ _COMPARED = ("constant", "linear", "quadratic", "forest", "network")
 def run(
     inputs: SimpleNamespace, outputs: SimpleNamespace, options: Evaluate, context: Context
 ) -> None:
-    """Measure, judge, draw."""
-    sky = read_sky(inputs)
+    """Compute the figures of merit and the verdict, and draw the figures."""
+    data = read_inputs(inputs)
     tuning, history = read.json(inputs.tuning, ["scans"]), read_history(inputs.history)
-    spectra = measure_power(sky)
+    spectra = measure_power(data)
     clustering = null.fit_clustering(
-        sky.grid, spectra["after"], sky.mean, sky.unit,
+        data.grid, spectra["after"], data.mean, data.unit,
         lambda turn, mock: context.stream("clustering", turn, mock),
     )  # fmt: skip
     context.log.info("clustering: C_30 = %.3g, slope %.2f", clustering.amplitude, clustering.slope)
-    chance = draw_mocks(sky, clustering, options.n_mocks, context)
-    nulltest = judge_templates(sky, chance.test)
-    metrics = measure(sky, spectra, nulltest, clustering, options, context)
-    metrics["power"]["bands"] = band_table(spectra, chance.power)
+    mocks = draw_mocks(data, clustering, options.n_mocks, context)
+    nulltest = judge_templates(data, mocks.test)
+    metrics = measure(data, spectra, nulltest, clustering, options, context)
+    metrics["power"]["bands"] = band_table(spectra, mocks.power)
     write.json(outputs.metrics, rounded(metrics, nine_digits))
     write.json(outputs.nulltest, rounded(nulltest, nine_digits))
     Path(outputs.verdict).write_text(rule.page(metrics, nulltest), encoding="utf-8")
     context.log.info("%s", metrics["statement"])
-    draw(sky, spectra, chance, nulltest, history, tuning, outputs)
+    draw(data, spectra, mocks, nulltest, history, tuning, outputs)
 
 
-def measure_power(sky: Sky) -> dict[str, power.Spectrum]:
+def measure_power(data: EvaluationInputs) -> dict[str, power.Spectrum]:
     """Return the spectra of the galaxies before, after, and weighted by the truth if known."""
-    weights: dict[str, np.ndarray | float] = {"before": 1.0, "after": 1 / sky.selection}
-    if sky.contamination is not None:
-        weights["truth"] = 1 / sky.contamination
+    weights: dict[str, np.ndarray | float] = {"before": 1.0, "after": 1 / data.selection}
+    if data.contamination is not None:
+        weights["truth"] = 1 / data.contamination
     return {
-        name: power.spectrum(sky.grid, sky.label, sky.unit, weight)
+        name: power.spectrum(data.grid, data.label, data.unit, weight)
         for name, weight in weights.items()
     }
 
 
 @dataclass(frozen=True)
-class Chance:
-    """What mock skies show: the null test, and their band powers without noise [mocks, bands]."""
+class MockResults:
+    """Results on mock skies: the null test, and band powers without noise [mocks, bands]."""
 
     test: NullTest
     power: np.ndarray
 
 
-def draw_mocks(sky: Sky, clustering: null.Clustering, n_mocks: int, context: Context) -> Chance:
-    """Observe mock skies in the templates' bins and in harmonic space."""
-    bins = Bins.of(sky.features, sky.fracgood)
+def draw_mocks(
+    data: EvaluationInputs, clustering: null.Clustering, n_mocks: int, context: Context
+) -> MockResults:
+    """Measure mock skies in the bins of the templates and in harmonic space."""
+    bins = Bins.of(data.features, data.fracgood)
     progress = context.progress(n_mocks, "mock skies")
     contrasts, powers = [], []
-    skies = null.many(sky.grid, clustering, n_mocks, lambda number: context.stream("mock", number))
+    skies = null.mock_skies(
+        data.grid, clustering, n_mocks, lambda number: context.stream("mock", number)
+    )
     for number, label in enumerate(skies):
-        contrasts.append(bins.contrast(label))
+        contrasts.append(bins.density_contrast(label))
         if number < _POWER_MOCKS:
-            powers.append(power.in_bands(power.spectrum(sky.grid, label, sky.unit).signal))
+            powers.append(power.in_bands(power.spectrum(data.grid, label, data.unit).signal))
         progress.advance()
     progress.close()
-    return Chance(NullTest(bins, np.array(contrasts)), np.array(powers))
+    return MockResults(NullTest(bins, np.array(contrasts)), np.array(powers))
 
 
-def judge_templates(sky: Sky, test: NullTest) -> Metric:
-    """Return nulltest.json; keys as in the module's docstring."""
-    bins, label = test.bins, sky.label
-    contrasts = {"before": bins.contrast(label), "after": bins.contrast(label / sky.selection)}
-    value, error = bins.centres(sky.features), test.error
+def judge_templates(data: EvaluationInputs, test: NullTest) -> Metric:
+    """Return the content of nulltest.json; keys as in the module docstring."""
+    bins, label = test.bins, data.label
+    contrasts = {
+        "before": bins.density_contrast(label),
+        "after": bins.density_contrast(label / data.selection),
+    }
+    value, error = bins.centres(data.features), test.error
     templates = {}
-    for number, name in enumerate(sky.table.names):
+    for number, name in enumerate(data.table.names):
         entry: Metric = {"bins": [
             {"from": bins.low[i], "to": bins.high[i], "value": value[i], "error": error[i],
              **{when: contrast[i] for when, contrast in contrasts.items()}}
@@ -129,22 +137,22 @@ def judge_templates(sky: Sky, test: NullTest) -> Metric:
 
 
 def measure(
-    sky: Sky,
+    data: EvaluationInputs,
     spectra: dict[str, power.Spectrum],
     nulltest: Metric,
     clustering: null.Clustering,
     options: Evaluate,
     context: Context,
 ) -> Metric:
-    """Return all figures of merit; keys as in the module's docstring."""
-    models = {**sky.predictions.models, "weights": sky.weighted_density}
-    losses = merit.losses_of(models, sky.label, sky.fracgood)
+    """Return all figures of merit; keys as in the module docstring."""
+    models = {**data.predictions.models, "weights": data.weighted_density}
+    losses = merit.losses_of(models, data.label, data.fracgood)
 
     def differences_from(better: str) -> Metric:
         return {
             model: {
                 loss: merit.loss_difference(
-                    by_model[model], by_model[better], sky.group, draws=options.n_bootstrap,
+                    by_model[model], by_model[better], data.group, draws=options.n_bootstrap,
                     stream=context.stream("bootstrap"),
                 ) for loss, by_model in losses.items()
             } for model in _COMPARED if model != better
@@ -152,35 +160,35 @@ def measure(
 
     metrics: Metric = {
         "region": options.region,
-        "n_pixels": len(sky.rows),
-        "n_superpixels": len(np.unique(sky.group)),
-        "n_features": len(sky.table.names),
-        "n_chains": sky.predictions.chains.shape[1],
-        "nside": sky.table.nside,
-        "mean_density": sky.mean,
-        "galaxy": sky.unit,
-        "coverage": len(sky.rows) / (12 * sky.table.nside**2),
-        "stack": sky.stack,
+        "n_pixels": len(data.rows),
+        "n_superpixels": len(np.unique(data.group)),
+        "n_features": len(data.table.names),
+        "n_chains": data.predictions.chains.shape[1],
+        "nside": data.table.nside,
+        "mean_density": data.mean,
+        "galaxy": data.unit,
+        "coverage": len(data.rows) / (12 * data.table.nside**2),
+        "stack": data.stack,
         "selection": {
-            "spread": float(sky.selection.std()),
-            "least": float(sky.selection.min()),
-            "greatest": float(sky.selection.max()),
-            "of_networks": float(np.sqrt(np.mean(sky.spread**2))),
+            "spread": float(data.selection.std()),
+            "least": float(data.selection.min()),
+            "greatest": float(data.selection.max()),
+            "of_networks": float(np.sqrt(np.mean(data.spread**2))),
         },
         "losses": merit.mean_losses(losses),
         "gains": differences_from("weights"),
         "network_gains": differences_from("network"),
         "clustering": {"amplitude": clustering.amplitude, "slope": clustering.slope},
         "nulltest": {name: nulltest[name] for name in ("before", "after", "n_mocks")},
-        "power": compare_power(sky, spectra),
+        "power": compare_power(data, spectra),
         "recovery": None,
-        "outliers": merit.outliers(sky.table, sky.rows, sky.weighted_density, sky.unit),
+        "outliers": merit.outliers(data.table, data.rows, data.weighted_density, data.unit),
     }
-    if sky.contamination is not None:
+    if data.contamination is not None:
         metrics["recovery"] = {
-            "weights": merit.recovery(sky.selection, sky.contamination),
+            "weights": merit.recovery(data.selection, data.contamination),
             **{
-                name: merit.recovery(sky.selection_of(name), sky.contamination)
+                name: merit.recovery(data.selection_of(name), data.contamination)
                 for name in _COMPARED
             },
         }
@@ -189,7 +197,7 @@ def measure(
     return metrics
 
 
-def compare_power(sky: Sky, spectra: dict[str, power.Spectrum]) -> Metric:
+def compare_power(data: EvaluationInputs, spectra: dict[str, power.Spectrum]) -> Metric:
     """Return what the weights do to the power, and where the truth is known each model's too."""
     truth = spectra.get("truth")
     found = power.compared(spectra["before"], spectra["after"], truth)
@@ -197,7 +205,7 @@ def compare_power(sky: Sky, spectra: dict[str, power.Spectrum]) -> Metric:
         found["models"] = {
             name: power.compared(
                 spectra["before"],
-                power.spectrum(sky.grid, sky.label, sky.unit, 1 / sky.selection_of(name)),
+                power.spectrum(data.grid, data.label, data.unit, 1 / data.selection_of(name)),
                 truth,
             )
             for name in _COMPARED
@@ -206,7 +214,7 @@ def compare_power(sky: Sky, spectra: dict[str, power.Spectrum]) -> Metric:
 
 
 def band_table(spectra: dict[str, power.Spectrum], mocks: np.ndarray) -> list[Metric]:
-    """Return each band's power without noise, and its error by mock skies [mocks, bands]."""
+    """Return the power of each band without noise, and its error from mocks [mocks, bands]."""
     found = {name: power.in_bands(spectrum.signal) for name, spectrum in spectra.items()}
     error = mocks.std(axis=0, ddof=1)
     return [
@@ -217,27 +225,27 @@ def band_table(spectra: dict[str, power.Spectrum], mocks: np.ndarray) -> list[Me
 
 
 def draw(
-    sky: Sky,
+    data: EvaluationInputs,
     spectra: dict[str, power.Spectrum],
-    chance: Chance,
+    mocks: MockResults,
     nulltest: Metric,
     history: dict[str, np.ndarray],
     tuning: Metric,
     outputs: SimpleNamespace,
 ) -> None:
     """Draw the five figures."""
-    observed = sky.label / sky.fracgood / sky.mean
+    observed = data.label / data.fracgood / data.mean
     panels = {
         "observed density": observed,
-        "selection function": sky.selection,
-        "corrected density": observed / sky.selection,
+        "selection function": data.selection,
+        "corrected density": observed / data.selection,
     }
-    if sky.contamination is not None:
-        panels["planted contamination"] = sky.contamination / sky.contamination.mean()
-    hpix = sky.table.hpix[sky.rows]
+    if data.contamination is not None:
+        panels["planted contamination"] = data.contamination / data.contamination.mean()
+    hpix = data.table.hpix[data.rows]
     with figures.style():
-        write.figure(outputs.maps, skymap.maps_figure(panels, hpix, sky.fracgood, sky.table))
+        write.figure(outputs.maps, skymap.maps_figure(panels, hpix, data.fracgood, data.table))
         write.figure(outputs.templates, figures.templates_figure(nulltest))
-        write.figure(outputs.power, figures.power_figure(spectra, chance.power))
+        write.figure(outputs.power, figures.power_figure(spectra, mocks.power))
         write.figure(outputs.curves, figures.curves_figure(history))
         write.figure(outputs.scan, figures.scan_figure(tuning))

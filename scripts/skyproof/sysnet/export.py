@@ -1,7 +1,7 @@
-"""Stage sysnet.export: the networks in the original's files, for programs that read those.
+"""Stage sysnet.export: write the networks in the file formats of the original SYSNet.
 
-`model_<fold>_<seed>/` holds best.pth.tar, snapshot_<epoch>.pth.tar where snapshots were kept, and
-the figure loss_model_<fold>_<seed>.png; `models.tar.gz` holds all checkpoints in one file.
+`model_<fold>_<seed>/` contains best.pth.tar, snapshot_<epoch>.pth.tar if snapshots were kept, and
+the figure loss_model_<fold>_<seed>.png; `models.tar.gz` contains all checkpoints in one file.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from skyproof.assess.plots import BLUE, ORANGE, style
 from skyproof.core.blocks import ItemFiles
 from skyproof.core.formats import write
-from skyproof.sysnet.members.member import Member, find_members, read_member
+from skyproof.sysnet.members.member import SavedNetwork, find_members, read_member
 from skyproof.sysnet.original.checkpoints import (
     BEST,
     best_checkpoint,
@@ -36,7 +36,7 @@ ARCHIVE = "models.tar.gz"
 def run(
     inputs: SimpleNamespace, outputs: SimpleNamespace, options: Export, context: Context
 ) -> None:
-    """Write every member's folder, and the archive if it is wanted."""
+    """Write the folder of every network, and the archive if `do_tar` is set."""
     places = {folder_of(place.fold, place.seed): place for place in find_members(inputs.members)}
 
     def make(item: str, files: ItemFiles) -> dict[str, int]:
@@ -56,16 +56,16 @@ def run(
     context.each(items, make, outputs.export)
 
 
-def checkpoints(member: Member) -> Iterator[tuple[str, bytes]]:
-    """Yield name, below the record's folder, and content of a member's checkpoints."""
+def checkpoints(member: SavedNetwork) -> Iterator[tuple[str, bytes]]:
+    """Yield path, relative to the folder of the block index, and content of the checkpoints."""
     folder = folder_of(member.fold, member.seed)
     yield f"{folder}/{BEST}", best_checkpoint(member)
     for epoch in member.snapshots:
         yield f"{folder}/snapshot_{epoch}.pth.tar", snapshot_checkpoint(member, epoch)
 
 
-def archive(members: Iterator[Member]) -> bytes:
-    """Return a .tar.gz of all checkpoints, the same bytes on any day, by anyone."""
+def archive(members: Iterator[SavedNetwork]) -> bytes:
+    """Return a .tar.gz of all checkpoints; its bytes do not depend on time or user."""
     packed = io.BytesIO()
     with (
         gzip.GzipFile(filename="", fileobj=packed, mode="wb", mtime=0) as stream,
@@ -79,8 +79,8 @@ def archive(members: Iterator[Member]) -> bytes:
     return packed.getvalue()
 
 
-def loss_figure(member: Member) -> Figure:
-    """Draw the losses by epoch; a ring marks the weights that were kept."""
+def loss_figure(member: SavedNetwork) -> Figure:
+    """Draw the losses by epoch; a ring marks the best epoch."""
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     axes = figure.add_subplot()
     axes.plot(member.train, color=BLUE, label="training")

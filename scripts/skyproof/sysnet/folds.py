@@ -1,4 +1,4 @@
-"""Folds: which rows a network is fitted on, stopped on, and tested on; and the check for leaks."""
+"""Folds: the training, validation and test rows of each network; and the check for leaks."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from skyproof.sysnet.table import Table
 TRAINING, VALIDATION, TEST = 0, 1, 2
 PART_NAMES = ("training", "validation", "test")
 SCHEMES = ("spatial", "rows85")
-ORIGINAL_SEED = 85  # of the original's random folds and of its chains
+ORIGINAL_SEED = 85  # seed of the original's random folds and chains
 
 
 @dataclass(frozen=True)
 class Folds:
     """The part of every row in every fold. Rows are those of the table, in its order.
 
-    `group` is the superpixel (NESTED index at `nside_group`) that holds the row's pixel. `place`
-    orders the rows within their part, where that is not the order of the table.
+    `group` is the superpixel (NESTED index at `nside_group`) that contains the pixel. `place` is
+    the position of a row within its part, if that is not the order of the table.
     """
 
     hpix: np.ndarray  # int64 [n]
@@ -37,20 +37,20 @@ class Folds:
         return int(self.part.shape[1])
 
     def rows(self, fold: int, part: int) -> np.ndarray:
-        """Return the rows of a part, int64: in the table's order, or in the original's."""
+        """Return the rows of a part, int64, ordered as in the table or by `place`."""
         rows = np.flatnonzero(self.part[:, fold] == part)
         if self.place is None:
             return rows
         return rows[np.argsort(self.place[rows, fold], kind="stable")]
 
     def tested_by(self) -> np.ndarray:
-        """Return the fold that tests each row, int64 [n]; -1 where none does (a single fold)."""
+        """Return the fold that tests each row, int64 [n]; -1 if none does (a single fold)."""
         tests = self.part == TEST
         return np.where(tests.any(axis=1), tests.argmax(axis=1), -1)
 
 
 def read_folds(path: str | Path, table: Table) -> Folds:
-    """Read the folds of a table; InputError where they leak, or are those of another table."""
+    """Read the folds of a table. Raise InputError if they leak or belong to another table."""
     columns, header = read.fits_table_and_header(
         path, ("hpix", "group", "part"), optional=("place",)
     )
@@ -84,10 +84,10 @@ def write_folds(path: str | Path, folds: Folds) -> None:
 
 
 def check_folds(path: str | Path, folds: Folds) -> None:
-    """Refuse (InputError) folds with a leak, an empty part, or tests that do not tile the rows.
+    """Raise InputError for a leak, an empty part, or rows that are not tested exactly once.
 
-    Every training calls it (through `read_folds`). In the spatial scheme a superpixel that stands
-    in two parts of a fold is a leak: its pixels share large-scale structure. The original's
+    Every training calls this function through `read_folds`. In the spatial scheme a superpixel in
+    two parts of a fold is a leak, because its pixels share large-scale structure. The original's
     random rows (`rows85`) leak by construction and are for comparison only.
     """
     if folds.scheme not in SCHEMES:
@@ -108,10 +108,10 @@ def check_folds(path: str | Path, folds: Folds) -> None:
             expected="every row tested once",
         )  # fmt: skip
     if folds.scheme == "spatial":
-        _refuse_straddling(path, folds)
+        _check_groups_in_one_part(path, folds)
 
 
-def _refuse_straddling(path: str | Path, folds: Folds) -> None:
+def _check_groups_in_one_part(path: str | Path, folds: Folds) -> None:
     groups, member = np.unique(folds.group, return_inverse=True)
     for fold in range(folds.n_folds):
         present = np.zeros((len(groups), len(PART_NAMES)), bool)
@@ -128,10 +128,9 @@ def _refuse_straddling(path: str | Path, folds: Folds) -> None:
 
 
 def read_kept(path: Path, n_folds: int, n_features: int) -> np.ndarray:
-    """Return the features that each fold keeps, bool [n_folds, F].
+    """Return the features that each fold keeps, bool [n_folds, F], from selection.json.
 
-    The file is `selection.json` of sysnet.select. InputError where it does not name, for each fold,
-    at least one of the columns 0 to F - 1.
+    Raise InputError if the file does not give, for each fold, at least one column in 0 to F - 1.
     """
     keep = np.zeros((n_folds, n_features), bool)
     columns = read.json(path, ["keep"])["keep"]

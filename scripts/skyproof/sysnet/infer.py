@@ -1,10 +1,10 @@
-"""Stage sysnet.infer: every fold predicted by the networks that have not seen it.
+"""Stage sysnet.infer: predict each fold's test rows with the networks not trained on them.
 
-`nn-weights.fits` has `hpix` and `weight` [columns], the predicted density, with the rows of the
-first fold's test part, then the second's, and so on (`sort`: by hpix). A column is a chain, or,
-where snapshots were kept, chain 0's snapshots by epoch, then chain 1's, ... `metrics.npz` and
-`train.log` are the original's (`original.py`, `lines.py`); `history.csv` has a row a fold, chain
-and epoch.
+`nn-weights.fits` has `hpix` and `weight` [columns], the predicted density; its rows are the test
+part of fold 0, then that of fold 1, and so on (`sort`: by hpix). A column is a chain; if snapshots
+were kept, the columns are the snapshots of chain 0 by epoch, then those of chain 1, ...
+`metrics.npz` and `train.log` have the formats of the original (`original/files.py`,
+`original/train_log.py`); `history.csv` has one row per fold, chain and epoch.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from skyproof.core.formats import write as writers
 from skyproof.learn import device
 from skyproof.sysnet.folds import TEST, TRAINING, VALIDATION, Folds, read_folds
 from skyproof.sysnet.losses import constant_densities, mean_loss
-from skyproof.sysnet.members.member import Member, Place, find_members, read_member
+from skyproof.sysnet.members.member import Place, SavedNetwork, find_members, read_member
 from skyproof.sysnet.members.predict import predict, scaled
 from skyproof.sysnet.original import train_log
 from skyproof.sysnet.original.files import PARTS, FoldMetrics, write_metrics, write_weights
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 class Outcome:
     """What one member gives: density [n_test, columns] float32, test loss of each column."""
 
-    member: Member  # without its weights
+    member: SavedNetwork  # without its weights
     density: np.ndarray
     test: list[float]
     constants: dict[tuple[str, str], float]
@@ -47,7 +47,7 @@ class Outcome:
 def run(
     inputs: SimpleNamespace, outputs: SimpleNamespace, options: Infer, context: Context
 ) -> None:
-    """Judge the members, shared among the ranks; the first one writes the files."""
+    """Predict with all networks, divided among the ranks; the first rank writes the files."""
     where = device.prepare(context, options)
     table = read_table(inputs.table)
     folds = read_folds(inputs.folds, table)
@@ -66,7 +66,7 @@ def run(
 
 
 def check_members(inputs: SimpleNamespace, folds: Folds, places: list[Place]) -> None:
-    """Raise InputError where the members are of another number of folds."""
+    """Raise InputError if the networks have another number of folds."""
     n_folds = places[-1].fold + 1
     if n_folds != folds.n_folds:
         raise InputError(
@@ -75,7 +75,7 @@ def check_members(inputs: SimpleNamespace, folds: Folds, places: list[Place]) ->
 
 
 def judge(place: Place, table: Table, folds: Folds, batch: int, where: torch.device) -> Outcome:
-    """Predict the test part of a member's fold, and compute its losses there."""
+    """Predict the test part of a network's fold, and compute the test losses."""
     member = read_member(place.path)
     if member.features != tuple(table.names):
         raise InputError(
@@ -95,8 +95,10 @@ def judge(place: Place, table: Table, folds: Folds, batch: int, where: torch.dev
     return Outcome(member.without_weights(), density, test, constants)
 
 
-def constant_losses(member: Member, table: Table, folds: Folds) -> dict[tuple[str, str], float]:
-    """Return the losses of the constants of a fold's training part, by kind and part."""
+def constant_losses(
+    member: SavedNetwork, table: Table, folds: Folds
+) -> dict[tuple[str, str], float]:
+    """Return the losses of the constants fitted on the training part, by kind and part."""
     parts = zip(PARTS, (TRAINING, VALIDATION, TEST), strict=True)
     rows = {name: folds.rows(member.fold, part) for name, part in parts}
     train = rows["train"]
@@ -119,7 +121,7 @@ def write(
     *,
     sort: bool,
 ) -> None:
-    """Write predictions, losses and log lines of all members, by fold and chain."""
+    """Write predictions, losses and log lines of all networks, by fold and chain."""
     outcomes = sorted(
         (outcome for part in parts for outcome in part),
         key=lambda outcome: (outcome.member.fold, outcome.member.chain),
@@ -170,7 +172,7 @@ def _history(outcomes: list[Outcome]) -> dict[str, np.ndarray]:
 
 
 def log_lines(by_fold: list[list[Outcome]], n_rows: int) -> list[str]:
-    """Return what the original logs of a run, fold by fold and chain by chain."""
+    """Return the lines that the original logs for a run, by fold and chain."""
     text = [train_log.data(n_rows)]
     for fold, chains in enumerate(by_fold):
         first = chains[0].member

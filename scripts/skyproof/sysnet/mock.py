@@ -1,8 +1,9 @@
-"""Lognormal galaxies times a known contamination by imaging templates: a table with its truth.
+"""Stage sysnet.mock: lognormal galaxies with a known contamination by imaging templates.
 
-Counts are Poisson with mean density * fracgood * F(templates) * (1 + delta) (Rezaie et al. 2020,
-arXiv:1907.11355, section 3, makes such mocks). Five templates act, thirteen are inert. Streams
-are keyed by field or by block of pixels, so that the number of ranks changes no bit.
+Counts are Poisson with mean density * fracgood * F(templates) * (1 + delta) (see the mocks of
+Rezaie et al. 2020, arXiv:1907.11355, section 3). F depends on five of the 18 templates. Random
+streams have one key per field or block of pixels: the result does not depend on the number of
+ranks.
 """
 
 from __future__ import annotations
@@ -28,14 +29,14 @@ if TYPE_CHECKING:
 
 ACTIVE = ("ebv", "n_star", "depth_g", "seeing_r", "sky_z")
 
-_BLOCK_ROWS = 1 << 14  # pixels of the sky that share a stream
-_PIVOT, _SLOPE = 30.0, 1.2  # of the power of the Gaussian field
-_LEAST = 0.05  # of the contamination: no template hides all galaxies
+_BLOCK_ROWS = 1 << 14  # pixels of the sky per random stream
+_PIVOT, _SLOPE = 30.0, 1.2  # of the power spectrum of the Gaussian field
+_LEAST = 0.05  # minimum of the contamination before normalisation
 
 
 @dataclass(frozen=True)
 class Survey:
-    """All that is the same for the mock skies of one survey. Rows [n] are those of the table."""
+    """What all mock skies of one survey share. Rows [n] are those of the table."""
 
     imaging: Imaging
     fracgood: np.ndarray
@@ -44,7 +45,7 @@ class Survey:
 
 @dataclass(frozen=True)
 class Galaxies:
-    """One mock sky: overdensity, expected and drawn counts of every row."""
+    """One mock sky: overdensity, expected counts and drawn counts, each [n]."""
 
     delta: np.ndarray
     expected: np.ndarray
@@ -52,7 +53,7 @@ class Galaxies:
 
 
 def run(inputs: SimpleNamespace, outputs: SimpleNamespace, options: Mock, context: Context) -> None:
-    """Make one mock sky and write its table and truth."""
+    """Simulate one mock sky and write its table and truth."""
     survey = make_survey(options, context.stream, context.comm)
     galaxies = draw_galaxies(survey, options, context.stream, context.comm)
 
@@ -70,7 +71,7 @@ def run(inputs: SimpleNamespace, outputs: SimpleNamespace, options: Mock, contex
 
 
 def make_mock(options: Mock) -> tuple[Table, Survey, Galaxies]:
-    """Make a mock sky in memory: the same as the stage's.
+    """Simulate the stage's mock sky in memory.
 
     For many skies of one survey, call `make_survey` once and `draw_galaxies` for each realisation.
     """
@@ -95,17 +96,17 @@ def make_survey(options: Mock, stream: Stream, comm: Comm | None = None) -> Surv
 
 
 def blocks(hpix: np.ndarray) -> list[tuple[int, np.ndarray]]:
-    """Return (block, rows) of each block of the sky that the footprint meets."""
+    """Return (block, rows) of each block of pixels that contains part of the footprint."""
     number = hpix // _BLOCK_ROWS
     return [(int(block), np.flatnonzero(number == block)) for block in np.unique(number)]
 
 
 def contamination(templates: np.ndarray, kind: str, rms: float) -> np.ndarray:
-    """Return F [n], mean 1 and the given rms (but for a floor), from the templates [n, 18].
+    """Return F [n] from the templates [n, 18], with mean 1 and the given rms before the floor.
 
-    linear: 1 + a.t; quadratic: and squares and products; nonlinear: galaxies are lost behind dust
-    (exponential), below a depth and beside crowded stars (sigmoids), in a dark or bright sky (a
-    step), and as the seeing has it (a ripple), all multiplied.
+    linear: 1 + a.t; quadratic: plus squares and products; nonlinear: the product of an exponential
+    of dust, sigmoids of depth and stellar density, a tanh step in sky brightness, and a cosine of
+    seeing.
     """
     if kind == "none":
         return np.ones(len(templates))
@@ -131,7 +132,7 @@ def contamination(templates: np.ndarray, kind: str, rms: float) -> np.ndarray:
 
 
 def field_power(nside: int, variance: float) -> np.ndarray:
-    """Return C_l [3 nside] ~ (l/30)^-1.2 for l >= 2, damped at the pixels' scale (spec 1.10)."""
+    """Return C_l [3 nside] ~ (l/30)^-1.2 for l >= 2, damped at the pixel scale (spec 1.10)."""
     l = np.arange(3 * nside)  # noqa: E741
     power = np.where(l >= 2, (np.maximum(l, 2) / _PIVOT) ** -_SLOPE, 0)
     power = power * np.exp(-((l / (2 * nside)) ** 2))
@@ -141,9 +142,9 @@ def field_power(nside: int, variance: float) -> np.ndarray:
 def draw_galaxies(
     survey: Survey, options: Mock, stream: Stream, comm: Comm | None = None
 ) -> Galaxies:
-    """Draw the sky of `options.realisation`; ranks share the blocks, the first gets the rows.
+    """Draw the sky of `options.realisation`; the ranks share the blocks of pixels.
 
-    A22: delta = exp(g - s^2 / 2) - 1 of a Gaussian field g of variance s^2.
+    delta = exp(g - s^2 / 2) - 1, with a Gaussian field g of variance s^2 (A22).
     """
     comm = comm or SerialComm()
     sky = options.realisation
@@ -178,7 +179,7 @@ def as_table(survey: Survey, galaxies: Galaxies) -> Table:
 
 
 def write_truth(path: str | Path, survey: Survey, galaxies: Galaxies, options: Mock) -> None:
-    """Write what no model is shown: contamination, overdensity and expected counts of each row."""
+    """Write the truth of each row, no input of any model: contamination, delta, expected counts."""
     acting = ACTIVE if options.contamination != "none" else ()
     columns = {
         "hpix": survey.imaging.hpix.astype("i8"),

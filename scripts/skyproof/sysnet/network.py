@@ -1,8 +1,8 @@
-"""The networks and losses of SYSNet, in the terms of the batched ensemble.
+"""The networks and losses of SYSNet, as functions for the batched ensemble.
 
-dnn (L, U) is L - 1 times [Linear, ReLU, BatchNorm] and a Linear to one output; dnnp has a softplus
-behind it, dnnps an exponential; lin and linp are one Linear. With 18 features (4, 20) has 1,241
-weights and 120 of normalisation.
+dnn (L, U) is L - 1 times [Linear, ReLU, BatchNorm] and a Linear to one output. dnnp applies
+softplus to the output, dnnps the exponential. lin is one Linear, linp adds softplus. With 18
+features, (4, 20) has 1,241 weights and 120 parameters of normalisation.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _NORM = {
 
 
 def check_model(model: str, loss: str) -> None:
-    """Refuse (UsageError) the Poisson loss of a network that may predict negative counts."""
+    """Raise UsageError for the Poisson loss of a network that may predict negative counts."""
     if loss == "pnll" and model in _ANY_SIGN:
         raise UsageError(
             f"model {model} with loss pnll takes the logarithm of negative counts; "
@@ -39,14 +39,14 @@ def check_model(model: str, loss: str) -> None:
 
 
 def shape_of(model: str, structure: tuple[int, int], n_features: int) -> Shape:
-    """Return the layers of a model; `structure` is (layers with the output's, units of each)."""
+    """Return the layers of a model; `structure` is (layers, output included; units per layer)."""
     layers, units = structure
     hidden = () if model in LINEAR else (units,) * (layers - 1)
     return Shape((n_features, *hidden, 1), norm="after")
 
 
 def density(model: str, outputs: Tensor) -> Tensor:
-    """Return the density per unit of observed fraction [E, rows] of outputs [E, 1, rows]."""
+    """Return the density per unit of observed fraction [E, rows] from outputs [E, 1, rows]."""
     found = outputs[:, 0]
     if model in ("dnnp", "linp"):
         return functional.softplus(found)
@@ -54,7 +54,7 @@ def density(model: str, outputs: Tensor) -> Tensor:
 
 
 def row_loss(model: str, loss: str, weighting: str) -> RowLoss:
-    """Return the loss of rows before their weight, fracgood (see `losses.row_losses`)."""
+    """Return the row loss, not yet weighted by fracgood (see `losses.row_losses`)."""
 
     def value(outputs: Tensor, label: Tensor, fracgood: Tensor) -> Tensor:
         return _losses(loss, weighting, density(model, outputs), label, fracgood)
@@ -72,7 +72,7 @@ def _losses(loss: str, weighting: str, found: Tensor, label: Tensor, fracgood: T
 
 
 def row_slope(model: str, loss: str, weighting: str) -> Slope:
-    """Return the loss of rows with its derivative by the network's output, written out."""
+    """Return the row loss with its analytic derivative by the output of the network."""
 
     def slope(outputs: Tensor, label: Tensor, fracgood: Tensor) -> tuple[Tensor, Tensor]:
         found = density(model, outputs)
@@ -92,12 +92,12 @@ def row_slope(model: str, loss: str, weighting: str) -> Slope:
 
 
 def original_names(model: str, tensors: State) -> State:
-    """Return an ensemble's tensors (`Shape`) of one member under the original's names."""
+    """Return the tensors of one member of an ensemble (`Shape`) by the original's names."""
     return {_original(model, name): tensor for name, tensor in tensors.items()}
 
 
 def ensemble_names(model: str, shape: Shape, tensors: State) -> State:
-    """Return tensors under the names of `Shape`; KeyError where one is missing."""
+    """Return tensors, given by the original's names, by the names of `Shape`."""
     wanted = [name for name, _ in [*shape.parameters(), *shape.statistics()]]
     found = {name: _original(model, name) for name in wanted}
     return {name: tensors[other] for name, other in found.items() if other in tensors}

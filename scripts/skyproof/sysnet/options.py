@@ -15,7 +15,14 @@ from skyproof.core.options import (
     option,
     per_job,
 )
-from skyproof.sysnet.regions import Contamination, Form, Range, Region, mock_regions, sound_names
+from skyproof.sysnet.regions import (
+    Contamination,
+    Form,
+    Range,
+    Region,
+    check_region_names,
+    mock_regions,
+)
 
 Structure = Annotated[tuple[int, int], pydantic.Field(description="(layers, units)")]
 
@@ -331,6 +338,6 @@ class System(Network):
 
     @pydantic.field_validator("regions")
     @classmethod
-    def _sound_names(cls, regions: dict[str, Region]) -> dict[str, Region]:
-        sound_names(regions)
+    def _check_region_names(cls, regions: dict[str, Region]) -> dict[str, Region]:
+        check_region_names(regions)
         return regions or mock_regions()

@@ -1,4 +1,4 @@
-"""Regions, input files and cost of every job, known before anything runs."""
+"""Regions, input files and cost of every job, computed before the run."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from skyproof.sysnet.options import System
     from skyproof.sysnet.regions import MapFile, Region
 
-# A survey's table at nside 256 has some 200,000 rows; maps and tables are not opened to plan.
+# A table at nside 256 has about 200,000 rows; planning does not open maps and tables.
 _SURVEY_ROWS = 400_000
 _FEATURES = 20
 _PYTHON_MB = 600
 _SECONDS_PER_MEGAROW = 0.1  # of one core, for one network's pass over 10^6 rows
-_CALIBRATION_MOCKS = 40  # mocks/null.py draws them before those that count
+_CALIBRATION_MOCKS = 40  # drawn by mocks/null.py to fit the clustering, before the other mocks
 
 
 class Plan:
@@ -32,25 +32,25 @@ class Plan:
             check_files(name, region)
 
     def table(self, wildcards: Any) -> str:
-        """The table of a region: made here, or put together from what the region names."""
+        """The table of a region, made by sysnet.mock or sysnet.tabulate."""
         made_by = "mock" if self._region(wildcards).source == "mock" else "tabulate"
         return f"results/sysnet/{wildcards.region}/{made_by}/table.fits"
 
     def truth(self, wildcards: Any) -> list[str]:
-        """The truth of a mock region, else nothing."""
+        """The truth of a mock region; an empty list for other regions."""
         known = self._region(wildcards).source == "mock"
         return [f"results/sysnet/{wildcards.region}/mock/truth.fits"] if known else []
 
     def sources(self, wildcards: Any) -> dict[str, list[str]]:
-        """The files that a region names, by the inputs of sysnet.tabulate."""
+        """The files given by a region, by the inputs of sysnet.tabulate."""
         return sources(self._region(wildcards))
 
     def start(self, wildcards: Any) -> list[str]:
-        """Block indexes of trained members from which a region's training starts."""
+        """Block indexes of trained networks from which the training of a region starts."""
         return self._region(wildcards).start
 
     def job(self, wildcards: Mapping[str, str]) -> dict[str, Any]:
-        """Values of the options that a region sets; none for a job of all regions."""
+        """Values of the options that a region sets; an empty dict for a job of all regions."""
         if "region" not in wildcards:
             return {}
         region = self.config.regions[wildcards["region"]]
@@ -62,39 +62,39 @@ class Plan:
 
     @property
     def products(self) -> list[str]:
-        """The final products; the rest follows from them."""
+        """The final products, which are the targets of a run."""
         exports = [f"results/sysnet/{name}/export/export.json" for name in self.regions]
         return ["results/sysnet/summarise/verdict.md", *(exports if self.config.exports else [])]
 
     @property
     def n_members(self) -> int:
-        """Networks of a region: folds x chains."""
+        """Number of networks of a region: folds x chains."""
         return self.config.split.n_folds * self.config.train.n_chains
 
     @property
     def n_groups(self) -> int:
-        """Groups of networks in a region's training; the last one is padded."""
+        """Number of groups of networks of a region; the last group is padded."""
         return -(-self.n_members // self.config.group_size)
 
     @property
     def train_ranks(self) -> int:
-        """Ranks share the groups of a block; more of them than groups would wait."""
+        """Ranks of a training job, at most one per group of networks: others would be idle."""
         return min(self.config.train.block_size, self.n_groups)
 
     @property
     def rows(self) -> int:
-        """Rows of the largest table; known for mock skies, else a guess."""
+        """Rows of the largest table: known for mock skies, otherwise a fixed estimate."""
         mocks = all(region.source == "mock" for region in self.config.regions.values())
         return 12 * self.config.mock.nside**2 if mocks else _SURVEY_ROWS
 
     @property
     def megabytes(self) -> float:
-        """Size of all products of all regions."""
+        """Size of all products of all regions [MB]."""
         stages = ("mock", "split", "train", "infer", "export", "baselines", "stack", "evaluate")
         return len(self.regions) * sum(self.cost(stage, {}).megabytes for stage in stages)
 
     def cost(self, stage: str, wildcards: Mapping[str, str]) -> Cost:
-        """Return the cost of one job of a stage; all regions count as equal.
+        """Return the cost of one job of a stage; all regions are assumed to have equal cost.
 
         Constants are CPU seconds of one core and bytes, measured on mock skies of nside 32.
         """
@@ -105,7 +105,8 @@ class Plan:
         a_pass = megarows * _SECONDS_PER_MEGAROW  # of one network over the table
         harmonic = 0.018 * (rows / 12288) ** 1.5  # transform of a mock sky and back
         layers, units = config.structure
-        # A network's file has three of its weights; a training holds some ten of the activations.
+        # The file of a network has three copies of the weights; training keeps about ten copies of
+        # the activations.
         member_mb = 3 * layers * units**2 * 4e-6
         step_mb = config.group_size * config.batch * layers * units * 4 * 10 / 1e6
         training_mb = _PYTHON_MB + 4 * table_mb + step_mb
@@ -160,13 +161,13 @@ class Plan:
 
     @property
     def _searches(self) -> int:
-        """Passes of all searches of sysnet.tune over the table."""
+        """Number of passes over the table in all searches of sysnet.tune."""
         tune = self.config.tune
         candidates = 4 * (tune.find_structure + tune.find_l1) + tune.find_lr
         return candidates * self.config.split.n_folds * tune.n_epochs
 
     def _members_of(self, block: str | None) -> int:
-        """Return the networks that a training job makes; all where no block is given."""
+        """Return the number of networks of a training job; of all jobs if block is None."""
         if block is None:
             return self.n_members
         size = self.config.train.block_size * self.config.group_size
@@ -174,7 +175,7 @@ class Plan:
 
 
 def sources(region: Region) -> dict[str, list[str]]:
-    """Return the files that a region names, by the inputs of sysnet.tabulate."""
+    """Return the files given by a region, by the inputs of sysnet.tabulate."""
     given = {
         "table": [*region.table, path_of(region.labels)],
         "counts": [path_of(region.counts)],
@@ -186,12 +187,12 @@ def sources(region: Region) -> dict[str, list[str]]:
 
 
 def path_of(found: MapFile | None) -> str:
-    """Return the path of a map, empty where there is none."""
+    """Return the path of a map, or an empty string if there is none."""
     return found.path if found else ""
 
 
 def check_files(name: str, region: Region) -> None:
-    """Raise UsageError for a region that names a file which does not exist."""
+    """Raise UsageError if a file given by a region does not exist."""
     for kind, paths in (sources(region) | {"start": region.start}).items():
         for path in paths:
             if not Path(path).is_file():

@@ -1,4 +1,4 @@
-"""Regions of the sky: the source of the table of each, and the cuts applied to it."""
+"""Regions of the sky: the source of each region's table, and the cuts applied to it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Contamination = Literal["none", "linear", "quadratic", "nonlinear"]
 
 
 class MapForm(Section):
-    """Properties of a map that its file does not state. Those that it states must agree."""
+    """Properties of a map, for those missing from its file. Properties in the file must agree."""
 
     column: str = option("", "column of a table; empty: its only column")
     ordering: Literal["", "RING", "NESTED"] = option("", "pixel ordering; empty: as in the file")
@@ -33,7 +33,7 @@ class MapFile(MapForm):
 
     @property
     def form(self) -> dict[str, Any]:
-        """Return the properties that are set beside the path."""
+        """Return the properties that are set, without the path."""
         return self.model_dump(mode="json", exclude={"path"}, exclude_defaults=True)
 
 
@@ -41,7 +41,9 @@ def _as_map(value: Any) -> Any:
     return {"path": value} if isinstance(value, str) else value
 
 
-AMap = Annotated[MapFile, pydantic.BeforeValidator(_as_map, json_schema_input_type=str | MapFile)]
+MapOption = Annotated[
+    MapFile, pydantic.BeforeValidator(_as_map, json_schema_input_type=str | MapFile)
+]
 Form = Annotated[MapForm, pydantic.Field()]
 Range = Annotated[tuple[float, float], pydantic.Field(description="(from, to)")]
 
@@ -59,10 +61,12 @@ class Region(Section):
     )
     realisation: int = option(0, "mock: number of the sky", ge=0)
     table: list[str] = option([], "path of the table, or of a table and a map of its labels")
-    labels: AMap | None = option(None, "map of the labels of the table")
-    counts: AMap | None = option(None, "map of galaxy counts: a path, or {path, ordering, ...}")
-    randoms: AMap | None = option(None, "map of the observed fraction, or of randoms")
-    templates: dict[str, AMap] = option(
+    labels: MapOption | None = option(None, "map of the labels of the table")
+    counts: MapOption | None = option(
+        None, "map of galaxy counts: a path, or {path, ordering, ...}"
+    )
+    randoms: MapOption | None = option(None, "map of the observed fraction, or of randoms")
+    templates: dict[str, MapOption] = option(
         {},
         "maps of imaging properties by name: a path, or {path, column, ordering, frame, nside, "
         "interpolate, above} where the file does not state these",
@@ -82,7 +86,7 @@ class Region(Section):
     density_labels: bool = option(
         False, "labels are densities, divided by fracgood; of maps: with mean 1"
     )
-    mask: AMap | None = option(None, "map, positive inside the region")
+    mask: MapOption | None = option(None, "map, positive inside the region")
     ra: Range | None = option(None, "right ascension, from west to east", unit="deg")
     dec: Range | None = option(None, "declination, from and to", unit="deg")
     gal_lat: Range | None = option(None, "Galactic latitude, from and to", unit="deg")
@@ -96,12 +100,12 @@ class Region(Section):
         needed = {"mock": (), "maps": ("counts", "templates"), "table": ("table",)}[self.source]
         for name in needed:
             if not getattr(self, name):
-                raise ValueError(f"{name}: is needed with source: {self.source}")
+                raise ValueError(f"{name}: is required with source: {self.source}")
         if len(self.table) > 2 or (self.labels and len(self.table) > 1):
             raise ValueError("table: expected a table, or a table and a map")
         for name in _INPUTS:
             if name in self.templates:
-                raise ValueError(f"templates: {name!r} is taken; name the template otherwise")
+                raise ValueError(f"templates: {name!r} is reserved; expected another name")
         for name in ("dec", "gal_lat"):
             limits = getattr(self, name)
             if limits is not None and not -90 <= limits[0] < limits[1] <= 90:
@@ -118,23 +122,23 @@ class Region(Section):
 
 
 def mock_regions() -> dict[str, Region]:
-    """Return the two mock skies of the default run, which differ in the contamination only."""
+    """Return the two mock skies of the default run; they differ only in the contamination."""
     return {"contaminated": Region(), "clean": Region(contamination="none")}
 
 
 # Names become folders and wildcards: no separators, and unique when case is ignored.
 _REGION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-_TAKEN = ("summarise",)  # results/sysnet/summarise/ holds the summary of all regions
+_RESERVED = ("summarise",)  # results/sysnet/summarise/ has the summary of all regions
 
 
-def sound_names(regions: Iterable[str]) -> None:
+def check_region_names(regions: Iterable[str]) -> None:
     """Raise ValueError for names of regions that cannot be names of folders."""
     names = list(regions)
     for name in names:
-        if not _REGION_NAME.fullmatch(name) or name.lower() in _TAKEN:
+        if not _REGION_NAME.fullmatch(name) or name.lower() in _RESERVED:
             raise ValueError(
-                f"{name!r} is no name of a region; expected letters, digits, '_' and '-', "
-                f"and none of {', '.join(_TAKEN)}"
+                f"{name!r} is not a valid name of a region; expected letters, digits, '_' and "
+                f"'-', and none of {', '.join(_RESERVED)}"
             )
     if len({name.lower() for name in names}) < len(names):
-        raise ValueError("names of regions must differ in more than capitals")
+        raise ValueError("names of regions must differ in more than upper and lower case")

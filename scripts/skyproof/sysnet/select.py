@@ -1,8 +1,9 @@
-"""Which features the networks of a fold see: all, those named by `axes`, or what elimination keeps.
+"""Stage sysnet.select: the features of each fold: all, those of `axes`, or a selected subset.
 
-Recursive elimination with a linear model: drop, one at a time, the feature whose removal costs the
-validation part least; then keep the smallest set that is as good as the best within the scatter of
-the validation part's superpixels. Keeping all features is among the candidates, none is not.
+Recursive feature elimination with a linear model: at each step, remove the feature whose removal
+increases the validation loss least. Then keep the smallest set whose loss equals the minimum within
+its standard error between superpixels. The set of all features is a candidate, the empty set is
+not.
 """
 
 from __future__ import annotations
@@ -23,30 +24,30 @@ if TYPE_CHECKING:
     from skyproof.core.stage import Context
     from skyproof.sysnet.options import Select
 
-# Directions in feature space narrower than this, relative to the widest, are left out of the fit.
+# Directions in feature space with singular values below this fraction of the largest are ignored.
 _NARROWEST = 1e-12
 _QUARTERS = 4
 
 
 @dataclass(frozen=True)
 class Elimination:
-    """One fold's elimination of F features.
+    """Elimination of F features in one fold.
 
-    Sets come in order of the path: all features, then one fewer each time, to the last one.
+    Sets are in order of the elimination: all features, then one fewer at each step, down to one.
     """
 
     kept: list[int]  # columns, ascending
-    order: list[int]  # columns in the order of removal; the last one of the path is not in it
+    order: list[int]  # columns in order of removal, without the last remaining one [F - 1]
     path: list[float]  # validation loss of each set [F]
-    excess: list[float]  # of each set over the best one [F]
+    excess: list[float]  # loss of each set minus that of the best set [F]
     error: list[float]  # standard error of `excess` between superpixels [F]
-    losses: list[list[float | None]]  # [F - 1, F]: a row a step; what removing a column gives
+    losses: list[list[float | None]]  # [F - 1, F]: loss after removing a column, by step
 
 
 def run(
     inputs: SimpleNamespace, outputs: SimpleNamespace, options: Select, context: Context
 ) -> None:
-    """Write the columns that each fold keeps, and how they were found."""
+    """Write the columns that each fold keeps, and the losses of the elimination."""
     table = read_table(inputs.table)
     folds = read_folds(inputs.folds, table)
     columns = chosen_columns(options.axes, table.names)
@@ -70,7 +71,7 @@ def run(
 
 
 def chosen_columns(axes: list[int] | str, names: tuple[str, ...]) -> list[int]:
-    """Return the columns that `axes` names, ascending (UsageError if there is no such column)."""
+    """Return the columns of `axes`, ascending. Raise UsageError if a column does not exist."""
     if axes == "all":
         return list(range(len(names)))
     columns = [int(axis) for axis in axes]
@@ -81,7 +82,7 @@ def chosen_columns(axes: list[int] | str, names: tuple[str, ...]) -> list[int]:
             listed = ", ".join(f"{i} {name}" for i, name in enumerate(names))
             raise UsageError(f"axes: {column} is no column of the table, which has {listed}")
         if columns.count(column) > 1:
-            raise UsageError(f"axes: {column} ({names[column]}) stands there twice")
+            raise UsageError(f"axes: {column} ({names[column]}) is listed twice")
     return sorted(columns)
 
 
@@ -90,14 +91,15 @@ def eliminate(
 ) -> Elimination:
     """Eliminate features of one fold; sets within `tolerance` standard errors count as equal.
 
-    The rows that the fold does not test are judged a quarter at a time by models of the other
-    three: four times the sky of the validation part alone, and as blind to the test.
+    The loss of a set is cross-validated: the training and validation rows are divided into four
+    quarters, and each quarter is predicted by models fitted on the other three. This uses four
+    times the sky of the validation part alone; the test part is not used.
     """
-    judges = _judges(table, folds, fold, columns)
+    pairs = _fit_and_validation(table, folds, fold, columns)
 
     def losses(features: list[int]) -> np.ndarray:
-        return np.concatenate([judge.losses(fit.solution(features), features)
-                               for fit, judge in judges])  # fmt: skip
+        return np.concatenate([validation.losses(fit.solution(features), features)
+                               for fit, validation in pairs])  # fmt: skip
 
     left = list(range(len(columns)))
     by_group = [losses(left)]
@@ -126,30 +128,30 @@ def eliminate(
     )
 
 
-def _judges(
+def _fit_and_validation(
     table: Table, folds: Folds, fold: int, columns: list[int]
 ) -> list[tuple[_Moments, _Moments]]:
-    """Return (moments of the rows to fit, of those to judge) of each quarter of separate sky."""
+    """Return the moments (of the rows to fit, of the rows to predict) of each quarter."""
     rows = np.flatnonzero(folds.part[:, fold] != TEST)
     groups, member = np.unique(folds.group[rows], return_inverse=True)
     share = np.bincount(member) / len(rows)
     quarter = deal(groups, share, _QUARTERS, f"elimination {fold}")[member]
     pairs = []
     for number in np.unique(quarter):
-        fit, judged = rows[quarter != number], rows[quarter == number]
+        fit, held_out = rows[quarter != number], rows[quarter == number]
         _, group = np.unique(member[quarter == number], return_inverse=True)
         pairs.append((
             _Moments.of(table, fit, fit, columns, np.zeros(len(fit), int), len(rows)),
-            _Moments.of(table, fit, judged, columns, group, len(rows)),
+            _Moments.of(table, fit, held_out, columns, group, len(rows)),
         ))  # fmt: skip
     return pairs
 
 
 def _against_best(losses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return each set's loss over the best one's, and its standard error; losses [sets, groups].
+    """Return each set's loss minus the minimum, and its standard error; losses [sets, groups].
 
-    The error is that of a sum over independent superpixels, of paired differences: both sets are
-    judged on the same sky.
+    The error is that of a sum of paired differences over independent superpixels: both sets are
+    evaluated on the same sky.
     """
     total = losses.sum(axis=1)
     difference = losses - losses[np.argmin(total)]
@@ -158,10 +160,10 @@ def _against_best(losses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 @dataclass(frozen=True)
 class _Moments:
-    """Sums over rows that give the loss of every linear model, superpixel by superpixel.
+    """Sums over rows from which the loss of any linear model follows, by superpixel.
 
-    The loss is sum w (y / w - b - x.a)^2 over the number of rows, with w = fracgood and the
-    features scaled by the rows of the fit. Leading axis: superpixels; column 0 is the constant.
+    The loss is sum w (y / w - b - x.a)^2 over the number of rows, with w = fracgood and features
+    standardised on the rows of the fit. The first axis is superpixels; column 0 is the constant.
     """
 
     squares: np.ndarray  # [groups, 1 + F, 1 + F]
@@ -194,13 +196,13 @@ class _Moments:
         )
 
     def solution(self, features: list[int]) -> np.ndarray:
-        """Return the coefficients [1 + k] of the best linear model of some features."""
+        """Return the least-squares coefficients [1 + k] of a linear model of the features [k]."""
         used = [0, *(feature + 1 for feature in features)]
         squares = self.squares.sum(axis=0)[np.ix_(used, used)]
         return np.linalg.lstsq(squares, self.products.sum(axis=0)[used], rcond=_NARROWEST)[0]
 
     def losses(self, coefficients: np.ndarray, features: list[int]) -> np.ndarray:
-        """Return each superpixel's part of the loss of a model, [groups]."""
+        """Return the contribution of each superpixel to the loss of a model, [groups]."""
         used = [0, *(feature + 1 for feature in features)]
         squares = self.squares[:, used][:, :, used]
         return (

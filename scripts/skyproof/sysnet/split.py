@@ -1,8 +1,9 @@
-"""Folds of separate sky: superpixels, balanced by rows and galaxies, dealt by the hash of each.
+"""Stage sysnet.split: folds of separate sky.
 
-Neighbouring pixels share large-scale structure; a network that has seen one predicts the other
-better than it should, and its weights then erase real clustering. Hence whole superpixels are
-dealt. `rows85` draws single rows, exactly as the original does, for comparison with it.
+Neighbouring pixels share large-scale structure. A network trained on a pixel predicts its
+neighbours too well, and its weights then remove real clustering. Hence whole superpixels are
+assigned to folds, in the order of a hash and balanced by rows and galaxies. `rows85` draws single
+rows exactly as the original does, for comparison.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 # The original's proportions: 60 % training, 20 % validation, 20 % test.
 _TEST_SHARES = 5
-_VALIDATION_SHARES = 4  # of what is not tested
+_VALIDATION_SHARES = 4  # of the rows that are not tested
 
 
 def run(
@@ -53,7 +54,7 @@ def run(
 
 
 def make_folds(path: str | Path, table: Table, options: Split) -> Folds:
-    """Return the folds of a table (InputError if it has too few rows or superpixels)."""
+    """Return the folds of a table. Raise InputError if it has too few rows or superpixels."""
     group = superpixels(table, options.nside_group)
     place = None
     if options.fold_scheme == "rows85":
@@ -66,11 +67,14 @@ def make_folds(path: str | Path, table: Table, options: Split) -> Folds:
 
 
 def superpixels(table: Table, nside_group: int) -> np.ndarray:
-    """Return the NESTED index [n] of the superpixel that holds each row (UsageError: too fine)."""
+    """Return the NESTED index [n] of the superpixel of each row.
+
+    Raise UsageError if the superpixels are finer than the pixels.
+    """
     if nside_group > table.nside or nside_group & (nside_group - 1):
         raise UsageError(
-            f"nside_group: {nside_group} is no coarser HEALPix resolution than the table's "
-            f"{table.nside}; expected a power of 2 up to that"
+            f"nside_group: is {nside_group}; expected a power of 2 up to {table.nside}, the nside "
+            "of the table"
         )
     return healpix.superpixels(table.hpix, table.nside, nside_group)
 
@@ -78,7 +82,7 @@ def superpixels(table: Table, nside_group: int) -> np.ndarray:
 def spatial(
     path: str | Path, table: Table, group: np.ndarray, n_folds: int, seed: int
 ) -> np.ndarray:
-    """Return the part [n, n_folds] of every row; all rows of a superpixel have the same."""
+    """Return the part [n, n_folds] of every row; all rows of a superpixel have the same part."""
     groups, member = np.unique(group, return_inverse=True)
     least = max(n_folds, 3)
     if len(groups) < least:
@@ -106,8 +110,8 @@ def _load(table: Table, member: np.ndarray) -> np.ndarray:
 def random_rows(path: str | Path, n: int, n_folds: int) -> tuple[np.ndarray, np.ndarray]:
     """Return part and place [n, n_folds] of the original's folds, or of its 60/20/20 division.
 
-    The same rows in the same order come out: the draws are scikit-learn's and numpy's with the
-    original's seed, in the original's order (sysnet/sources/io.py).
+    Rows and their order equal those of the original (sysnet/sources/io.py): the same functions of
+    scikit-learn and numpy are called in the same order with the same seed.
     """
     if n < max(n_folds, 5):
         raise InputError(path, f"has {n} rows", expected=f"at least {max(n_folds, 5)}")
@@ -122,7 +126,7 @@ def random_rows(path: str | Path, n: int, n_folds: int) -> tuple[np.ndarray, np.
 
 
 def _k_divisions(n: int, n_folds: int) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Return the rows of training, validation and test, for each fold."""
+    """Return the rows of the training, validation and test parts of each fold."""
     from sklearn.model_selection import KFold
 
     draw = np.random.RandomState(ORIGINAL_SEED)  # the original seeds numpy's global generator

@@ -1,15 +1,15 @@
-"""Stage sysnet.stack: the selection function, a non-negative mix of out-of-fold predictions.
+"""Stage sysnet.stack: the selection function, a non-negative combination of the models.
 
-A network alone fits the sky's own structure where there is no contamination; a constant fits
-nothing. The mix is decided by data that none of them has seen: for each fold, weights >= 0 of the
-models, fitted by least squares to the rows that the *other* folds test (spec 1.11). The selection
-function is then drawn towards 1 as far as chance would give it as well (`shrinkage`).
+Without contamination a network fits the structure of the galaxies; a constant fits nothing. Hence
+the models are stacked: the weights (>= 0) of each fold are fitted by least squares to out-of-fold
+predictions of the rows that the *other* folds test (spec 1.11). The selection function is then
+shrunk towards 1 by the variance that uncontaminated skies would give (`shrinkage`).
 
 - `selection.fits`: partial HEALPix map (HDU 1: PIXEL, SELECTION, STD) of the selection function S,
-  mean 1, held within the clipping, and its standard deviation over the networks
+  mean 1, clipped, and its standard deviation over the networks
 - `weights.fits`: hpix, weight = 1 / S, the weight of the galaxies in the pixel
 - `stack.json`: use; models; weights by fold and their means; factor, spread, chance of the
-  shrinkage; clip, and how many pixels it held
+  shrinkage; clip, and the number of pixels that were clipped
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import numpy as np
 from skyproof.core.formats import write as writers
 from skyproof.sysnet.folds import Folds, read_folds, read_kept
 from skyproof.sysnet.table import Table, read_table
-from skyproof.sysnet.weights.combination import Mix, Sample, fit_mix
+from skyproof.sysnet.weights.combination import Combination, OutOfFoldRows, fit_combination
 from skyproof.sysnet.weights.predictions import Predictions, read_predictions
 from skyproof.sysnet.weights.shrinkage import Shrinkage, shrinkage
 
@@ -38,56 +38,56 @@ STACKED = ("constant", "linear", "quadratic", "network")
 def run(
     inputs: SimpleNamespace, outputs: SimpleNamespace, options: Stack, context: Context
 ) -> None:
-    """Mix, normalise, clip, write."""
+    """Stack, normalise, clip, write."""
     table = read_table(inputs.table)
     folds = read_folds(inputs.folds, table)
     keep = read_kept(inputs.features, folds.n_folds, len(table.names))
     predictions = read_predictions(inputs.baselines, inputs.weights, table)
-    mixed = mix(table, folds, keep, predictions, options, context.stream)
-    selection = mixed.selection
+    stacked = stack_models(table, folds, keep, predictions, options, context.stream)
+    selection, weights = stacked.selection, stacked.combination.weights_by_model()
     write(selection, table.hpix[predictions.rows], table, outputs)
     writers.json(outputs.stack, {
-        "use": options.use, **mixed.mix.record(), **asdict(mixed.shrinkage),
+        "use": options.use, **weights, **asdict(stacked.shrinkage),
         "clip": [options.clip_low, options.clip_high],
         "clipped_low": selection.clipped_low, "clipped_high": selection.clipped_high,
     })  # fmt: skip
-    shares = ", ".join(f"{n} {v:.2f}" for n, v in mixed.mix.record()["mean_weights"].items())
-    context.log.info("weights %s; S - 1 times %.2f", shares, mixed.shrinkage.factor)
+    shares = ", ".join(f"{name} {value:.2f}" for name, value in weights["mean_weights"].items())
+    context.log.info("weights %s; S - 1 times %.2f", shares, stacked.shrinkage.factor)
 
 
 @dataclass(frozen=True)
-class Mixed:
-    """The mix of out-of-fold predictions, how far it is drawn towards 1, and what comes out."""
+class StackResult:
+    """The combination of the models, its shrinkage, and the resulting selection function."""
 
-    mix: Mix
+    combination: Combination
     shrinkage: Shrinkage
     selection: Selection
 
 
-def mix(
+def stack_models(
     table: Table,
     folds: Folds,
     keep: np.ndarray,
     predictions: Predictions,
     options: Stack,
     stream: Callable[..., np.random.Generator],
-) -> Mixed:
-    """Mix, normalise, draw towards 1, clip; `keep` [folds, F] says which features are in use."""
-    sample = Sample.of(table, folds, predictions)
-    found = fit_mix(sample, predictions.models, models_of(options))
+) -> StackResult:
+    """Stack, normalise, shrink and clip; `keep` [folds, F] is True for the features in use."""
+    tested = OutOfFoldRows.of(table, folds, predictions)
+    found = fit_combination(tested, predictions.models, models_of(options))
     density = found.density(predictions.models)
     selection = density / density.mean()
-    drawn = Shrinkage.none(selection)
+    shrunk = Shrinkage.none(selection)
     if options.use == "stack" and options.shrink:
-        drawn = shrinkage(
-            selection, sample, table, folds, keep, n_mocks=options.n_mocks, stream=stream
+        shrunk = shrinkage(
+            selection, tested, table, folds, keep, n_mocks=options.n_mocks, stream=stream
         )
     bounds = options.clip_low, options.clip_high
-    return Mixed(found, drawn, select(found, predictions, drawn.factor, *bounds))
+    return StackResult(found, shrunk, select(found, predictions, shrunk.factor, *bounds))
 
 
 def models_of(options: Stack) -> tuple[str, ...]:
-    """Return the models of the mix."""
+    """Return the names of the stacked models."""
     if options.use != "stack":
         return (options.use,)
     return (*STACKED, "forest") if options.forest else STACKED
@@ -113,7 +113,7 @@ def write(selection: Selection, hpix: np.ndarray, table: Table, outputs: SimpleN
 
 @dataclass(frozen=True)
 class Selection:
-    """Selection function of the tested rows: mean and std [m], pixels held by the clipping."""
+    """Selection function of the tested rows: mean and std [m], numbers of clipped pixels."""
 
     mean: np.ndarray
     std: np.ndarray
@@ -121,14 +121,17 @@ class Selection:
     clipped_high: int
 
 
-def select(mix: Mix, predictions: Predictions, factor: float, low: float, high: float) -> Selection:
-    """Return the mix over its mean, drawn towards 1, clipped, and its spread over the networks."""
-    density = mix.density(predictions.models)
+def select(
+    combination: Combination, predictions: Predictions, factor: float, low: float, high: float
+) -> Selection:
+    """Return 1 + factor (density / mean - 1), clipped, and its standard deviation over networks."""
+    density = combination.density(predictions.models)
     mean = density.mean()
     raw = 1 + factor * (density / mean - 1)
     total, squares = np.zeros(len(density)), np.zeros(len(density))
     for chain in predictions.chains.T:
-        change = (mix.density({**predictions.models, "network": chain}) - density) / mean
+        alone = combination.density({**predictions.models, "network": chain})
+        change = (alone - density) / mean
         total += change
         squares += change**2
     n = predictions.chains.shape[1]

@@ -1,4 +1,4 @@
-"""Stage sysnet.summarise: one verdict and one table over all regions."""
+"""Stage sysnet.summarise: one page and one file with the verdicts of all regions."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def run(
     for path in inputs.metrics:
         metrics = read_metrics(path)
         if metrics["region"] in regions:
-            raise InputError(path, f"is of region {metrics['region']!r}, as another file is")
+            raise InputError(path, f"has region {metrics['region']!r}, as another file has")
         regions[metrics["region"]] = metrics
     write.json(outputs.metrics, {"regions": regions})
     Path(outputs.verdict).write_text(page(regions), encoding="utf-8")
@@ -43,7 +43,7 @@ def read_metrics(path: Path) -> dict[str, Any]:
 
 
 def page(regions: dict[str, dict[str, Any]]) -> str:
-    """Return verdict.md: a sentence over all regions, and a row for each."""
+    """Return verdict.md: a sentence on all regions, and a table with one row per region."""
     parts = [f"{name}: {_NAMES[metrics['verdict']]}" for name, metrics in regions.items()]
     lines = [
         "# Imaging systematics in the galaxy density",

@@ -1,7 +1,7 @@
-"""The SYSNet table: what is known of each HEALPix pixel of a region, and the checks of it.
+"""The SYSNet table: label, observed fraction and imaging templates of each pixel of a region.
 
-A FITS binary table (HDU 1), as the original's (label, hpix, features, fracgood), with what that
-one leaves open in the header: resolution, pixel ordering, frame, and the names of the features.
+A FITS binary table (HDU 1) with the columns of the original (label, hpix, features, fracgood). The
+header adds resolution, pixel ordering, frame, and the names of the features.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ _NAME_LENGTH = 60  # a FITS card holds 68 characters
 
 @dataclass(frozen=True)
 class Table:
-    """Pixels of a region, in ascending order of `hpix`; F imaging templates a pixel.
+    """Pixels of a region, in ascending order of `hpix`, with F imaging templates per pixel.
 
-    A model predicts the density f(features); the expected label is f * fracgood. `labels` says
-    whether labels are counts of galaxies or a density (mean about 1).
+    A model predicts the density f(features); the expected label is f * fracgood. `labels` is
+    `counts` (of galaxies) or `density` (mean about 1).
     """
 
     hpix: np.ndarray  # int64 [n], HEALPix index
@@ -46,7 +46,7 @@ class Table:
 
 
 def read_table(path: str | Path) -> Table:
-    """Read a table and check it as `check_table` does (InputError)."""
+    """Read a table. Raise InputError as `check_table` does."""
     columns, header = read.fits_table_and_header(path, _COLUMNS)
     features = columns["features"].astype("f8").reshape(len(columns["features"]), -1)
     table = Table(
@@ -65,7 +65,7 @@ def read_table(path: str | Path) -> Table:
 
 
 def write_table(path: str | Path, table: Table) -> None:
-    """Write a table that has been checked; equal tables give equal bytes."""
+    """Write a checked table; equal tables give equal bytes."""
     columns = {
         "label": table.label.astype("f8"),
         "hpix": table.hpix.astype("i8"),
@@ -83,7 +83,7 @@ def write_table(path: str | Path, table: Table) -> None:
 
 
 def check_table(path: str | Path, table: Table) -> None:
-    """Refuse (InputError) what no model should be given; `path` is the file to name."""
+    """Raise InputError for values that a model cannot use; `path` is the file named in it."""
     _check_header(path, table)
     if len(table) == 0:
         raise InputError(path, "has no rows")
@@ -95,7 +95,7 @@ def check_table(path: str | Path, table: Table) -> None:
         if len(table) > 1 and np.ptp(values) == 0:
             raise InputError(
                 path, f"is {values[0]:g} in every row", field=name,
-                expected="a feature that varies; leave this one out",
+                expected="a feature that varies; exclude this one",
             )  # fmt: skip
     if not table.label.any():
         raise InputError(path, "is 0 in every row", field="label", expected="some galaxies")
@@ -135,12 +135,12 @@ def _check_header(path: str | Path, table: Table) -> None:
 
 
 def is_resolution(nside: int) -> bool:
-    """Say whether HEALPix has this nside, in both orderings."""
+    """Return whether nside is a power of 2 up to 8192, valid in both pixel orderings."""
     return 1 <= nside <= 8192 and nside & (nside - 1) == 0
 
 
 def check_distinct(path: str | Path, pixels: np.ndarray, nside: int, field: str) -> None:
-    """Refuse (InputError) pixels [n] that nside has not, or that stand there twice."""
+    """Raise InputError for out-of-range or repeated pixels [n]."""
     outside = (pixels < 0) | (pixels >= 12 * nside**2)
     if outside.any():
         row, n = int(np.argmax(outside)), int(outside.sum())
@@ -153,7 +153,7 @@ def check_distinct(path: str | Path, pixels: np.ndarray, nside: int, field: str)
     if len(values) < len(pixels):
         pixel = values[counts > 1][0]
         row = int(np.flatnonzero(pixels == pixel)[1])
-        raise InputError(path, f"{pixel} stands there twice", record=row, field=field)
+        raise InputError(path, f"{pixel} is repeated", record=row, field=field)
 
 
 def _check_pixels(path: str | Path, hpix: np.ndarray, nside: int) -> None:
@@ -162,7 +162,7 @@ def _check_pixels(path: str | Path, hpix: np.ndarray, nside: int) -> None:
     if (steps < 0).any():
         row = int(np.argmax(steps < 0)) + 1
         raise InputError(
-            path, "is less than in the row before", record=row, field="hpix",
+            path, "is less than in the previous row", record=row, field="hpix",
             expected="ascending order",
         )  # fmt: skip
 

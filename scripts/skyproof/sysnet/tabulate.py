@@ -1,7 +1,7 @@
-"""Maps, or a table of another layout, become the SYSNet table of a region.
+"""Stage sysnet.tabulate: make the SYSNet table of a region from maps or from another table.
 
-A pixel is in the table where it is observed (fracgood above the least), every template is seen, and
-the region's cuts hold. The table is in RING order, in the frame of the counts or as asked for.
+The table contains the pixels with fracgood above the minimum, a value of every template, and within
+the cuts of the region. It is in RING order, in the frame of the counts or the configured frame.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 
 from skyproof.core.errors import InputError, UsageError
 from skyproof.sysnet.maps import regrid
-from skyproof.sysnet.maps.mapfile import Map, NotStated, read_map
+from skyproof.sysnet.maps.mapfile import HealpixMap, NotStated, read_map
 from skyproof.sysnet.maps.tables import read_other, sorted_rows, with_labels
 from skyproof.sysnet.regions import MapForm
 from skyproof.sysnet.table import Table, check_table, is_resolution, write_table
@@ -46,7 +46,7 @@ def run(
 
 
 def from_table(inputs: SimpleNamespace, options: Tabulate, context: Context) -> tuple[Table, Path]:
-    """Return a table of another layout, with the labels of a map where one is given."""
+    """Return a table of another layout, with the labels of a map if one is given."""
     if not inputs.table:
         raise UsageError("tabulate needs a table, or a map of counts and templates")
     path = Path(inputs.table[0])
@@ -61,12 +61,12 @@ def from_table(inputs: SimpleNamespace, options: Tabulate, context: Context) -> 
     return _observed(table, options, context), path
 
 
-def _read_labels(path: Path, form: MapForm, usual: dict[str, str], context: Context) -> Map:
-    """Read the original's map of labels, which need not say its ordering and frame."""
+def _read_labels(path: Path, form: MapForm, usual: dict[str, str], context: Context) -> HealpixMap:
+    """Read the original's map of labels, which may lack ordering and frame in its header."""
     try:
         return read_map(path, form)
     except NotStated as error:
-        context.log.warning("%s; taken: %s", error, ", ".join(usual.values()))
+        context.log.warning("%s; assumed: %s", error, ", ".join(usual.values()))
         return read_map(path, form.model_copy(update=usual))
 
 
@@ -75,7 +75,7 @@ def from_maps(inputs: SimpleNamespace, options: Tabulate, context: Context) -> t
     if len(options.names) != len(inputs.templates) or not options.names:
         raise UsageError(
             f"names: has {len(options.names)} for {len(inputs.templates)} maps of templates; "
-            "expected one name a map"
+            "expected one name per map"
         )
     path = Path(inputs.counts)
     counts = read_map(path, options.forms.get("counts", MapForm()))
@@ -85,7 +85,7 @@ def from_maps(inputs: SimpleNamespace, options: Tabulate, context: Context) -> t
     label = regrid.extensive(counts, nside, frame)
     fracgood = _fraction(inputs.randoms, counts, nside, frame, options)
     kept = np.isfinite(label) & (fracgood > options.min_fracgood)
-    _none_left(path, kept, "nothing is observed")
+    _check_any(path, kept, "has no observed pixel")
     kept &= _above(label, options.forms.get("counts"))
     features = []
     for name, template in zip(options.names, inputs.templates, strict=True):
@@ -96,9 +96,9 @@ def from_maps(inputs: SimpleNamespace, options: Tabulate, context: Context) -> t
         seen = np.isfinite(values) & _above(values, form)
         lost = int((kept & ~seen).sum())
         if lost:
-            context.log.warning("%s leaves out %d of %d pixels", name, lost, int(kept.sum()))
+            context.log.warning("%s excludes %d of %d pixels", name, lost, int(kept.sum()))
         kept &= seen
-        _none_left(Path(template), kept, "leaves no pixel of those before it")
+        _check_any(Path(template), kept, "has no pixel in common with the preceding maps")
         features.append(values)
     hpix = np.flatnonzero(kept)
     table = Table(
@@ -114,15 +114,15 @@ def from_maps(inputs: SimpleNamespace, options: Tabulate, context: Context) -> t
 
 
 def as_density(table: Table) -> Table:
-    """Return the table with labels counts / fracgood over the ratio of their sums, mean about 1."""
+    """Return the table with labels (counts / fracgood) / mean density, whose mean is about 1."""
     mean = table.label.sum() / table.fracgood.sum()
     return replace(table, label=table.label / table.fracgood / mean, labels="density")
 
 
 def _fraction(
-    randoms: Path | None, counts: Map, nside: int, frame: str, options: Tabulate
+    randoms: Path | None, counts: HealpixMap, nside: int, frame: str, options: Tabulate
 ) -> np.ndarray:
-    """Return the observed fraction of every pixel; without randoms, that with counts."""
+    """Return the observed fraction of every pixel; without randoms, 1 where counts are defined."""
     if randoms is None:
         seen = replace(counts, values=counts.seen.astype("f8"))
         return regrid.fractions(seen, nside, frame)
@@ -133,7 +133,7 @@ def _fraction(
     elif np.nanmax(source.values) > 1 + _ABOVE_ONE:
         raise InputError(
             randoms, f"is up to {np.nanmax(source.values):g}", field="randoms",
-            expected="fractions from 0 to 1, or the configuration to give randoms_per_pixel",
+            expected="fractions from 0 to 1, or a value of randoms_per_pixel",
         )  # fmt: skip
     if np.nanmin(source.values) < 0:
         raise InputError(randoms, f"is {np.nanmin(source.values):g}", field="randoms",
@@ -147,24 +147,24 @@ def _above(values: np.ndarray, form: MapForm | None) -> np.ndarray:
     return values > form.above
 
 
-def _none_left(path: Path, kept: np.ndarray, why: str) -> None:
+def _check_any(path: Path, kept: np.ndarray, why: str) -> None:
     if not kept.any():
         raise InputError(path, why, expected="a footprint that all maps share")
 
 
 def _observed(table: Table, options: Tabulate, context: Context) -> Table:
-    """Return the rows whose observed fraction is above the least."""
+    """Return the rows whose observed fraction is above the minimum."""
     kept = np.flatnonzero(table.fracgood > options.min_fracgood)
     if len(kept) < len(table):
         context.log.warning(
-            "%d of %d rows have fracgood of %g or less and are left out",
+            "%d of %d rows have fracgood of %g or less and are excluded",
             len(table) - len(kept), len(table), options.min_fracgood,
         )  # fmt: skip
     return sorted_rows(table, kept)
 
 
 def cut(table: Table, mask: Path | None, options: Tabulate) -> Table:
-    """Return the rows of the region: ranges of coordinates [deg] of the centres, and a mask."""
+    """Return the rows within the ranges of coordinates [deg] of pixel centres and the mask."""
     import healpy
 
     kept = np.ones(len(table), bool)

@@ -1,8 +1,9 @@
 """Stage sysnet.train: folds x chains of networks, trained as batched ensembles.
 
-Member k = fold x n_chains + chain belongs to group k // group_size. A job trains a block of groups,
-its ranks share them; each member is a file of its own (`members.py`), and the record names fold,
-chain and seed of a group's members. Checkpoints of unfinished groups lie in `ckpts/`.
+Network k = fold x n_chains + chain belongs to group k // group_size. A job trains a block of
+groups, divided among its ranks. Each network has a separate file (`members/member.py`), and the
+block index lists fold, chain and seed of the networks of each group. Checkpoints of unfinished
+groups are in `ckpts/`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,13 @@ from skyproof.core.errors import InputError, SkyproofError, UsageError
 from skyproof.learn import device, ensemble
 from skyproof.learn.checkpoint import Checkpoints
 from skyproof.learn.ensemble.compiled import can_compile
-from skyproof.sysnet.members.member import Member, Place, find_members, read_member, write_member
+from skyproof.sysnet.members.member import (
+    Place,
+    SavedNetwork,
+    find_members,
+    read_member,
+    write_member,
+)
 from skyproof.sysnet.members.rows import (
     FoldRows,
     chain_seeds,
@@ -36,7 +43,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Job:
-    """What all groups of a job are made from."""
+    """The data and settings that all groups of a job share."""
 
     table: Table
     folds: list[FoldRows]
@@ -52,7 +59,7 @@ class Job:
 def run(
     inputs: SimpleNamespace, outputs: SimpleNamespace, options: Train, context: Context
 ) -> None:
-    """Train the groups of a block, shared among the ranks, and write their members."""
+    """Train the groups of a block, divided among the ranks, and write their networks."""
     where = device.prepare(context, options)
     job = prepare(inputs, options)
     numbers = groups(len(job.folds) * options.n_chains, options.group_size)
@@ -62,7 +69,7 @@ def run(
         for i, group in enumerate(numbers[first : first + options.block_size])
     }
     if not mine:
-        raise UsageError(f"block {options.block} holds none of the {len(numbers)} groups")
+        raise UsageError(f"block {options.block} contains none of the {len(numbers)} groups")
     compiled = options.compile and can_compile()
     context.note("compiled", compiled)
     folder = context.checkpoints(outputs.members)
@@ -89,7 +96,7 @@ def run(
 
 
 def prepare(inputs: SimpleNamespace, options: Train) -> Job:
-    """Read the inputs; refuse what cannot be trained (InputError, UsageError)."""
+    """Read the inputs. Raise InputError or UsageError if they cannot be used for training."""
     table, folds = read_rows(inputs, options)
     learning_rate, structure, l1_alpha = read_tuning(inputs.tuning)
     start = {(p.fold, p.chain): p for p in find_members(inputs.start)} if inputs.start else {}
@@ -114,14 +121,14 @@ def prepare(inputs: SimpleNamespace, options: Train) -> Job:
 
 
 def member_of(job: Job, fold: int, chain: int) -> ensemble.EnsembleMember:
-    """Return the network of a fold and chain, with the training that it goes on from."""
+    """Return the network of a fold and chain, with the state from which it starts, if any."""
     start = None
     if job.start:
         place = job.start.get((fold, chain))
         if place is None:
             raise InputError(
                 next(iter(job.start.values())).path.parent, f"has no chain {chain} of fold {fold}",
-                expected="a member to go on from for every fold and chain",
+                expected="a network to start from for every fold and chain",
             )  # fmt: skip
         start = as_trained(job, place)
     return job.folds[fold].member(
@@ -134,7 +141,10 @@ def member_of(job: Job, fold: int, chain: int) -> ensemble.EnsembleMember:
 
 
 def as_trained(job: Job, place: Place) -> ensemble.TrainedMember:
-    """Read a member to go on from (InputError: one of another structure, features, optimiser)."""
+    """Read a network to start from.
+
+    Raise InputError if its model, structure, features or optimiser differ from the configuration.
+    """
     member = read_member(place.path)
     options, shape = job.options, job.settings.shape
     wanted = (options.model, job.structure, job.table.names, options.optimiser)
@@ -143,9 +153,7 @@ def as_trained(job: Job, place: Place) -> ensemble.TrainedMember:
         ("model", "structure", "features", "optimiser"), wanted, given, strict=True
     ):
         if here != there:
-            raise InputError(
-                place.path, f"is a checkpoint of another {name}, {there}", expected=f"{here}"
-            )
+            raise InputError(place.path, f"has another {name}, {there}", expected=f"{here}")
     moments: dict[str, dict[str, Any]] = {}
     for name, tensor in member.optimiser.items():
         kind, _, of = name.partition(".")
@@ -165,15 +173,15 @@ def as_trained(job: Job, place: Place) -> ensemble.TrainedMember:
     )
 
 
-def as_member(job: Job, fold: int, chain: int, result: ensemble.TrainedMember) -> Member:
-    """Return what is written of a trained network."""
+def as_member(job: Job, fold: int, chain: int, result: ensemble.TrainedMember) -> SavedNetwork:
+    """Return a trained network with its settings and losses, as written to its file."""
     options, rows, seed = job.options, job.folds[fold], job.seeds[chain]
     if result.best_epoch < 0:
         raise SkyproofError(
-            f"fold {fold}, seed {seed}: the loss is {result.valid[0]} from the first epoch on; "
+            f"fold {fold}, seed {seed}: the loss is {result.valid[0]} since the first epoch; "
             "a smaller learning_rate may help"
         )
-    return Member(
+    return SavedNetwork(
         fold=fold,
         chain=chain,
         seed=seed,

@@ -1,8 +1,8 @@
-"""Stage sysnet.tune: searches for the learning rate, the number of layers and the L1 weight.
+"""Stage sysnet.tune: search for the learning rate, the number of layers and the L1 weight.
 
-`tuning.json` holds `learning_rate`, `structure` and `l1_alpha`, which training uses, as found or as
-configured, and under `scans` what each search saw. A candidate is a network a fold, trained with
-the others as one ensemble; it is judged by the mean over folds of the best validation loss.
+`tuning.json` contains `learning_rate`, `structure` and `l1_alpha` for the training, as found or as
+configured, and under `scans` the losses of each search. A candidate has one network per fold; all
+are trained as one ensemble. Its score is the mean over folds of the best validation loss.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 
 LAYERS = (3, 4, 5, 6)
 L1_ALPHAS = tuple(float(alpha) for alpha in np.logspace(-8, 1, 10))
-OFF = -1.0  # an L1 weight
+OFF = -1.0  # L1 weight: no L1 term
 _RANGE = (1e-7, 1.0, 300)  # first and last step size, steps
 
 
 def run(inputs: SimpleNamespace, outputs: SimpleNamespace, options: Tune, context: Context) -> None:
-    """Search in turn, each with what the searches before it found."""
+    """Run the searches in order; each uses the values found by the preceding ones."""
     if options.find_structure and options.model in LINEAR:
         raise UsageError(f"find_structure: model {options.model} has no hidden layers")
     table, folds = read_rows(inputs, options)
@@ -68,7 +68,7 @@ def run(inputs: SimpleNamespace, outputs: SimpleNamespace, options: Tune, contex
 
 
 class Search:
-    """Trains candidates on all folds; a chain each, with the first chain's seed."""
+    """Trains candidates on all folds; each has one chain, with the seed of the first chain."""
 
     def __init__(
         self,
@@ -94,7 +94,7 @@ class Search:
         found = range_test(group, *_RANGE)
         if found.suggestion is None:
             self.context.log.warning(
-                "the loss falls at no learning rate: %g stays", self.options.learning_rate
+                "the loss decreases at no learning rate: %g is kept", self.options.learning_rate
             )
         return {
             "lr": found.rate.tolist(),
@@ -126,7 +126,7 @@ class Search:
         ]
 
     def members(self, learning_rate: float, l1_alpha: float) -> list[ensemble.EnsembleMember]:
-        """Return a network a fold."""
+        """Return one network per fold."""
         decay = self.options.weight_decay
         return [
             fold.member(self.seed, learning_rate, weight_decay=decay, l1=max(l1_alpha, 0.0))
@@ -140,9 +140,9 @@ class Search:
         structure: tuple[int, int],
         n_features: int,
     ) -> list[float | None]:
-        """Train members, a network a fold and candidate; return the mean loss of each candidate.
+        """Train members, one per candidate and fold; return the mean loss of each candidate.
 
-        None where a network's loss is no number.
+        The loss is None if that of a network is not a number.
         """
         size = min(self.options.group_size, len(members))
         own = settings(self.options, structure, n_features, self.options.n_epochs, group_size=size)
@@ -164,7 +164,7 @@ class Search:
 
 
 def best(rows: Sequence[dict[str, Any]], name: str) -> Any:
-    """Return the value of the candidate with the least loss; of equals the first."""
+    """Return the value of the candidate with the smallest loss; if equal, the first one."""
     known = [row for row in rows if row["valid"] is not None]
     if not known:
         raise UsageError(f"no candidate of the search for {name} has a loss that is a number")

@@ -166,7 +166,7 @@ def test_one_page_over_all_regions(metrics, tmp_path):
 def test_two_files_of_one_region_and_other_files_are_refused(metrics, tmp_path):
     path = tmp_path / "metrics.json"
     write.json(path, metrics)
-    with pytest.raises(InputError, match="is of region 'sky', as another file is"):
+    with pytest.raises(InputError, match="has region 'sky', as another file has"):
         run_summarise([path, path], tmp_path)
     path.write_text("{}")
     with pytest.raises(InputError, match="field region: has no such field; it has none"):

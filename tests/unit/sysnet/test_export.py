@@ -238,14 +238,14 @@ def test_a_missing_checkpoint_and_one_without_weights_are_named(tmp_path):
     with pytest.raises(InputError, match="does not exist"):
         read_checkpoint(tmp_path / "best.pth.tar")
     torch.save({"epoch": 1}, tmp_path / "best.pth.tar")
-    with pytest.raises(InputError, match="is no checkpoint of a network"):
+    with pytest.raises(InputError, match="is not a checkpoint of a network"):
         read_checkpoint(tmp_path / "best.pth.tar")
 
 
 OTHERS = [
     ("dnnp", (4, 5), 3, "field bn.2.bias"),
     ("dnnp", (3, 6), 3, "field bn.0.bias"),
-    ("dnnp", (3, 5), 4, "field fc.0.weight: is of another structure: (5, 3) for (5, 4)"),
+    ("dnnp", (3, 5), 4, "field fc.0.weight: has another structure: (5, 3) for (5, 4)"),
     ("linp", (3, 5), 3, "expected linp (3, 5) of 3 features"),
 ]
 

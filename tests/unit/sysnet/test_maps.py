@@ -11,7 +11,7 @@ import pytest
 
 from skyproof.core.errors import InputError
 from skyproof.sysnet.maps import regrid
-from skyproof.sysnet.maps.mapfile import Map, NotStated, read_map
+from skyproof.sysnet.maps.mapfile import HealpixMap, NotStated, read_map
 from skyproof.sysnet.regions import MapForm
 
 NSIDE = 16
@@ -98,7 +98,9 @@ def write_rows(path: Path, pixels: list[int], **header: object) -> Path:
 
 def test_what_a_map_does_not_say_is_asked_for(tmp_path: Path):
     np.save(tmp_path / "m.npy", smooth())
-    with pytest.raises(NotStated, match=r"field ordering: is not in the file; expected the conf"):
+    with pytest.raises(
+        NotStated, match=r"field ordering: is not in the file; expected a value in the conf"
+    ):
         read_map(tmp_path / "m.npy", form(frame="C"))
     with pytest.raises(NotStated, match="field frame: is not in the file"):
         read_map(tmp_path / "m.npy", form(ordering="RING"))
@@ -126,7 +128,7 @@ def test_an_order_that_the_pixels_contradict_is_refused(tmp_path: Path, said: st
     values = nested(smooth()) if said == "RING" else smooth()
     values += np.random.default_rng(1).normal(0, 0.3, N)  # noise does not hide it
     np.save(tmp_path / "m.npy", values)
-    with pytest.raises(InputError, match=f"is said to be {said}, but its neighbouring pixels"):
+    with pytest.raises(InputError, match=f"is stated to be {said}, but is smooth only if it is"):
         read_map(tmp_path / "m.npy", form(ordering=said, frame="C"))
 
 
@@ -139,7 +141,7 @@ def test_noise_may_be_in_any_order(tmp_path: Path):
 def test_bad_pixels_and_columns_are_refused(tmp_path: Path):
     with pytest.raises(InputError, match="record 1, field pixel: is 3072; expected 0 to 3071"):
         read_map(write_rows(tmp_path / "a.fits", [0, 3072], NSIDE=NSIDE), form())
-    with pytest.raises(InputError, match="field pixel: 7 stands there twice"):
+    with pytest.raises(InputError, match="field pixel: 7 is repeated"):
         read_map(write_rows(tmp_path / "b.fits", [7, 7], NSIDE=NSIDE), form())
     healpy.write_map(tmp_path / "c.fits", [smooth(), smooth()], coord="C", dtype=np.float64,
                      column_names=["A", "B"])  # fmt: skip
@@ -149,15 +151,15 @@ def test_bad_pixels_and_columns_are_refused(tmp_path: Path):
     with pytest.raises(InputError, match="has 3071 values; expected 3072"):
         read_map(tmp_path / "d.npy", form(ordering="RING", frame="C"))
     np.save(tmp_path / "e.npy", np.full(N, np.nan))
-    with pytest.raises(InputError, match="holds no value"):
+    with pytest.raises(InputError, match="has no defined pixel"):
         read_map(tmp_path / "e.npy", form(ordering="RING", frame="C"))
     (tmp_path / "f.fits").write_text("no map")
     with pytest.raises(InputError, match="cannot be read"):
         read_map(tmp_path / "f.fits", form())
 
 
-def a_map(values: np.ndarray, frame: str = "C") -> Map:
-    return Map(Path("m.fits"), values, healpy.get_nside(values), frame)
+def a_map(values: np.ndarray, frame: str = "C") -> HealpixMap:
+    return HealpixMap(Path("m.fits"), values, healpy.get_nside(values), frame)
 
 
 def families(fine: int, coarse: int) -> np.ndarray:
@@ -226,9 +228,9 @@ def test_counts_add_up_and_are_never_divided_or_turned():
     coarse = regrid.extensive(a_map(counts), 16, "C")
     assert np.flatnonzero(np.isnan(coarse)).tolist() == [9]
     np.testing.assert_array_equal(np.nan_to_num(coarse), np.nansum(counts[children], axis=1))
-    with pytest.raises(InputError, match="cannot be divided to 64"):
+    with pytest.raises(InputError, match="cannot be refined to 64"):
         regrid.extensive(a_map(counts), 64, "C")
-    with pytest.raises(InputError, match="cannot be turned to G"):
+    with pytest.raises(InputError, match="cannot be rotated to G"):
         regrid.extensive(a_map(counts), 32, "G")
 
 

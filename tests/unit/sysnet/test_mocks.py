@@ -38,7 +38,7 @@ def judged(kind: str, realisation: int = 0, scheme: str = "spatial") -> dict[str
             **power.compared(
                 before, power.spectrum(grid, table.label, 1.0, 1 / selection), truth
             ),
-            "factor": found.mixed.shrinkage.factor,
+            "factor": found.stacked.shrinkage.factor,
         }
         for name, selection in selections.items()
     }  # fmt: skip

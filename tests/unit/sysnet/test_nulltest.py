@@ -28,11 +28,11 @@ def test_contrast_of_a_template_by_hand():
     label = np.where(values[:, 0] < bins.high[0], 2.0, 1.0)
     inside = (values[:, 0] >= bins.low[0]) & (values[:, 0] < bins.high[0])
     expected = 2.0 / 0.5 / (label.sum() / 500) - 1
-    contrast = bins.contrast(label)
+    contrast = bins.density_contrast(label)
     assert contrast[0] == pytest.approx(expected)
     assert contrast[5] == pytest.approx(1.0 / 0.5 / (label.sum() / 500) - 1)
     assert bins.centres(values)[0] == pytest.approx(values[inside].mean())
-    np.testing.assert_allclose(bins.contrast(3 * label), contrast)
+    np.testing.assert_allclose(bins.density_contrast(3 * label), contrast)
 
 
 def test_a_template_of_few_values_has_fewer_bins():

@@ -94,9 +94,9 @@ def test_several_regions_are_cut_from_one_table(tmp_path):
     [
         ({"dec": [40, 20]}, "dec: expected (from, to) in -90 to 90"),
         ({"ra": [-10, 20]}, "ra: expected (from, to) in 0 to 360"),
-        ({"templates": {"mask": "m.fits"}}, "templates: 'mask' is taken"),
+        ({"templates": {"mask": "m.fits"}}, "templates: 'mask' is reserved"),
         ({"templates": {"ebv": {"path": "m.fits", "fame": "G"}}}, "fame"),
-        ({"source": "maps"}, "counts: is needed with source: maps"),
+        ({"source": "maps"}, "counts: is required with source: maps"),
     ],
 )
 def test_regions_that_make_no_sense_are_refused(words, message):

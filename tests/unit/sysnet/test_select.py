@@ -117,7 +117,7 @@ def test_axes_choose_columns():
     [
         ([0, 3], r"axes: 3 is no column of the table, which has 0 a, 1 b"),
         ([-1], r"axes: -1 is no column"),
-        ([1, 1], r"axes: 1 \(b\) stands there twice"),
+        ([1, 1], r"axes: 1 \(b\) is listed twice"),
         ([], r"axes: is empty"),
     ],
 )

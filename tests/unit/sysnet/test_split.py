@@ -182,7 +182,7 @@ def test_too_few_rows_or_superpixels_are_refused():
 
 
 def test_superpixels_finer_than_pixels_are_refused():
-    with pytest.raises(UsageError, match="nside_group: 64 is no coarser"):
+    with pytest.raises(UsageError, match="nside_group: is 64; expected a power of 2 up to"):
         folds_of(nside_group=64)
 
 

@@ -16,7 +16,7 @@ from skyproof.core.formats import write
 from skyproof.core.seeds import stream
 from skyproof.sysnet.baselines import POLYNOMIALS, out_of_fold
 from skyproof.sysnet.folds import TEST
-from skyproof.sysnet.weights.combination import Sample, fit_mix, nonnegative
+from skyproof.sysnet.weights.combination import OutOfFoldRows, fit_combination, nonnegative
 from skyproof.sysnet.weights.shrinkage import shrinkage
 from tests.unit.sysnet.build.evaluated import make_sky, products_of, run_stack, write_sky
 
@@ -45,10 +45,10 @@ def test_a_folds_weights_do_not_depend_on_its_own_labels():
     models = {"a": rng.uniform(1, 3, 900), "b": rng.uniform(1, 3, 900)}
     label = rng.poisson(3 * models["a"] + models["b"]).astype(float)
     part = np.repeat([0, 1, 2], 300)
-    sample = Sample(np.arange(900), label, np.ones(900), part)
-    before = fit_mix(sample, models, ("a", "b"))
-    changed = replace(sample, label=np.where(part == 1, 5 * label[::-1], label))
-    after = fit_mix(changed, models, ("a", "b"))
+    tested = OutOfFoldRows(np.arange(900), label, np.ones(900), part)
+    before = fit_combination(tested, models, ("a", "b"))
+    changed = replace(tested, label=np.where(part == 1, 5 * label[::-1], label))
+    after = fit_combination(changed, models, ("a", "b"))
     np.testing.assert_array_equal(before.weights[1], after.weights[1])
     assert not np.allclose(before.weights[0], after.weights[0])
 
@@ -130,10 +130,10 @@ def test_shrinkage_tells_chance_from_contamination(kind, low, high):
     keep = np.ones((5, 18), bool)
     fits = {name: POLYNOMIALS[name] for name in ("constant", "linear")}
     predictions = out_of_fold(sky.table, sky.folds, keep, fits)
-    sample = Sample(np.arange(n), sky.table.label, sky.table.fracgood, sky.folds.tested_by())
-    density = fit_mix(sample, predictions, ("constant", "linear")).density(predictions)
+    tested = OutOfFoldRows(np.arange(n), sky.table.label, sky.table.fracgood, sky.folds.tested_by())
+    density = fit_combination(tested, predictions, ("constant", "linear")).density(predictions)
     found = shrinkage(
-        density / density.mean(), sample, sky.table, sky.folds, keep, n_mocks=8,
+        density / density.mean(), tested, sky.table, sky.folds, keep, n_mocks=8,
         stream=lambda i: stream(1, i),
     )  # fmt: skip
     assert low <= found.factor <= high

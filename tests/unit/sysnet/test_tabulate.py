@@ -264,7 +264,7 @@ def smooth_rows(nest: bool) -> np.ndarray:
         (lambda rows: rows["features"].__setitem__((slice(None), 1), 4.0), "feature_1: is 4 in"),
         (lambda rows: rows["fracgood"].__setitem__(3, 0), "field fracgood: is 0 in pixel 3"),
         (lambda rows: rows["label"].__setitem__(3, -2), "field label: is -2 in pixel 3"),
-        (lambda rows: rows["hpix"].__setitem__(3, 4), "field hpix: 4 stands there twice"),
+        (lambda rows: rows["hpix"].__setitem__(3, 4), "field hpix: 4 is repeated"),
         (lambda rows: rows["hpix"].__setitem__(3, N), "field hpix: is 3072"),
     ],
 )
@@ -278,7 +278,7 @@ def test_bad_tables_are_refused_in_one_line(tmp_path: Path, change, message: str
 def test_a_table_whose_features_contradict_its_order_is_refused(tmp_path: Path):
     fitsio.write(str(tmp_path / "t.fits"), smooth_rows(nest=True),
                  header={"NSIDE": NSIDE, "ORDERING": "RING"})  # fmt: skip
-    assert "fit together as NESTED" in refused(tmp_path, f"table={tmp_path}/t.fits")
+    assert "smooth only if it is NESTED" in refused(tmp_path, f"table={tmp_path}/t.fits")
 
 
 def test_an_empty_table_is_refused(tmp_path: Path):

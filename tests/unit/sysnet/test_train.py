@@ -259,7 +259,7 @@ def test_the_record_says_whether_the_step_was_compiled(trained: Path):
 
 
 def test_a_block_without_groups_is_refused(inputs: dict[str, Path], tmp_path: Path):
-    with pytest.raises(UsageError, match="block 7 holds none of the 3 groups"):
+    with pytest.raises(UsageError, match="block 7 contains none of the 3 groups"):
         run_train(inputs, tmp_path, 7)
 
 

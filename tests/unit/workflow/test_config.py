@@ -57,14 +57,14 @@ BAD = [
     ({"obiwan": {"cutouts": {"block": 1}}}, "the rule sets it for each job"),
     (
         {"sysnet": {"regions": {"a b": {}}}},
-        "sysnet.regions: 'a b' is no name of a region; expected letters, digits, '_' and '-'",
+        "'a b' is not a valid name of a region; expected letters, digits, '_' and '-'",
     ),
-    ({"sysnet": {"regions": {"../x": {}}}}, "'../x' is no name of a region"),
-    ({"sysnet": {"regions": {"": {}}}}, "'' is no name of a region"),
+    ({"sysnet": {"regions": {"../x": {}}}}, "'../x' is not a valid name of a region"),
+    ({"sysnet": {"regions": {"": {}}}}, "'' is not a valid name of a region"),
     ({"sysnet": {"regions": {"summarise": {}}}}, "and none of summarise"),
     (
         {"sysnet": {"regions": {"North": {}, "north": {}}}},
-        "names of regions must differ in more than capitals",
+        "names of regions must differ in more than upper and lower case",
     ),
     (
         {"sysnet": {"regions": {"ngc": {"source": "sky"}}}},
@@ -72,11 +72,11 @@ BAD = [
     ),
     (
         {"sysnet": {"regions": {"ngc": {"source": "table"}}}},
-        "sysnet.regions.ngc: table: is needed with source: table",
+        "sysnet.regions.ngc: table: is required with source: table",
     ),
     (
         {"sysnet": {"regions": {"ngc": {"source": "maps", "counts": "c.fits"}}}},
-        "sysnet.regions.ngc: templates: is needed with source: maps",
+        "sysnet.regions.ngc: templates: is required with source: maps",
     ),
     ({"sysnet": {"regions": {"ngc": {"tables": []}}}}, "did you mean table?"),
     ({"sysnet": {"mock": {"contamination": "none"}}}, "the rule sets it for each job"),

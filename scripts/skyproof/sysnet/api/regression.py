@@ -1,10 +1,10 @@
-"""The whole regression in memory: from a table to the selection function, without files.
+"""The complete regression in memory: from a table to the selection function, without files.
 
     found = regress(table)
     weight = 1 / found.selection                        # of the galaxies in each pixel
 
-For notebooks, and for mock skies by the hundred. The same options and streams as those of the
-stages give the same numbers. Loads torch.
+For notebooks and for large sets of mock skies. With the same options and random streams the
+results equal those of the stages. Imports torch.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from skyproof.sysnet.members.rows import chain_seeds, fold_rows, groups, setting
 from skyproof.sysnet.network import original_names
 from skyproof.sysnet.options import Split, Stack, Train
 from skyproof.sysnet.split import make_folds
-from skyproof.sysnet.stack import Mixed, mix
+from skyproof.sysnet.stack import StackResult, stack_models
 from skyproof.sysnet.table import Table
 from skyproof.sysnet.weights.predictions import Predictions
 
@@ -36,29 +36,30 @@ _ROWS = 4096  # of a forward pass, as sysnet.infer
 
 @dataclass(frozen=True)
 class Regression:
-    """Out-of-fold predictions of all models, and their mix.
+    """Out-of-fold predictions of all models, and their combination.
 
-    Arrays have the rows of `predictions.rows`: all of the table but with a single fold.
+    Arrays have the rows `predictions.rows` of the table: all rows, or with a single fold its
+    test part.
     """
 
     folds: Folds
     predictions: Predictions
-    mixed: Mixed
+    stacked: StackResult
 
     @property
     def selection(self) -> np.ndarray:
         """The selection function [m]."""
-        return self.mixed.selection.mean
+        return self.stacked.selection.mean
 
 
 def regress(
     table: Table, *, split: Split | None = None, train: Train | None = None,
     stack: Stack | None = None, keep: np.ndarray | None = None,
 ) -> Regression:  # fmt: skip
-    """Predict every row by models that have not seen its fold, and mix them.
+    """Predict every row with models that were not trained on its fold, and stack them.
 
-    `keep` [folds, F] says which features are in use (None: all). The forest is not grown, and the
-    learning rate, structure and L1 weight are those of `train`.
+    `keep` [folds, F] is True for the features in use (None: all). There is no random forest and no
+    search: the learning rate, structure and L1 weight are those of `train`.
     """
     split, train, stack = split or Split(), train or Train(), stack or Stack()
     folds = make_folds(_NAME, table, split)
@@ -71,15 +72,15 @@ def regress(
     models = {name: density[rows] for name, density in models.items()}
     models["network"] = chains[rows].mean(axis=1)
     predictions = Predictions(rows, tested[rows], models, chains[rows])
-    mixed = mix(
+    stacked = stack_models(
         table, folds, keep, predictions, stack,
         lambda *names: seeds.stream(stack.seed, "sysnet.stack", *names),
     )  # fmt: skip
-    return Regression(folds, predictions, mixed)
+    return Regression(folds, predictions, stacked)
 
 
 def network_predictions(table: Table, folds: Folds, keep: np.ndarray, options: Train) -> np.ndarray:
-    """Return the density that the networks of each chain predict [n, chains], out of fold."""
+    """Return the out-of-fold density predicted by each chain [n, chains]."""
     own = settings(options, options.structure, len(table.names), options.n_epochs)
     rows = [
         fold_rows(_NAME, table, folds, fold, keep[fold], options.normalisation)

@@ -4,8 +4,8 @@
     model = TrainedModel("dnnp", "model_0_2664486226/best.pth.tar", (4, 20), num_features=18)
     hpix, density = model.forward("table.fits", axes=range(18))
 
-The calls are the original's. A checkpoint is the original's `.pth.tar`, read without unpickling
-anything but data, or a member of ours (`.safetensors`).
+The signatures are those of the original. A checkpoint is a `.pth.tar` of the original, read without
+executing code from the file, or a network written by sysnet.train (`.safetensors`).
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ _BATCH = 4096
 
 
 class TrainedModel:
-    """A network that predicts the density of any table with its features.
+    """A network that predicts the density for any table with its features.
 
-    `nnstruct` is (layers with the output's, units); lin and linp ignore it. The original's first
-    version took the number of the fold before it: `TrainedModel(model, checkpoint, fold, nnstruct,
-    num_features)`; both calls work. InputError where the checkpoint is of another structure.
+    `nnstruct` is (layers, output included; units); lin and linp ignore it. The first version of the
+    original takes the number of the fold first: `TrainedModel(model, checkpoint, fold, nnstruct,
+    num_features)`; both calls work. Raise InputError if the checkpoint has another structure.
     """
 
     def __init__(
@@ -58,21 +58,22 @@ class TrainedModel:
             self.n_features = _n_features(self.state)
         check_structure(Path(checkpoint), self.state, model, self.structure, self.n_features)
 
-    def forward(self, *places: Any, axes: Sequence[int] | None = None) -> tuple[Any, Any]:
-        """Return hpix [n] and the predicted density [n], rows as the table.
+    def forward(self, *arguments: Any, axes: Sequence[int] | None = None) -> tuple[Any, Any]:
+        """Return hpix [n] and the predicted density [n], rows as in the table.
 
-        `forward(table, axes)`: a table's path, or an array with fields features and hpix; `axes`
-        are the columns of its features that the network takes (all). The original's first
-        version took mean and spread of the features from a file: `forward(metrics.npz, table)`.
+        `forward(table, axes)`: the path of a table, or an array with fields features and hpix;
+        `axes` are the columns of the network's features (default: all). The first version of the
+        original reads mean and standard deviation of the features from a file:
+        `forward(metrics.npz, table)`.
         """
-        rest = list(places)
+        rest = list(arguments)
         stats = self.stats
         if isinstance(rest[0], (str, Path)) and str(rest[0]).endswith(".npz"):
             stats = read_stats(Path(rest.pop(0)), self.fold)
         if stats is None:
             raise UsageError(
-                "the checkpoint holds no mean and spread of the features; call forward(metrics, "
-                "table) with the metrics.npz beside it"
+                "the checkpoint has no mean and standard deviation of the features; call "
+                "forward(metrics, table) with the metrics.npz of the same folder"
             )
         hpix, features = columns(rest.pop(0))
         axes = rest.pop(0) if rest else axes
@@ -82,19 +83,21 @@ class TrainedModel:
     def _chosen(
         self, features: np.ndarray, stats: dict[str, Any], axes: Sequence[int] | None
     ) -> np.ndarray:
-        """Return the scaled columns `axes`; statistics are of all columns or of those."""
+        """Return the scaled columns `axes`; `stats` describes all columns or only those."""
         chosen = list(range(features.shape[1])) if axes is None else [int(i) for i in axes]
         if not all(0 <= i < features.shape[1] for i in chosen):
             raise UsageError(f"axes {chosen}: the table has {features.shape[1]} features")
         if len(chosen) != self.n_features:
             raise UsageError(
-                f"{len(chosen)} features for a network of {self.n_features}; say which: axes=[...]"
+                f"{len(chosen)} features for a network of {self.n_features}; select them by "
+                "axes=[...]"
             )
         shift, scale = (np.asarray(values, np.float64) for values in stats["x"])
         of_all = len(shift) == features.shape[1]
         if not of_all and len(shift) != len(chosen):
             raise UsageError(
-                f"mean and spread are of {len(shift)} features, the table has {features.shape[1]}"
+                f"mean and standard deviation are of {len(shift)} features, the table has "
+                f"{features.shape[1]}"
             )
         where = chosen if of_all else slice(None)
         keep = np.ones(len(chosen), bool) if self.keep is None else self.keep
@@ -102,7 +105,7 @@ class TrainedModel:
 
 
 def load(path: Path) -> tuple[State, dict[str, Any] | None, np.ndarray | None]:
-    """Return weights, statistics of the features and input mask (None: not known, all)."""
+    """Return weights, statistics of the features (None: unknown) and input mask (None: all)."""
     if path.suffix == ".safetensors":
         member = read_member(path)
         return member.state, {"x": (member.shift, member.scale), "y": member.label}, member.keep
@@ -118,7 +121,7 @@ def load(path: Path) -> tuple[State, dict[str, Any] | None, np.ndarray | None]:
 def check_structure(
     path: Path, state: State, model: str, structure: tuple[int, ...], n_features: int
 ) -> None:
-    """Refuse (InputError) weights that are not of this model, structure and number of features."""
+    """Raise InputError if the weights do not fit model, structure and number of features."""
     found = {name: tuple(tensor.shape) for name, tensor in state.items()}
     expected = shapes(model, structure, n_features)
     if found == expected:
@@ -129,14 +132,14 @@ def check_structure(
     name = names[0]
     raise InputError(
         path,
-        f"is of another structure: {found.get(name, 'missing')} for {expected.get(name, 'none')}",
+        f"has another structure: {found.get(name, 'missing')} for {expected.get(name, 'none')}",
         field=name,
         expected=f"{model} {tuple(structure)} of {n_features} features",
     )
 
 
 def shapes(model: str, structure: Sequence[int], n_features: int) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of a network's weights by name."""
+    """Return the shapes of the weights of a network, by name."""
     if model in ("lin", "linp"):
         return {"hl1.weight": (1, n_features), "hl1.bias": (1,)}
     layers, units = structure
@@ -157,9 +160,9 @@ def _n_features(state: State) -> int:
 
 
 def columns(table: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Return hpix [n] and features [n, F] of a table's path, a table, or an array with fields.
+    """Return hpix [n] and features [n, F] of a table, given as path, `Table` or structured array.
 
-    The path may be that of an original's table, whose header says nothing of pixels and names.
+    The file may be a table of the original, without the header of the SYSNet table.
     """
     if isinstance(table, Table):
         return table.hpix, table.features

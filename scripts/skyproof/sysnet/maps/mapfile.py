@@ -1,8 +1,8 @@
-"""HEALPix maps from files of any common kind: FITS (full or of chosen pixels), .npy, text.
+"""Read HEALPix maps from FITS (full or partial), .npy and text files.
 
-What a file says of its ordering, frame and resolution is checked against the configuration; what
-neither says is asked for, never guessed: a map read in the wrong order looks like noise to a model,
-and one in the wrong frame looks like a map.
+Ordering, frame and resolution in the file are checked against the configuration. A property that
+neither states is an error and is never guessed: a map read in the wrong order acts as noise in a
+model, and one read in the wrong frame is not recognisable as wrong.
 """
 
 from __future__ import annotations
@@ -30,20 +30,19 @@ _FRAMES = {
 }
 _UNSEEN = -1.6375e30
 
-# A map whose neighbouring pixels differ as those of noise do, but less than half as much when read
-# in the other order, is not in the order that it claims.
+# A map that is more than twice as rough in the stated order as in the other one is in the other.
 _SAMPLE = 20_000
 _ROUGHER = 2.0
 _FEWEST_PAIRS = 200
 
 
 class NotStated(InputError):
-    """An ordering, a frame or an nside that neither the file nor the configuration states."""
+    """Ordering, frame or nside is stated neither in the file nor in the configuration."""
 
 
 @dataclass(frozen=True)
-class Map:
-    """A map of the whole sky in RING order; NaN where it says nothing."""
+class HealpixMap:
+    """A full-sky map in RING order; NaN where it is not defined."""
 
     path: Path
     values: np.ndarray  # float64 [12 nside^2]
@@ -55,8 +54,11 @@ class Map:
         return np.isfinite(self.values)
 
 
-def read_map(path: Path, form: MapForm) -> Map:
-    """Read a map; `form` says what the file leaves open (InputError if they contradict)."""
+def read_map(path: Path, form: MapForm) -> HealpixMap:
+    """Read a map. `form` gives the properties that the file does not state.
+
+    Raise InputError if file and configuration contradict each other.
+    """
     pixels, values, header = _read(path, form.column)
     ordering = _agreed(path, "ordering", header.get("ORDERING"), form.ordering, _ORDERINGS)
     frame = _agreed(path, "frame", header.get("COORDSYS"), form.frame, _FRAMES)
@@ -70,42 +72,41 @@ def read_map(path: Path, form: MapForm) -> Map:
     bad = ~np.isfinite(full) | np.isclose(full, _UNSEEN, rtol=1e-4, atol=0)
     full[bad] = np.nan
     if bad.all():
-        raise InputError(path, "holds no value")
+        raise InputError(path, "has no defined pixel")
     check_order(path, full, nside, ordering)
-    return Map(path, to_ring(full, nside) if ordering == "NESTED" else full, nside, frame)
+    return HealpixMap(path, to_ring(full, nside) if ordering == "NESTED" else full, nside, frame)
 
 
 def to_ring(nested: np.ndarray, nside: int) -> np.ndarray:
-    """Return a map of NESTED order in RING order."""
+    """Return a map in RING order, given in NESTED order."""
     import healpy
 
     return nested[healpy.ring2nest(nside, np.arange(len(nested)))]
 
 
 def check_order(path: str | Path, full: np.ndarray, nside: int, ordering: str) -> None:
-    """Refuse (InputError) a map that is smooth in the other order and rough in its own."""
+    """Raise InputError for a map that is rough in the stated order and smooth in the other."""
     if nside < 8 or ordering not in ("RING", "NESTED"):
         return
     other = "NESTED" if ordering == "RING" else "RING"
     own_roughness, other_roughness = (roughness(full, nside, order) for order in (ordering, other))
     if own_roughness > _ROUGHER * other_roughness:
         raise InputError(
-            path, f"is said to be {ordering}, but its neighbouring pixels fit together as {other}",
+            path, f"is stated to be {ordering}, but is smooth only if it is {other}",
             field="ordering", expected=other,
         )  # fmt: skip
 
 
 def roughness(full: np.ndarray, nside: int, ordering: str) -> float:
-    """Return the mean square difference of neighbours over twice the variance: 1 for noise.
+    """Return the mean squared difference of neighbours over twice the variance: 1 for noise.
 
-    Ranks are compared, so that a few bright pixels do not decide.
+    The ranks of the values are used, so that a few bright pixels do not dominate.
     """
     import healpy
 
     seen = np.flatnonzero(np.isfinite(full))
     rank = np.full(len(full), np.nan)
-    _, place = np.unique(full[seen], return_inverse=True)
-    rank[seen] = place
+    rank[seen] = np.unique(full[seen], return_inverse=True)[1]
     step = max(1, len(seen) // _SAMPLE)
     some = seen[::step]
     near = healpy.get_all_neighbours(nside, some, nest=ordering == "NESTED")
@@ -126,7 +127,7 @@ def _read(path: Path, column: str) -> tuple[np.ndarray | None, np.ndarray, Mappi
     if name.endswith(".npy"):
         found = read.npy_object(path)
         if not isinstance(found, np.ndarray):
-            raise InputError(path, "holds no array", expected="a map saved by numpy.save")
+            raise InputError(path, "has no array", expected="a map saved by numpy.save")
         if found.dtype.names:
             return *_from_columns(path, {n: found[n] for n in found.dtype.names}, column), {}
         return None, _plain(path, found), {}
@@ -147,26 +148,26 @@ def _from_columns(
     if not column and len(values) != 1:
         raise InputError(
             path, f"has {len(values)} columns ({', '.join(values)})", field="column",
-            expected="the configuration to say which",
+            expected="the column in the configuration",
         )  # fmt: skip
     pixels = None
     if index is not None:
         pixels = np.asarray(columns[index]).ravel()
         if (pixels != np.floor(pixels)).any():
-            raise InputError(path, "are no whole numbers", field=index, expected="pixels")
+            raise InputError(path, "are not integers", field=index, expected="pixels")
         pixels = pixels.astype("i8")
     return pixels, _plain(path, columns[column or values[0]])
 
 
 def _plain(path: Path, values: np.ndarray) -> np.ndarray:
     if values.dtype.kind not in "fiub":
-        raise InputError(path, f"holds {values.dtype}", expected="numbers")
+        raise InputError(path, f"has values of type {values.dtype}", expected="numbers")
     return values.astype("f8").ravel()
 
 
-def _agreed(path: Path, what: str, said: Any, given: str, known: Mapping[str, str]) -> str:
-    """Return what header and configuration agree on."""
-    word = str(said).strip().upper() if said is not None else ""
+def _agreed(path: Path, what: str, stated: Any, given: str, known: Mapping[str, str]) -> str:
+    """Return the property stated in the header or given in the configuration; both must agree."""
+    word = str(stated).strip().upper() if stated is not None else ""
     if word and word not in known:
         raise InputError(
             path, f"is {word!r} in the header", field=what,
@@ -180,23 +181,23 @@ def _agreed(path: Path, what: str, said: Any, given: str, known: Mapping[str, st
     if not word and not given:
         raise NotStated(
             path, "is not in the file", field=what,
-            expected=f"the configuration to say it ({', '.join(sorted(set(known.values())))})",
+            expected=f"a value in the configuration ({', '.join(sorted(set(known.values())))})",
         )  # fmt: skip
     return given or known[word]
 
 
-def _resolution(path: Path, said: Any, given: int, pixels: np.ndarray | None, n: int) -> int:
-    if said is not None and given and int(said) != given:
+def _resolution(path: Path, stated: Any, given: int, pixels: np.ndarray | None, n: int) -> int:
+    if stated is not None and given and int(stated) != given:
         raise InputError(
-            path, f"is {said} in the header, {given} in the configuration", field="nside",
+            path, f"is {stated} in the header, {given} in the configuration", field="nside",
             expected="the same",
         )  # fmt: skip
-    nside = int(said) if said is not None else given
+    nside = int(stated) if stated is not None else given
     if not nside:
         nside = round((n / 12) ** 0.5)
         if pixels is not None and len(pixels) != 12 * nside**2:
             raise NotStated(path, "is not in the file", field="nside",
-                            expected="the configuration to say it")  # fmt: skip
+                            expected="a value in the configuration")  # fmt: skip
     if not is_resolution(nside):
         raise InputError(path, f"is {nside} for {n} values", field="nside", expected="a power of 2")
     if pixels is None and n != 12 * nside**2:

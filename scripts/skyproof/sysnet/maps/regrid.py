@@ -1,18 +1,19 @@
-"""Maps at another resolution and in another frame: templates are averaged, counts are added."""
+"""Maps at another resolution and in another frame: templates are averaged, counts are summed."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from skyproof.core.errors import InputError
-from skyproof.sysnet.maps.mapfile import Map
+from skyproof.sysnet.maps.mapfile import HealpixMap
 
 
-def intensive(source: Map, nside: int, frame: str, *, smooth: bool = False) -> np.ndarray:
+def intensive(source: HealpixMap, nside: int, frame: str, *, smooth: bool = False) -> np.ndarray:
     """Return a template (density, magnitude, fraction) as float64 [12 nside^2]; NaN: unseen.
 
-    Coarser pixels hold the mean of the finer ones seen. Finer pixels hold the value of the pixel
-    around them, or with `smooth` the interpolation between centres. In another frame: interpolated.
+    A coarser pixel has the mean of its finer pixels that are defined. A finer pixel has the value
+    of the pixel that contains it, or with `smooth` the value interpolated between pixel centres.
+    Values in another frame are interpolated.
     """
     if source.frame != frame:
         coarse = _regraded(source.values, min(nside, source.nside))
@@ -22,25 +23,25 @@ def intensive(source: Map, nside: int, frame: str, *, smooth: bool = False) -> n
     return _regraded(source.values, nside)
 
 
-def fractions(source: Map, nside: int, frame: str) -> np.ndarray:
-    """Return an observed fraction as `intensive` does; unseen pixels count as not observed."""
-    known = Map(source.path, np.nan_to_num(source.values), source.nside, source.frame)
+def fractions(source: HealpixMap, nside: int, frame: str) -> np.ndarray:
+    """Return an observed fraction as `intensive` does; undefined pixels have fraction 0."""
+    known = HealpixMap(source.path, np.nan_to_num(source.values), source.nside, source.frame)
     return intensive(known, nside, frame)
 
 
-def extensive(source: Map, nside: int, frame: str) -> np.ndarray:
-    """Return counts as float64 [12 nside^2]: the sum over the finer pixels; NaN: all unseen.
+def extensive(source: HealpixMap, nside: int, frame: str) -> np.ndarray:
+    """Return counts as float64 [12 nside^2]: the sum over finer pixels; NaN if all are undefined.
 
-    InputError for counts in another frame, or at a coarser resolution.
+    Raise InputError for counts in another frame or at a coarser resolution.
     """
     if source.frame != frame:
         raise InputError(
-            source.path, f"are counts in frame {source.frame}, which cannot be turned to {frame}",
+            source.path, f"has counts in frame {source.frame}, which cannot be rotated to {frame}",
             expected=f"the table in frame {source.frame}",
         )  # fmt: skip
     if nside > source.nside:
         raise InputError(
-            source.path, f"are counts at nside {source.nside}, which cannot be divided to {nside}",
+            source.path, f"has counts at nside {source.nside}, which cannot be refined to {nside}",
             expected=f"nside {source.nside} or less",
         )  # fmt: skip
     if nside == source.nside:
@@ -53,7 +54,7 @@ def extensive(source: Map, nside: int, frame: str) -> np.ndarray:
 
 
 def _regraded(values: np.ndarray, nside: int) -> np.ndarray:
-    """Return the mean of the pixels seen in each coarser one, or the value around a finer one."""
+    """Return the mean of defined pixels in coarser ones, or the enclosing value in finer ones."""
     import healpy
 
     if nside == healpy.get_nside(values):
@@ -77,7 +78,7 @@ def _interpolated(values: np.ndarray, nside: int) -> np.ndarray:
 
 
 def _at(values: np.ndarray, lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
-    """Interpolate at positions in degrees between the four nearest centres that are seen."""
+    """Interpolate at positions [deg] between the defined ones of the four nearest pixel centres."""
     import healpy
 
     pixels, weights = healpy.get_interp_weights(healpy.get_nside(values), lon, lat, lonlat=True)
@@ -85,5 +86,5 @@ def _at(values: np.ndarray, lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
     weights = np.where(np.isfinite(near), weights, 0)
     whole = weights.sum(axis=0)
     found = (np.where(np.isfinite(near), near, 0) * weights).sum(axis=0)
-    # With less than half of the weight the value would be that of a neighbour.
+    # With less than half of the weight the value is mostly that of a neighbouring pixel.
     return np.where(whole > 0.5, found / np.where(whole > 0, whole, 1), np.nan)

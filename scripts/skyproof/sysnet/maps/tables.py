@@ -1,7 +1,7 @@
-"""Tables of other layouts: the original's FITS and legacy .npy, Parquet, HDF5, npz.
+"""Read tables of other layouts: FITS and legacy .npy of the original, Parquet, HDF5, npz.
 
-They say less than the SYSNet table: resolution, names, frame may be missing. What the configuration
-does not give is inferred, and said in the log. Nothing in a file is executed.
+They may lack properties of the SYSNet table: resolution, names, frame. What the configuration does
+not give is inferred, with a warning in the log. Nothing in a file is executed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 
 from skyproof.core.errors import InputError, UsageError
 from skyproof.core.formats import read
-from skyproof.sysnet.maps.mapfile import Map, check_order
+from skyproof.sysnet.maps.mapfile import HealpixMap, check_order
 from skyproof.sysnet.table import Table, check_table, is_resolution
 
 if TYPE_CHECKING:
@@ -30,34 +30,34 @@ Columns = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
-class Loose:
-    """Columns of a table and what its file says of them."""
+class RawTable:
+    """Columns of a table and the header of its file, as read."""
 
     columns: Columns
     header: Mapping[str, Any]
 
 
 def read_other(path: Path, options: Tabulate, log: logging.Logger) -> Table:
-    """Read a table of any layout into a checked one, in RING order, sorted by pixel."""
-    loose = _read(path)
-    columns = loose.columns
+    """Read a table of any layout; return it checked, in RING order and sorted by pixel."""
+    raw = _read(path)
+    columns = raw.columns
     if "hpix" not in columns and "hpind" in columns:
         columns["hpix"] = columns.pop("hpind")
     for name in ("hpix", "label"):
         if name not in columns:
             raise InputError(path, "is missing", field=name,
                              expected="columns label, hpix, features, fracgood")  # fmt: skip
-    features, own_names = _features(path, columns)
-    names = _names(path, options.names, own_names, loose.header, features.shape[1], log)
+    features, column_names = _features(path, columns)
+    names = _names(path, options.names, column_names, raw.header, features.shape[1], log)
     n = len(columns["hpix"])
     hpix = np.asarray(columns["hpix"])
     if not np.array_equal(hpix, np.floor(hpix)):
-        raise InputError(path, "are no whole numbers", field="hpix", expected="pixels")
+        raise InputError(path, "are not integers", field="hpix", expected="pixels")
     if "fracgood" not in columns:
-        log.warning("%s has no fracgood: 1 is taken for all pixels", path.name)
-    nside = _nside(path, loose.header, options.nside, hpix.astype("i8"), log)
-    ordering = _said(path, loose.header, "ORDERING", options.ordering, "RING", log)
-    frame = _said(path, loose.header, "COORDSYS", options.frame, "C", log)
+        log.warning("%s has no fracgood: 1 is assumed for all pixels", path.name)
+    nside = _nside(path, raw.header, options.nside, hpix.astype("i8"), log)
+    ordering = _stated(path, raw.header, "ORDERING", options.ordering, "RING", log)
+    frame = _stated(path, raw.header, "COORDSYS", options.frame, "C", log)
     table = Table(
         hpix=hpix.astype("i8"),
         label=np.asarray(columns["label"], "f8"),
@@ -66,13 +66,13 @@ def read_other(path: Path, options: Tabulate, log: logging.Logger) -> Table:
         names=names,
         nside=nside,
         frame=frame,
-        labels=str(loose.header.get("LABELTYP", "counts")).strip(),
+        labels=str(raw.header.get("LABELTYP", "counts")).strip(),
     )
     return in_order(path, table, ordering)
 
 
 def in_order(path: Path, table: Table, ordering: str) -> Table:
-    """Return the table in RING order, by pixel, once its pixels are sound (InputError)."""
+    """Return the table in RING order, sorted by pixel. Raise InputError for invalid pixels."""
     import healpy
 
     if ordering not in ("RING", "NESTED"):
@@ -87,7 +87,7 @@ def in_order(path: Path, table: Table, ordering: str) -> Table:
 
 
 def check_table_order(path: Path, table: Table, ordering: str) -> None:
-    """Refuse (InputError) pixels whose features fit together in the other order only."""
+    """Raise InputError for pixels whose features are smooth only in the other order."""
     for values in table.features.T:
         full = np.full(12 * table.nside**2, np.nan)
         full[table.hpix] = values
@@ -95,31 +95,31 @@ def check_table_order(path: Path, table: Table, ordering: str) -> None:
 
 
 def sorted_rows(table: Table, rows: np.ndarray) -> Table:
-    """Return the chosen rows of a table, in their order."""
+    """Return the given rows of a table, in the given order."""
     return _with(
         table, hpix=table.hpix[rows], label=table.label[rows], fracgood=table.fracgood[rows],
         features=table.features[rows],
     )  # fmt: skip
 
 
-def with_labels(table: Table, labels: Map) -> Table:
-    """Return the table with its labels from a map and fracgood 1, as the original's pair."""
+def with_labels(table: Table, labels: HealpixMap) -> Table:
+    """Return the table with labels from a map and fracgood 1, as the original does."""
     import healpy
 
     if labels.frame != table.frame:
         raise InputError(labels.path, f"is in frame {labels.frame}", field="frame",
-                         expected=f"{table.frame}, as the table")  # fmt: skip
+                         expected=f"{table.frame}, that of the table")  # fmt: skip
     if labels.nside != table.nside:
         raise InputError(labels.path, f"is {labels.nside}", field="nside",
-                         expected=f"{table.nside}, as the table")  # fmt: skip
+                         expected=f"{table.nside}, that of the table")  # fmt: skip
     values = labels.values[table.hpix]
     unseen = ~np.isfinite(values)
     if unseen.any():
         pixel = int(table.hpix[np.argmax(unseen)])
         lon, lat = healpy.pix2ang(table.nside, pixel, lonlat=True)
         raise InputError(
-            labels.path, f"is UNSEEN at ({lon:.3f}, {lat:.3f}) deg, and in {unseen.sum()} pixels "
-            "of the table in all", record=f"pixel {pixel}", expected="a value in every pixel",
+            labels.path, f"is UNSEEN at ({lon:.3f}, {lat:.3f}) deg; in total in {unseen.sum()} "
+            "pixels of the table", record=f"pixel {pixel}", expected="a value in every pixel",
         )  # fmt: skip
     return _with(table, label=values, fracgood=np.ones(len(table)))
 
@@ -130,28 +130,28 @@ def _with(table: Table, **changes: Any) -> Table:
     return replace(table, **changes)
 
 
-def _read(path: Path) -> Loose:
+def _read(path: Path) -> RawTable:
     name = path.name.lower()
     if name.endswith((".fits", ".fit", ".fits.gz")):
-        return Loose(*read.fits_table_and_header(path))
+        return RawTable(*read.fits_table_and_header(path))
     if name.endswith(".npy"):
-        return Loose(_from_npy(path), {})
+        return RawTable(_from_npy(path), {})
     if name.endswith(".npz"):
-        return Loose({k: np.asarray(v) for k, v in read.npz(path).items()}, {})
+        return RawTable({k: np.asarray(v) for k, v in read.npz(path).items()}, {})
     if name.endswith((".parquet", ".pq")):
-        return Loose(read.parquet(path), {})
+        return RawTable(read.parquet(path), {})
     if name.endswith((".h5", ".hdf5")):
         attributes = read.hdf5_attributes(path).items()
-        return Loose(read.hdf5(path), {key.upper(): value for key, value in attributes})
+        return RawTable(read.hdf5(path), {key.upper(): value for key, value in attributes})
     raise InputError(
-        path, "is of an unknown kind", expected=".fits, .npy, .npz, .parquet, .h5 or .hdf5"
+        path, "has an unknown format", expected=".fits, .npy, .npz, .parquet, .h5 or .hdf5"
     )
 
 
 def _from_npy(path: Path) -> Columns:
     """Return the columns of a structured array, or of the legacy dictionary of folds.
 
-    That one holds every row once in the test parts, and again in training and validation.
+    In the dictionary every row is in exactly one test part; training and validation repeat rows.
     """
     found = read.npy_object(path)
     if isinstance(found, dict):
@@ -162,32 +162,33 @@ def _from_npy(path: Path) -> Columns:
         try:
             found = np.concatenate([np.asarray(found["test"][fold]) for fold in _LEGACY_FOLDS])
         except (TypeError, ValueError) as error:
-            raise InputError(path, f"holds folds of different kinds ({error})") from None
+            raise InputError(path, f"has folds of different types ({error})") from None
     if not isinstance(found, np.ndarray) or found.dtype.names is None:
-        raise InputError(path, "is no table", expected="columns label, hpix, features, fracgood")
+        raise InputError(path, "is not a table", expected="columns label, hpix, features, fracgood")
     return {name: found[name] for name in found.dtype.names}
 
 
 def _features(path: Path, columns: Columns) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Return the features [n, F], and their names where each is a column of its own."""
+    """Return the features [n, F], and their names if each is a separate column."""
     n = len(columns["hpix"])
-    own = tuple(name for name in columns if name not in _KNOWN)
-    parts = [columns["features"]] if "features" in columns else [columns[name] for name in own]
-    for name, part in zip(("features",) if "features" in columns else own, parts, strict=True):
+    others = tuple(name for name in columns if name not in _KNOWN)
+    names = ("features",) if "features" in columns else others
+    parts = [columns[name] for name in names]
+    for name, part in zip(names, parts, strict=True):
         if len(part) != n or part.dtype.kind not in "fiub":
             raise InputError(
-                path, f"holds {part.dtype} [{len(part)}]", field=name, expected=f"{n} numbers"
+                path, f"is {part.dtype} [{len(part)}]", field=name, expected=f"{n} numbers"
             )
     if not parts:
         raise InputError(path, "is missing", field="features", expected="columns of features")
     features = np.column_stack([np.asarray(part, "f8") for part in parts])
-    return features, () if "features" in columns else own
+    return features, () if "features" in columns else others
 
 
 def _names(
     path: Path,
     given: list[str],
-    own: tuple[str, ...],
+    columns: tuple[str, ...],
     header: Mapping[str, Any],
     n: int,
     log: logging.Logger,
@@ -196,8 +197,8 @@ def _names(
         if len(given) != n:
             raise UsageError(f"names: has {len(given)}, but {path} has {n} features")
         return tuple(given)
-    if own:
-        return own
+    if columns:
+        return columns
     cards = tuple(str(header[f"FEAT{i}"]).strip() for i in range(n) if f"FEAT{i}" in header)
     listed = tuple(
         part.strip() for part in str(header.get("FEATURES", header.get("FEATS", ""))).split(",")
@@ -205,43 +206,43 @@ def _names(
     for found in (cards, listed):
         if len(found) == n:
             return found
-    log.warning("%s does not name its %d features: they become feature_0, ...", path.name, n)
+    log.warning("%s has no names of its %d features: feature_0, ... are used", path.name, n)
     return tuple(f"feature_{i}" for i in range(n))
 
 
 def _nside(
     path: Path, header: Mapping[str, Any], given: int, hpix: np.ndarray, log: logging.Logger
 ) -> int:
-    """Return the resolution: the file's, the configuration's, or the least with such pixels."""
-    said = int(header["NSIDE"]) if "NSIDE" in header else 0
-    if said and given and said != given:
+    """Return nside from the file, the configuration, or the smallest one with these pixels."""
+    stated = int(header["NSIDE"]) if "NSIDE" in header else 0
+    if stated and given and stated != given:
         raise InputError(
-            path, f"is {said} in the file, {given} in the configuration", field="nside",
+            path, f"is {stated} in the file, {given} in the configuration", field="nside",
             expected="the same",
         )  # fmt: skip
-    nside = said or given
+    nside = stated or given
     if not nside:
         top = int(hpix.max()) if len(hpix) else 0
         nside = 1
         while 12 * nside**2 <= top:
             nside *= 2
-        log.warning("%s does not say its nside: %d is taken, as its last pixel is %d",
+        log.warning("%s does not state its nside: %d is assumed, as its last pixel is %d",
                     path.name, nside, top)  # fmt: skip
     if not is_resolution(nside):
         raise InputError(path, f"is {nside}", field="nside", expected="a power of 2 to 8192")
     return nside
 
 
-def _said(
+def _stated(
     path: Path, header: Mapping[str, Any], card: str, given: str, usual: str, log: logging.Logger
 ) -> str:
-    said = str(header.get(card, "")).strip().upper()
-    said = "NESTED" if said == "NEST" else said
-    if said and given and said != given:
+    stated = str(header.get(card, "")).strip().upper()
+    stated = "NESTED" if stated == "NEST" else stated
+    if stated and given and stated != given:
         raise InputError(
-            path, f"is {said} in the file, {given} in the configuration", field=card,
+            path, f"is {stated} in the file, {given} in the configuration", field=card,
             expected="the same",
         )  # fmt: skip
-    if not said and not given:
-        log.warning("%s does not say its %s: %s is taken", path.name, card, usual)
-    return said or given or usual
+    if not stated and not given:
+        log.warning("%s does not state its %s: %s is assumed", path.name, card, usual)
+    return stated or given or usual

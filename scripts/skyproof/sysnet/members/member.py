@@ -1,9 +1,9 @@
-"""The networks of a training: one file a member, `members/fold<fold>-<seed>.safetensors`.
+"""The networks of a training, one file per member: `members/fold<fold>-<seed>.safetensors`.
 
-Weights carry the names of the original's modules, so that a member and a `best.pth.tar` hold the
+Weights have the names of the original's modules, so that the file and a `best.pth.tar` have the
 same state: `fc.<i>.weight`, `fc.<i>.bias`, `bn.<i>.weight`, `bn.<i>.bias`, `bn.<i>.running_mean`,
-`bn.<i>.running_var` (dnn, dnnp, dnnps), `hl1.weight`, `hl1.bias` (lin, linp); float32, as torch's
-own modules shape them. They take all features of the table, in its order.
+`bn.<i>.running_var` (dnn, dnnp, dnnps), `hl1.weight`, `hl1.bias` (lin, linp); float32, with the
+shapes of torch's modules. The inputs are all features of the table, in its order.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from skyproof.learn import checkpoint
 MEMBER = "skyproof-sysnet-member-1"
 FOLDER = "members"
 
-# The learning rate follows cosines: epochs of the first cycle, and the growth from cycle to cycle.
+# Cosine annealing of the learning rate: epochs of the first cycle, and growth factor per cycle.
 FIRST_CYCLE, CYCLE_GROWTH = 10, 2
 
 State = dict[str, torch.Tensor]
@@ -32,18 +32,18 @@ _ARRAYS = ("shift", "scale", "keep", "train", "valid", "rate")
 
 
 @dataclass
-class Member:
-    """One trained network: what it is, what it was trained with, and how that went.
+class SavedNetwork:
+    """One trained network with its settings and the losses of its training.
 
-    A feature x enters the network as (x - shift) / scale in float64, then float32, and as 0 where
-    `keep` is False. Losses are those of spec 1.4: sums of weighted row losses over rows, by epoch.
+    The input of a feature x is (x - shift) / scale, computed in float64 and cast to float32, and 0
+    where `keep` is False. Losses are by epoch: sum of weighted row losses / rows (spec 1.4).
     """
 
     fold: int
     chain: int
     seed: int
     model: str  # dnn, dnnp, dnnps, lin, linp
-    structure: tuple[int, int]  # layers with the output's, units
+    structure: tuple[int, int]  # layers (output included), units
     loss: str  # mse, pnll
     weighting: str  # poisson, original
     normalisation: str  # z-score, minmax
@@ -51,42 +51,42 @@ class Member:
     shift: np.ndarray  # [F] f8, of the training rows
     scale: np.ndarray  # [F] f8
     keep: np.ndarray  # [F] bool
-    label: tuple[float, float]  # mean and spread of the training labels; networks do not use it
+    label: tuple[float, float]  # mean and standard deviation of the training labels; not used
     state: State  # of the best epoch
     train: np.ndarray  # [n_epochs] f8
     valid: np.ndarray  # [n_epochs] f8
     rate: np.ndarray  # [n_epochs] f8, learning rate at the end of each epoch
     best_epoch: int
     snapshots: dict[int, State] = field(default_factory=dict)  # by epoch
-    # State of the optimiser at the best epoch, for going on: <torch's name>.<name of the weight>,
-    # such as exp_avg.fc.0.weight, and the number of steps.
+    # State of the optimiser at the best epoch, to continue a training: <torch's name>.<name of the
+    # weight>, such as exp_avg.fc.0.weight, and the number of steps.
     optimiser: State = field(default_factory=dict)
     n_steps: int = 0
-    # What the optimiser and its schedule were told, by the option's names.
+    # Settings of the optimiser and its schedule, by the names of the options.
     training: dict[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
-        """The place of the member's file below the record's folder."""
+        """Path of the file, relative to the folder of the block index."""
         return name_of(self.fold, self.seed)
 
     @property
     def best_loss(self) -> float:
-        """The least validation loss, that of the weights in `state`."""
+        """The smallest validation loss, that of the weights in `state`."""
         return float(self.valid[self.best_epoch])
 
-    def without_weights(self) -> Member:
-        """Return what is known of the member but for its tensors, which are large."""
+    def without_weights(self) -> SavedNetwork:
+        """Return a copy without the tensors, which are large."""
         bare: dict[int, State] = {epoch: {} for epoch in self.snapshots}
         return replace(self, state={}, optimiser={}, snapshots=bare)
 
 
 def name_of(fold: int, seed: int) -> str:
-    """Return the place of a member's file below the folder of its record."""
+    """Return the path of a member's file, relative to the folder of the block index."""
     return f"{FOLDER}/fold{fold}-{seed}.safetensors"
 
 
-def write_member(path: Path, member: Member) -> None:
+def write_member(path: Path, member: SavedNetwork) -> None:
     """Write a member; equal members give equal bytes."""
     tensors = _prefixed("best", member.state) | _prefixed("optimiser", member.optimiser)
     for epoch, state in member.snapshots.items():
@@ -111,8 +111,8 @@ def write_member(path: Path, member: Member) -> None:
     checkpoint.write(path, tensors, about)
 
 
-def read_member(path: str | Path) -> Member:
-    """Read a member (InputError if the file is none, or has changed since it was written)."""
+def read_member(path: str | Path) -> SavedNetwork:
+    """Read a member. Raise InputError if it is not a member or has changed since it was written."""
     tensors, about = checkpoint.read(path, MEMBER)
     states: dict[str, State] = {}
     for name, tensor in tensors.items():
@@ -122,7 +122,7 @@ def read_member(path: str | Path) -> Member:
     del values["format"]
     for name in ("structure", "features", "label"):
         values[name] = tuple(values[name])
-    return Member(
+    return SavedNetwork(
         **values,
         state=states["best"],
         optimiser=states.get("optimiser", {}),
@@ -153,13 +153,13 @@ class Place:
 
 
 def find_members(paths: Sequence[Path]) -> list[Place]:
-    """Return the members that the records name, by fold and chain.
+    """Return the members listed in block indexes, by fold and chain.
 
-    InputError where a member is named twice, or a fold has other chains than the first.
+    Raise InputError if a member is listed twice or the folds have different chains.
     """
     places = sorted(place for item in blocks.read_records(paths) for place in _places(item))
     if not places:
-        raise InputError(paths[0], "names no member", expected="records of sysnet.train")
+        raise InputError(paths[0], "lists no member", expected="block indexes of sysnet.train")
     chains: dict[int, list[int]] = {}
     for place in places:
         chains.setdefault(place.fold, []).append(place.chain)
@@ -167,13 +167,13 @@ def find_members(paths: Sequence[Path]) -> list[Place]:
     for fold in range(max(chains) + 1):
         if chains.get(fold, []) != wanted:
             raise InputError(
-                paths[0], f"and its like name the chains {chains.get(fold, [])}",
+                paths[0], f"and the other block indexes list the chains {chains.get(fold, [])}",
                 field=f"fold {fold}", expected=f"each of 0 to {wanted[-1]} once",
             )  # fmt: skip
     return places
 
 
 def _places(item: blocks.Item) -> Iterator[Place]:
-    """Yield the members of a group; its record's info lists fold, chain and seed of each."""
+    """Yield the members of a group from fold, chain and seed of each in the block index."""
     for fold, chain, seed in item.known("members", "sysnet.train"):
         yield Place(fold, chain, seed, item.path(name_of(fold, seed)))

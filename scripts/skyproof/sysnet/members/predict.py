@@ -1,4 +1,4 @@
-"""One network applied to rows of a table, a fixed number at a time."""
+"""Prediction of one network for rows of a table, with a fixed number of rows per pass."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ State = dict[str, torch.Tensor]
 def scaled(
     features: np.ndarray, shift: np.ndarray, scale: np.ndarray, keep: np.ndarray
 ) -> np.ndarray:
-    """Return what a network sees of features [n, F], float32; what it does not keep is 0."""
+    """Return features [n, F] as input of a network, float32; features not in `keep` are 0."""
     return np.where(keep, (features - shift) / scale, 0.0).astype(np.float32)
 
 
@@ -20,8 +20,8 @@ def scaled(
 def predict(model: str, state: State, x: np.ndarray, batch: int, where: torch.device) -> np.ndarray:
     """Return the density per unit of observed fraction, float32 [n], for scaled features [n, F].
 
-    Every pass has exactly `batch` rows, the last one padded with zeros, as kernels differ with
-    the number of rows: so the prediction of a row does not depend on how many follow it.
+    Every pass has exactly `batch` rows; the last one is padded with zeros. Kernels depend on the
+    number of rows, and with a fixed number the prediction of a row does not depend on the others.
     """
     state = {name: tensor.to(where) for name, tensor in state.items()}
     density = np.empty(len(x), np.float32)
@@ -35,9 +35,9 @@ def predict(model: str, state: State, x: np.ndarray, batch: int, where: torch.de
 
 
 def forward(model: str, state: State, x: torch.Tensor) -> torch.Tensor:
-    """Return the output [n] of a network in evaluation, from weights by the original's names.
+    """Return the output [n] of a network in evaluation mode; weights by the original's names.
 
-    Batch normalisation stands behind each rectifier and uses its running statistics.
+    Batch normalisation follows each ReLU and uses its running statistics.
     """
     if model in ("lin", "linp"):
         out = functional.linear(x, state["hl1.weight"], state["hl1.bias"])

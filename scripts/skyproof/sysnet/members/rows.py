@@ -1,4 +1,4 @@
-"""What search and training share: the rows of each fold as networks see them, and the settings."""
+"""Inputs of search and training: the scaled rows of each fold, and the settings of an ensemble."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FoldRows:
-    """The rows of a fold: scaled by its own training part, with 0 for features it does not keep."""
+    """The rows of a fold, scaled by its training part; 0 for features that it does not keep."""
 
     fold: int
     rows: EnsembleRows
@@ -35,7 +35,7 @@ class FoldRows:
     shift: np.ndarray  # f8 [F]
     scale: np.ndarray  # f8 [F]
     keep: np.ndarray  # bool [F]
-    label: tuple[float, float]  # mean and spread of the training labels; minimum and range
+    label: tuple[float, float]  # of training labels: mean, standard deviation, or minimum, range
 
     def member(self, seed: int, learning_rate: float, **more: Any) -> ensemble.EnsembleMember:
         """Return a network of this fold, for the ensemble."""
@@ -45,9 +45,9 @@ class FoldRows:
 
 
 def read_rows(inputs: SimpleNamespace, options: Network) -> tuple[Table, list[FoldRows]]:
-    """Return the table, and its rows by fold (InputError, UsageError where nothing can be fitted).
+    """Return the table, and its rows by fold.
 
-    Folds that leak are an InputError.
+    Raise InputError for invalid files or folds that leak, UsageError for an invalid model.
     """
     check_model(options.model, options.loss)
     table = read_table(inputs.table)
@@ -62,7 +62,10 @@ def read_rows(inputs: SimpleNamespace, options: Network) -> tuple[Table, list[Fo
 def fold_rows(
     path: Path, table: Table, folds: Folds, fold: int, keep: np.ndarray, normalisation: str
 ) -> FoldRows:
-    """Return the rows of a fold, scaled by its training part (InputError: a constant feature)."""
+    """Return the rows of a fold, scaled by its training part.
+
+    Raise InputError if a feature is constant there.
+    """
     train, valid = folds.rows(fold, TRAINING), folds.rows(fold, VALIDATION)
     if len(train) < 2:
         raise InputError(
@@ -92,13 +95,13 @@ def spread(values: np.ndarray, normalisation: str) -> tuple[np.ndarray, np.ndarr
     """Return mean and population standard deviation of each column, or minimum and range."""
     if normalisation == "minmax":
         return values.min(axis=0), np.ptp(values, axis=0)
-    # A constant column has a spread of rounding errors, not of 0.
+    # The standard deviation of a constant column is a rounding error, not 0.
     constant = np.ptp(values, axis=0) == 0
     return values.mean(axis=0), np.where(constant, 0.0, values.std(axis=0))
 
 
 def chain_seeds(n_chains: int) -> list[int]:
-    """Return the seeds of the chains, those of the original: the same ones in every fold."""
+    """Return the seeds of the chains, which are the same in every fold, as in the original."""
     draws = np.random.RandomState(ORIGINAL_SEED).randint(0, 2**32 - 1, n_chains, np.int64)
     return [int(draw) + 1000 for draw in draws]
 
@@ -108,9 +111,9 @@ def settings(
 ) -> ensemble.EnsembleSettings:
     """Return the settings of an ensemble of the configured networks.
 
-    In the original's weighting a step goes along the sum of a batch's losses, as there, otherwise
-    along their mean by weight: then the step of SGD and the meaning of the L1 weight do not depend
-    on the size of a batch, and the rows of a last, smaller batch count no less than others.
+    With weighting `original` a step minimises the sum of the row losses of a batch, as in the
+    original, otherwise their weighted mean. With the mean, the step of SGD and the effect of the L1
+    weight do not depend on the batch size, including that of a smaller last batch.
     """
     given: dict[str, Any] = {
         "slope": row_slope(options.model, options.loss, options.weighting),
@@ -133,13 +136,15 @@ def settings(
 
 
 def read_tuning(path: Path) -> tuple[float, tuple[int, int], float]:
-    """Return learning rate, structure and L1 weight that sysnet.tune found (InputError)."""
+    """Return learning rate, structure and L1 weight from tuning.json. Raise InputError."""
     found = read.json(path, ("learning_rate", "structure", "l1_alpha"))
     try:
         layers, units = found["structure"]
         return float(found["learning_rate"]), (int(layers), int(units)), float(found["l1_alpha"])
     except (ValueError, TypeError) as error:
-        raise InputError(path, f"holds no tuning ({error})", expected="that of tune") from None
+        raise InputError(
+            path, f"has invalid values ({error})", expected="tuning.json of sysnet.tune"
+        ) from None
 
 
 def groups(n_members: int, size: int) -> list[Sequence[int]]:

@@ -8,7 +8,7 @@ import numpy as np
 def gaussian_field(power: np.ndarray, nside: int, rng: np.random.Generator) -> np.ndarray:
     """Return a Gaussian field of the given C_l [lmax + 1] as a RING map [12 nside^2].
 
-    Coefficients are drawn in order of l: the large scales do not depend on the resolution.
+    Coefficients are drawn in order of l, so that large scales do not depend on the resolution.
     """
     import healpy
 

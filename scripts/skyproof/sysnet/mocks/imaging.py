@@ -1,9 +1,9 @@
-"""The imaging of a mock survey: footprint and 18 templates, as those of eBOSS's tables.
+"""The imaging of a mock survey: footprint and 18 templates, as in the eBOSS tables.
 
-Dust, hydrogen and stars follow Galactic latitude and a smooth field of low multipoles; seeing, sky,
-exposure time and date are those of nights, which cover stripes of declination, and go together in
-the three bands; depth follows from the others. Everything is a function of the survey's seed: mock
-skies of one survey differ in their galaxies only.
+Dust, hydrogen and stars depend on Galactic latitude and a smooth field of low multipoles. Seeing,
+sky brightness, exposure time and date are constant per night and stretch of a declination stripe,
+and correlated between the three bands. Depth follows from the other templates. All depends only on
+the seed of the survey: mock skies of one survey differ only in their galaxies.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ NAMES = (*GALACTIC, *(f"{what}_{band}" for what in ("depth", *NIGHTLY) for band 
 
 _MIN_LATITUDE = 20.0  # deg, |b|
 _MIN_DECLINATION = -30.0  # deg
-_SMOOTHEST, _LMAX = 1, 47  # multipoles of the smooth fields: what all resolutions can hold
+_SMOOTHEST, _LMAX = 1, 47  # multipoles of the smooth fields: representable at all resolutions
 _PASSES = 3  # exposures of a pixel and band
 _STRIPE, _BLOCK = 3.2, 12.0  # deg of declination and of right ascension (at the equator)
-# Of a nightly quantity's variance: what bands share, what a band has for itself, what is smooth.
+# Fractions of the variance of a nightly quantity: common to all bands, separate per band, smooth.
 _SHARED, _OWN, _SMOOTH = 0.45, 0.35, 0.2
 
 # Median by band r, g, z, and the scatter: arcsec, mag / arcsec2, ln s, days.
@@ -43,7 +43,7 @@ _DEPTH_SCATTER = 0.15  # mag: clouds
 
 @dataclass(frozen=True)
 class Imaging:
-    """Pixels (RING, celestial) of the footprint, in order, and its templates [n, 18]."""
+    """Pixels (RING, celestial) of the footprint, ascending [n], and their templates [n, 18]."""
 
     nside: int
     hpix: np.ndarray
@@ -59,7 +59,7 @@ def footprint(nside: int) -> np.ndarray:
 
 
 def draw_imaging(nside: int, stream: Stream, comm: Comm) -> Imaging:
-    """Draw the templates; ranks share the fields they are made of, and all get all."""
+    """Draw the templates. The ranks divide the random fields; all ranks return all templates."""
     hpix = footprint(nside)
     fields = {}
     for name in share(_field_names(), comm):
@@ -74,7 +74,7 @@ def _field_names() -> list[str]:
 
 
 def _draw_field(name: str, nside: int, hpix: np.ndarray, stream: Stream) -> np.ndarray:
-    """Return a field of unit variance on the footprint, from the stream of its name."""
+    """Return a field of unit variance on the footprint, drawn from the stream of its name."""
     rng = stream("imaging", name)
     if name in ("dust", "hydrogen", "stars") or name.endswith("smooth"):
         l = np.arange(_LMAX + 1.0)  # noqa: E741
@@ -85,7 +85,7 @@ def _draw_field(name: str, nside: int, hpix: np.ndarray, stream: Stream) -> np.n
 
 
 def _nights(nside: int, hpix: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return the mean over passes of what each night had: one number a stretch of a stripe."""
+    """Return the sum over passes of a normal deviate per night, scaled to unit variance."""
     ra, dec = _equatorial(nside, hpix)
     total = np.zeros(len(hpix))
     for _ in range(_PASSES):

@@ -1,7 +1,8 @@
-"""Mock skies without contamination that cluster as the data do: what chance alone would show.
+"""Null mocks: skies without contamination with the clustering of the data.
 
-The weighted field's power, less its shot noise, is fitted by C_l = a (l/30)^-b; lognormal fields of
-that power are observed through the footprint, with Poisson noise (spec 1.10, check 6; A22, A24).
+C_l = a (l/30)^-b is fitted to the power of the weighted field minus its shot noise. Lognormal
+fields of that power are observed through the footprint with Poisson noise (spec 1.10, check 6; A22,
+A24).
 """
 
 from __future__ import annotations
@@ -16,17 +17,17 @@ from skyproof.sysnet.verdict.power import Grid, Spectrum, bands, in_bands
 
 _PIVOT = 30.0
 _STEEPEST, _FLATTEST = 4.0, 0.0
-_CALIBRATION = 20  # mocks a round
+_CALIBRATION = 20  # mocks per round
 _ROUNDS = 2
-_EQUAL = 1e-9  # of the greatest label: labels nearer than this differ by rounding
-_WHOLE = 0.02  # labels that are multiples of one number, but for rounding
+_EQUAL = 1e-9  # fraction of the largest label: smaller differences are rounding
+_WHOLE = 0.02  # tolerance on multiples of the unit
 
 
 def label_unit(label: np.ndarray) -> float | None:
-    """Return the label of one galaxy: 1 for counts, less for counts over their mean; else None.
+    """Return the label of one galaxy: 1 for counts, 1 / mean for counts divided by their mean.
 
-    None: labels that are no multiples of one number, such as densities already divided by the
-    observed fraction.
+    None if the labels are not multiples of one number, for example densities that were divided by
+    the observed fraction.
     """
     values = np.unique(label[label > 0])
     gaps = np.diff(values, prepend=0.0)
@@ -36,8 +37,8 @@ def label_unit(label: np.ndarray) -> float | None:
     return unit if np.max(np.abs(multiples - np.round(multiples))) < _WHOLE else None
 
 
-def galaxy(grid: Grid, label: np.ndarray) -> float:
-    """Return the label of one galaxy: from the labels, or else from the power at the largest l."""
+def galaxy_label(grid: Grid, label: np.ndarray) -> float:
+    """Return the label of one galaxy, from the labels or from the shot noise at the largest l."""
     found = label_unit(label)
     if found is not None:
         return found
@@ -82,9 +83,9 @@ def fit_clustering(
 ) -> Clustering:
     """Fit amplitude and slope to the measured signal.
 
-    The mask mixes neighbouring l, and the exponential adds power: what the mocks of a first fit
-    show over what they were given corrects the next one. `stream(round, mock)` gives numbers;
-    without it the first fit is returned, which is some per cent off.
+    The mask couples neighbouring l, and the exponential adds power. The ratio of measured to input
+    power of mocks with the first fit corrects the next one. `stream(round, mock)` gives random
+    numbers; without it the first fit is returned, whose error is some per cent.
     """
     signal = in_bands(measured.signal)
     response = np.ones(len(signal))
@@ -104,7 +105,7 @@ def fit_clustering(
 
 
 def _fit_power_law(signal: np.ndarray, grid: Grid, measured: Spectrum) -> tuple[float, float]:
-    """Return amplitude and slope that fit band powers, each with its expected scatter."""
+    """Return amplitude and slope of a fit to band powers, weighted by their expected scatter."""
     from scipy.optimize import least_squares
 
     edges = np.array(bands(grid.lmax))
@@ -116,7 +117,8 @@ def _fit_power_law(signal: np.ndarray, grid: Grid, measured: Spectrum) -> tuple[
     def law(values: np.ndarray) -> np.ndarray:
         return np.exp(values[0]) * (centre / _PIVOT) ** -values[1]
 
-    # The scatter follows the model, in two turns, so that low bands by chance do not weigh more.
+    # The scatter is computed from the model and iterated: bands that are low by chance would
+    # otherwise have too large weights.
     found = np.array([np.log(start), 1.0])
     for _ in range(3):
         scatter = (law(found) + measured.noise) / np.sqrt(modes * grid.coverage / 2)
@@ -129,9 +131,9 @@ def _fit_power_law(signal: np.ndarray, grid: Grid, measured: Spectrum) -> tuple[
     return float(np.exp(found[0])), float(found[1])
 
 
-def many(
+def mock_skies(
     grid: Grid, clustering: Clustering, n: int, stream: Callable[..., np.random.Generator]
 ) -> Iterator[np.ndarray]:
-    """Yield the labels [rows] of n mock skies; sky i is that of `stream(i)`."""
+    """Yield the labels [rows] of n mock skies; sky i is drawn from `stream(i)`."""
     for number in range(n):
         yield mock_labels(grid, clustering, stream(number))

@@ -1,7 +1,7 @@
 """The original's files of predictions and losses: `nn-weights.fits` and `metrics.npz`.
 
-The second holds pickled dictionaries, as in the original, whose readers call
-`numpy.load(path, allow_pickle=True)`; ours (`core.formats.pickles`) executes nothing.
+metrics.npz contains pickled dictionaries, as in the original, whose readers call
+`numpy.load(path, allow_pickle=True)`. The reader here (`core.formats.pickles`) executes no code.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ PARTS = ("train", "valid", "test")
 
 @dataclass
 class FoldMetrics:
-    """What one fold leaves: losses [chain][epoch] (test: [chain], or [chain][snapshot]).
+    """Results of one fold: losses [chain][epoch] (test: [chain], or [chain][snapshot]).
 
-    `constants`: loss of a constant on each part, by kind (base: mean label, mle: counts over
-    fracgood) and part; `shift`, `scale` [F] of the features and `label` (mean, spread) are those
-    of the training rows.
+    `constants`: loss of a constant, by kind (base: mean label, mle: counts / fracgood) and part;
+    `shift`, `scale` [F] of the features and `label` (mean, standard deviation) are those of the
+    training rows.
     """
 
     train: list[list[float]]
@@ -46,10 +46,10 @@ def write_weights(path: Path, hpix: np.ndarray, density: np.ndarray) -> None:
 def write_metrics(path: Path, folds: Sequence[FoldMetrics], seeds: Sequence[int]) -> None:
     """Write the losses of all folds.
 
-    Beside the original's `base_losses` and `losses` stand its older `stats`, which its first
-    `TrainedModel` reads, the same losses for the better constant, `mle_losses`, and the chains'
-    seeds. Equal content gives equal bytes: everything is built anew here, as a pickle tells
-    whether two equal values are one object.
+    The arrays are `base_losses` and `losses` of the original; `stats` of its first version, read by
+    the first `TrainedModel`; `mle_losses`, as base_losses for the constant of maximum likelihood;
+    and `seeds` of the chains. Equal content gives equal bytes: all objects are new, because a
+    pickle stores whether two equal values are the same object.
     """
     losses = {
         part: [_copied(getattr(fold, part)) for fold in folds] for part in PARTS
@@ -72,12 +72,12 @@ def write_metrics(path: Path, folds: Sequence[FoldMetrics], seeds: Sequence[int]
 
 
 def read_stats(path: Path, fold: int) -> dict[str, Any]:
-    """Return mean and spread of features ('x') and label ('y') of a fold from a metrics.npz."""
+    """Return mean and standard deviation of features ('x') and label ('y') from a metrics.npz."""
     found = pickles.read_npz(path)
     stats = found.get("stats")
     if not isinstance(stats, dict) or fold not in stats or "x" not in stats[fold]:
         raise InputError(
-            path, "holds no mean and spread of the features", field=f"stats[{fold}]",
+            path, "has no mean and standard deviation of the features", field=f"stats[{fold}]",
             expected="metrics.npz of a training with this fold",
         )  # fmt: skip
     return dict(stats[fold])

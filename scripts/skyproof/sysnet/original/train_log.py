@@ -1,6 +1,6 @@
-"""The lines of the original's `train.log`, which programs around it read: their text is fixed.
+"""The lines of the original's `train.log`. Other programs read them: their text is fixed.
 
-A log as a whole is a product: no times, no folders. Losses have six digits.
+The log is a product: it contains no times and no folders. Losses have six digits.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ def data(n_rows: int) -> str:
 
 
 def partition(fold: int, model: str, structure: tuple[int, int], n_features: int) -> str:
-    """Name a fold and its network: (layers, units, features, outputs), or (features, outputs)."""
+    """Return the line of a fold: (layers, units, features, outputs), or (features, outputs)."""
     linear = model in ("lin", "linp")
     return f"partition_{fold} with {(n_features, 1) if linear else (*structure, n_features, 1)}"
 

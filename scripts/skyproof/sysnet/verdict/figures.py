@@ -1,4 +1,4 @@
-"""The evaluation's figures but for the maps: density against templates, power, losses, scan."""
+"""Figures of the evaluation except maps: density against templates, power, losses, scan."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def templates_figure(nulltest: Mapping[str, Any]) -> Figure:
     columns = min(_COLUMNS, len(templates))
     n_rows = -(-len(templates) // columns)
     width, height = _PANEL[0] * columns + 1.0, _PANEL[1] * n_rows + 1.0
-    # A fixed layout: to fit one to the labels of many panels takes longer than all the rest.
+    # A fixed layout: fitting one to the labels of many panels takes longer than the drawing.
     figure = Figure(figsize=(width, height))
     grid = figure.subplots(
         n_rows, columns, squeeze=False, sharey=True,
@@ -62,7 +62,7 @@ def _template(axes: Axes, name: str, entry: Mapping[str, Any], limit: float) -> 
         density = 1 + np.array([row[when] for row in rows])
         axes.plot(value, density, color=colour, marker=marker, markersize=4, linewidth=1.4,
                   label=f"{when} weights")  # fmt: skip
-    # Column densities of 1e20 and more: matplotlib writes the power at the axis' end.
+    # Column densities exceed 1e20: matplotlib writes the exponent at the end of the axis.
     axes.ticklabel_format(axis="x", style="sci", scilimits=(-3, 4))
     axes.locator_params(axis="x", nbins=4)
     axes.set(ylim=(1 - limit, 1 + limit))
@@ -83,9 +83,9 @@ def _p_value(found: Mapping[str, float]) -> str:
 
 
 def power_figure(spectra: Mapping[str, Spectrum], mocks: np.ndarray) -> Figure:
-    """Draw band powers without noise; below over the truth's, or after over before.
+    """Draw band powers without noise; below their ratio to the truth's, or after over before.
 
-    `mocks` [mocks, bands]: what uncontaminated skies show, the scatter of which is chance.
+    `mocks` [mocks, bands]: band powers of uncontaminated skies, whose scatter is chance.
     """
     edges = np.array(bands(len(spectra["before"].total) - 1))
     centre = np.sqrt(edges[:, 0] * (edges[:, 1] + 1.0))
@@ -124,7 +124,7 @@ def power_figure(spectra: Mapping[str, Spectrum], mocks: np.ndarray) -> Figure:
 
 
 def curves_figure(history: Mapping[str, np.ndarray]) -> Figure:
-    """Draw training and validation loss by epoch: thin each network, thick the mean of all."""
+    """Draw training and validation loss by epoch: thin lines for networks, thick for the mean."""
     figure = Figure(figsize=(7.2, 4.8), layout="constrained")
     axes = figure.add_subplot()
     epochs = np.unique(history["epoch"])
@@ -142,7 +142,7 @@ def curves_figure(history: Mapping[str, np.ndarray]) -> Figure:
         axes.plot([epoch + 1], [0], marker="|", color=ORANGE, markersize=9, clip_on=False,
                   transform=axes.get_xaxis_transform(), linestyle="none",
                   label="best epoch of a network" if i == 0 else None)  # fmt: skip
-    # The first epochs are far above the rest and would flatten it.
+    # The first epochs have much higher losses and would dominate the scale.
     settled = history["epoch"] >= epochs[-1] / 3
     late = np.concatenate([history[name][settled] for name in ("train", "valid")])
     low, high = np.percentile(late[np.isfinite(late)], (0.5, 99.5))
@@ -164,7 +164,7 @@ def _best_epochs(history: Mapping[str, np.ndarray], number: np.ndarray) -> list[
 
 
 def scan_figure(tuning: Mapping[str, Any]) -> Figure:
-    """Draw the learning-rate range test (tuning.json), or say that none was asked for."""
+    """Draw the learning-rate range test (tuning.json), or a note that none was requested."""
     figure = Figure(figsize=(7.2, 4.2), layout="constrained")
     axes = figure.add_subplot()
     scan = (tuning.get("scans") or {}).get("learning_rate")

@@ -1,4 +1,4 @@
-"""The rows that a verdict rests on, with all that is known of them, read from earlier stages."""
+"""The inputs of the evaluation: the tested rows with their predictions and selection function."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ from skyproof.sysnet.weights.predictions import Predictions, read_map, read_pred
 
 
 @dataclass(frozen=True)
-class Sky:
-    """The tested rows of a region with all that is known of them; arrays [m], chains [m, columns].
+class EvaluationInputs:
+    """The tested rows of a region; arrays [m], chains [m, columns].
 
-    selection: S, mean about 1; spread: its standard deviation; contamination: the planted one.
+    selection: S, mean about 1; spread: its standard deviation over the networks; contamination:
+    the planted one, if known; unit: the label of one galaxy.
     """
 
     table: Table
@@ -54,18 +55,18 @@ class Sky:
         return float(self.label.sum() / self.fracgood.sum())
 
     def selection_of(self, model: str) -> np.ndarray:
-        """Return the selection function that a model alone would give, clipped alike."""
+        """Return the selection function of a single model, with the same clipping."""
         density = self.predictions.models[model]
         return np.clip(density / density.mean(), *self.stack["clip"])
 
     @property
     def weighted_density(self) -> np.ndarray:
-        """The selection function as a density, so that its loss compares with the models'."""
+        """The selection function as a density, so that its loss is comparable to the models'."""
         return self.selection * self.label.sum() / np.sum(self.selection * self.fracgood)
 
 
-def read_sky(inputs: SimpleNamespace) -> Sky:
-    """Read and align everything; refuse (InputError) what does not belong together."""
+def read_inputs(inputs: SimpleNamespace) -> EvaluationInputs:
+    """Read and align all inputs. Raise InputError if they do not belong to the same table."""
     table = read_table(inputs.table)
     folds = read_folds(inputs.folds, table)
     predictions = read_predictions(inputs.baselines, inputs.network, table)
@@ -73,16 +74,16 @@ def read_sky(inputs: SimpleNamespace) -> Sky:
     selection, spread = read_map(inputs.selection, table.hpix[rows])
     contamination = read_contamination(inputs.truth, table)[rows] if inputs.truth else None
     grid = power.Grid.of(table, rows)
-    return Sky(
+    return EvaluationInputs(
         table=table, rows=rows, group=folds.group[rows], predictions=predictions,
         selection=selection, spread=spread, contamination=contamination,
         stack=read.json(inputs.stack, ["clip"]), grid=grid,
-        unit=null.galaxy(grid, table.label[rows]),
+        unit=null.galaxy_label(grid, table.label[rows]),
     )  # fmt: skip
 
 
 def read_contamination(path: Path, table: Table) -> np.ndarray:
-    """Return the planted contamination F [n] of the rows of a mock's table."""
+    """Return the planted contamination F [n] of the rows of a mock table."""
     truth = read.fits_table(path, ("hpix", "contamination"))
     if not np.array_equal(truth["hpix"], table.hpix):
         raise InputError(path, "has other pixels than the table", field="hpix")

@@ -1,4 +1,4 @@
-"""Figures of merit of the weights: losses, their differences, the recovered truth, outliers.
+"""Figures of merit of the weights: losses, loss differences, recovery of the truth, outliers.
 
 Losses are out of fold. Rows of a superpixel are not independent, so loss differences are resampled
 by superpixel.
@@ -87,15 +87,15 @@ def recovery(selection: np.ndarray, contamination: np.ndarray) -> dict[str, floa
 
 
 def outliers(table: Table, rows: np.ndarray, density: np.ndarray, unit: float) -> dict[str, Any]:
-    """Return the number of labels far above expectation, the greatest, and their influence.
+    """Return the number of labels far above expectation, the largest ones, and their influence.
 
     A pixel with 27 times the mean, such as a nearby cluster or a satellite trail, can dominate a
     least-squares fit. `density` [m] is the prediction for `rows`; `unit` is the label of a galaxy.
-    Residuals are in units of sqrt(unit x expectation), the Poisson error. A label is an outlier
-    above twelve robust standard deviations of all rows (and above 12).
+    Residuals are in units of sqrt(unit x expectation), the Poisson error. A label is an outlier if
+    its residual exceeds 12 and twelve robust standard deviations of all residuals.
 
     n: their number; loss_share: their fraction of the squared loss; shift: rms change of the linear
-    model's selection function if they are left out; listed: the greatest five.
+    model's selection function if they are left out; listed: the five largest.
     """
     label, fracgood = table.label[rows], table.fracgood[rows]
     expected = density * fracgood

@@ -1,8 +1,8 @@
-"""The null test: mean density against each template, judged by mock skies without contamination.
+"""The null test: mean density against each template, compared with mocks without contamination.
 
-A template is cut into nine bins between its 2.5 and 97.5 percentiles. In each, sum(label x weight)
-over sum(fracgood), over that of the footprint: 1 everywhere but for chance where nothing is left of
-the template in the density. The mocks' covariance turns the nine numbers into chi^2.
+The range of a template between its 2.5 and 97.5 percentiles is divided into nine bins. The density
+of a bin is sum(label x weight) / sum(fracgood), divided by that of the footprint. If the density
+does not depend on the template, it is 1 up to chance. chi^2 uses the covariance of the mocks.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ _LEAST_ROWS = 10  # of a bin; emptier ones are left out
 
 @dataclass(frozen=True)
 class Bins:
-    """Bins of every template: which rows are in which, as a sparse matrix [bins, rows]."""
+    """Bins of all templates, with the rows of each as a sparse 0/1 matrix [bins, rows]."""
 
-    member: Any  # scipy.sparse matrix
-    template: np.ndarray  # [bins] the template that a bin is of
-    low: np.ndarray  # [bins] its edges
+    membership: Any  # scipy.sparse matrix
+    template: np.ndarray  # [bins] index of the bin's template
+    low: np.ndarray  # [bins] edges
     high: np.ndarray
     fracgood: np.ndarray  # [rows]
 
     @classmethod
     def of(cls, features: np.ndarray, fracgood: np.ndarray) -> Bins:
-        """Cut features [n, F] into bins; a bin with fewer than ten rows is left out."""
+        """Divide features [n, F] into bins; bins with fewer than ten rows are left out."""
         from scipy.sparse import csr_array
 
         member, template, lows, highs = [], [], [], []
@@ -49,14 +49,16 @@ class Bins:
         matrix = csr_array((np.ones(len(rows)), rows, starts), shape=(len(member), len(features)))
         return cls(matrix, np.array(template, int), np.array(lows), np.array(highs), fracgood)
 
-    def contrast(self, label: np.ndarray) -> np.ndarray:
-        """Return the mean density of (weighted) labels [rows] in each bin over that of all, - 1."""
+    def density_contrast(self, label: np.ndarray) -> np.ndarray:
+        """Return the density of (weighted) labels [rows] in each bin over the mean density, - 1."""
         mean = label.sum() / self.fracgood.sum()
-        return (self.member @ label) / (self.member @ self.fracgood) / mean - 1
+        return (self.membership @ label) / (self.membership @ self.fracgood) / mean - 1
 
     def centres(self, features: np.ndarray) -> np.ndarray:
-        """Return the mean value of its template in each bin."""
-        means = (self.member @ features) / np.asarray(self.member.sum(axis=1)).reshape(-1, 1)
+        """Return the mean of the template in each bin [bins], from features [rows, F]."""
+        means = (self.membership @ features) / np.asarray(self.membership.sum(axis=1)).reshape(
+            -1, 1
+        )
         return means[np.arange(len(self.template)), self.template]
 
 
@@ -69,7 +71,7 @@ def _edges(values: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class NullTest:
-    """What mock skies show in the bins: contrasts [mocks, bins]."""
+    """Density contrasts of mock skies in the bins, [mocks, bins]."""
 
     bins: Bins
     mocks: np.ndarray
@@ -80,11 +82,11 @@ class NullTest:
         return self.mocks.std(axis=0, ddof=1)
 
     def chi_square(self, contrast: np.ndarray, template: int) -> tuple[float, int, float]:
-        """Return chi^2 of a template's bins, their number, and the p-value.
+        """Return chi^2 of a template's bins, the number of bins, and the p-value.
 
-        The covariance is that of the mocks, which are few: chi^2 then follows Hotelling's T^2
-        and not the chi^2 distribution, and the p-value is that of F (Sellentin & Heavens 2016
-        treat the same). The mocks' mean is the expectation.
+        Mean and covariance are estimated from a limited number of mocks. chi^2 then follows
+        Hotelling's T^2 distribution, and the p-value is that of F (see also Sellentin & Heavens
+        2016).
         """
         from scipy.stats import f
 
@@ -100,8 +102,8 @@ class NullTest:
     def of_all(self, contrast: np.ndarray) -> tuple[float, float]:
         """Return the sum of chi^2 over the templates, and its p-value by rank among the mocks.
 
-        Templates are correlated, so that their chi^2 do not add up to one: the same sum is taken
-        of every mock, against the covariance of the others.
+        Templates are correlated, so the sum does not follow a chi^2 distribution. It is compared
+        with the same sum of every mock, computed with the covariance of the other mocks.
         """
         numbers = np.unique(self.bins.template)
         total = sum(self.chi_square(contrast, number)[0] for number in numbers)
@@ -110,7 +112,7 @@ class NullTest:
         return float(total), rank / (len(self.mocks) + 1)
 
     def _left_out(self, template: int) -> np.ndarray:
-        """Return chi^2 [mocks] of each mock against mean and covariance of all the others."""
+        """Return chi^2 [mocks] of each mock with the mean and covariance of the other mocks."""
         mocks = self.mocks[:, self.bins.template == template]
         n, k = mocks.shape
         if k == 0 or k > n - 3:

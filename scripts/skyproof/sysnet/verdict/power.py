@@ -1,7 +1,7 @@
 """Angular power of the weighted galaxy field: pseudo-C_l under one mask, bands, shot noise.
 
-The field is w delta, the mean-free density times the observed fraction, so that half-observed
-pixels with their larger noise count less. Before, after and truth share the mask w (A24).
+The field is w delta, the density contrast times the observed fraction, so that partly observed
+pixels, which have larger noise, have less weight. Before, after and truth share the mask w (A24).
 """
 
 from __future__ import annotations
@@ -15,39 +15,39 @@ import numpy as np
 from skyproof.sky.healpix import coarse_pixels
 from skyproof.sysnet.table import Table
 
-# Finer maps are averaged to this resolution: contamination is a matter of large scales, and the
-# transform's cost goes with the cube of it.
+# Finer maps are averaged to this resolution: contamination is on large scales, and the cost of the
+# transform grows as the cube of nside.
 FINEST = 128
 
 EDGES = (2, 5, 10, 15, 20, 30, 40, 50, 65, 80, 100, 130, 170, 220, 257)
-LOW = 30  # below: wavelengths of two superpixels (nside 8) and more
-CONTAMINATED = 50  # the scales on which contamination is judged (spec 1.10, check 3)
+LOW = 30  # lower l: wavelengths of at least two superpixels (nside 8)
+CONTAMINATED = 50  # upper limit of l for the bias (spec 1.10, check 3)
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Where the rows of a table lie on a map of at most nside 128; their observed fraction."""
+    """The pixels of a table's rows on a map of at most nside 128, and their observed fraction."""
 
     nside: int
     pixel: np.ndarray  # [n] pixel of each row, RING
     fracgood: np.ndarray  # [n]
-    share: float  # of a map pixel that a row fills
+    share: float  # area of a row over that of a map pixel
 
     @classmethod
     def of(cls, table: Table, rows: np.ndarray) -> Grid:
-        """Return the grid of some rows of a table."""
+        """Return the grid of the given rows of a table."""
         nside = min(table.nside, FINEST)
         pixel = coarse_pixels(table.hpix[rows], table.nside, nside)
         return cls(nside, pixel, table.fracgood[rows], (nside / table.nside) ** 2)
 
     @property
     def lmax(self) -> int:
-        """Twice nside: beyond, the pixels' own shape is in the power."""
+        """Twice nside; at higher l the pixel window function distorts the power."""
         return 2 * self.nside
 
     @property
     def coverage(self) -> float:
-        """Mean square of the mask over the sky: power under the mask over that of the full sky."""
+        """Mean square of the mask over the sky, the ratio of masked to full-sky power."""
         return float((self.paint(self.fracgood) ** 2).mean())
 
     def paint(self, values: np.ndarray) -> np.ndarray:
@@ -60,9 +60,9 @@ class Grid:
         return self.paint(label * (self.fracgood.sum() / label.sum()) - self.fracgood)
 
     def noise(self, label: np.ndarray, unit: float, weight: np.ndarray | float = 1.0) -> float:
-        """Return the shot noise in the pseudo-C_l of labels [n] x weight: the same at every l.
+        """Return the shot noise in the pseudo-C_l of labels [n] x weight; it is the same at all l.
 
-        `unit` is the label of one galaxy. A row's variance is unit x label, as Poisson's.
+        `unit` is the label of one galaxy. The Poisson variance of a row is unit x label.
         """
         scale = self.fracgood.sum() / np.sum(label * weight)
         variance = np.sum(unit * label * (scale * weight) ** 2) * self.share**2
@@ -95,7 +95,7 @@ def in_bands(power: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Spectrum:
-    """A pseudo-C_l [lmax + 1] over the coverage, so about that of the full sky, and its noise."""
+    """A pseudo-C_l [lmax + 1] divided by the coverage, an estimate of C_l, and its shot noise."""
 
     total: np.ndarray
     noise: float
@@ -114,10 +114,11 @@ def spectrum(
 
 
 def compared(before: Spectrum, after: Spectrum, truth: Spectrum | None) -> dict[str, Any]:
-    """Return what the weights do to the power, and with a truth how far from it they end.
+    """Return the effect of the weights on the power, also relative to the truth where known.
 
-    Ratios of power without noise: kept_low (l < 30) and kept_high (30 and more) of the truth's;
-    bias: of mean |C - truth| at l < 50, after over before.
+    Ratios of power without noise, at l < 30 (low) and l >= 30 (high): after_over_before_*; with a
+    truth before_low, kept_low and kept_high relative to the truth. bias_before, bias_after: mean
+    |C - truth| at l < 50; bias: their ratio, after over before.
     """
     top = len(before.total) - 1
 

@@ -31,12 +31,12 @@ _WORDS = {
 
 def judge(metrics: Metrics) -> str:
     """Return the verdict's name, by the rule above."""
-    if shows(metrics["nulltest"]["after"]):
+    if correlates(metrics["nulltest"]["after"]):
         return "left"
-    return "corrected" if shows(metrics["nulltest"]["before"]) else "clean"
+    return "corrected" if correlates(metrics["nulltest"]["before"]) else "clean"
 
 
-def shows(found: Metrics) -> bool:
+def correlates(found: Metrics) -> bool:
     """Return whether the density correlates with the templates beyond chance."""
     return min(found["p_value"], found["worst_p_value"]) < LEVEL
 

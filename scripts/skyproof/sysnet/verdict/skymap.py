@@ -1,4 +1,4 @@
-"""Maps of the footprint in Mollweide's projection."""
+"""Maps of the footprint in the Mollweide projection."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from skyproof.sysnet.table import FRAMES, Table
 
 SHOWN = 64  # nside of the maps, at most: pixels of 0.9 degree
 
-_SMOOTH = 3.0  # pixels: full width at half maximum of the smoothing, so that noise averages out
+_SMOOTH = 3.0  # pixels: full width at half maximum of the smoothing, which reduces the noise
 
 _PIXELS = 900  # across a full sky
 _MARGIN = 0.06
 _ACROSS = 11.0  # inches
-_FLAT = 0.35  # height over width: of a flatter footprint one panel stands in a row
+_FLAT = 0.35  # height over width: a flatter footprint has one panel per row
 _COLOURS = "RdBu_r"
 _LEAST_RANGE, _GREATEST_RANGE = 0.1, 0.5
 _LINES = 30  # degrees between the lines of the graticule
-_WIDE = 2.5  # of a map that spans the sky (4): every other meridian is named
+_WIDE = 2.5  # width (full sky: 4) above which every other meridian is labelled
 
 
 def maps_figure(
     panels: Mapping[str, np.ndarray], hpix: np.ndarray, fracgood: np.ndarray, table: Table
 ) -> Figure:
-    """Draw values around 1, name -> [m], of the pixels `hpix` [m].
+    """Draw one map of each panel, name -> values around 1 [m], at the pixels `hpix` [m].
 
-    All panels share one colour scale, set by what is smooth (the selection function), as the
-    galaxies' own structure and noise are larger.
+    All panels share one colour scale. The selection function sets it, because the structure and
+    noise of the galaxies are larger.
     """
     nside = min(SHOWN, table.nside)
     pixel = coarse_pixels(hpix, table.nside, nside)
@@ -69,7 +69,8 @@ def averaged(
 ) -> np.ndarray:
     """Return a full-sky map of the means of values [m], weighted by fracgood; NaN outside.
 
-    Smoothed to `width` degrees (full width at half maximum) over what was observed.
+    The map is smoothed to `width` degrees (full width at half maximum), and the smoothed excess is
+    divided by the smoothed weight.
     """
     import healpy
 

@@ -1,4 +1,4 @@
-"""A non-negative mix of out-of-fold predictions, decided by rows that it is not used for."""
+"""A non-negative linear combination of out-of-fold predictions, fitted on other rows (stacking)."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from skyproof.sysnet.folds import Folds
 from skyproof.sysnet.table import Table
 from skyproof.sysnet.weights.predictions import Predictions
 
-_PARTS = 5  # for cross-fitting where one fold tests all rows
+_PARTS = 5  # for cross-fitting if one fold tests all rows
 
 
 @dataclass(frozen=True)
-class Sample:
-    """The tested rows [m]: place in the table, label, fracgood, and the part each is mixed in."""
+class OutOfFoldRows:
+    """The tested rows [m]: index in the table, label, fracgood, and part of the cross-fitting."""
 
     rows: np.ndarray
     label: np.ndarray
@@ -25,7 +25,7 @@ class Sample:
     part: np.ndarray
 
     @classmethod
-    def of(cls, table: Table, folds: Folds, predictions: Predictions) -> Sample:
+    def of(cls, table: Table, folds: Folds, predictions: Predictions) -> OutOfFoldRows:
         rows, part = predictions.rows, predictions.fold
         if len(np.unique(part)) == 1:
             part = np.unique(folds.group[rows], return_inverse=True)[1] % _PARTS
@@ -33,47 +33,49 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Mix:
-    """Weights [parts, models] of the mix, and the part of each row [m]."""
+class Combination:
+    """Weights [parts, models] of the models, and the part of each row [m]."""
 
     models: tuple[str, ...]
     weights: np.ndarray
     part: np.ndarray
 
     def density(self, predictions: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Return the mix of predictions (name -> [m]), each row with the weights of its part."""
+        """Return the weighted sum [m] of predictions (name -> [m]), by the part of each row."""
         columns = np.stack([predictions[name] for name in self.models], axis=1)
         return (columns * self.weights[self.part]).sum(axis=1)
 
-    def record(self) -> dict[str, Any]:
+    def weights_by_model(self) -> dict[str, Any]:
         """Return the weights of each part, and their means, by model."""
         parts = [dict(zip(self.models, map(float, row), strict=True)) for row in self.weights]
         mean = dict(zip(self.models, map(float, self.weights.mean(axis=0)), strict=True))
         return {"models": list(self.models), "weights": parts, "mean_weights": mean}
 
 
-def fit_mix(sample: Sample, predictions: Mapping[str, np.ndarray], models: tuple[str, ...]) -> Mix:
-    """Return the mix whose weights for a part come from the rows of the other parts.
+def fit_combination(
+    tested: OutOfFoldRows, predictions: Mapping[str, np.ndarray], models: tuple[str, ...]
+) -> Combination:
+    """Return the combination whose weights for a part are fitted on the rows of the other parts.
 
-    A single model is taken as it is.
+    A single model has weight 1.
     """
     columns = np.stack([predictions[name] for name in models], axis=1)
-    numbers, part = np.unique(sample.part, return_inverse=True)
+    numbers, part = np.unique(tested.part, return_inverse=True)
     weights = np.ones((len(numbers), len(models)))
     if len(models) > 1:
         for number in range(len(numbers)):
             others = part != number
             weights[number] = nonnegative(
-                columns[others], sample.label[others], sample.fracgood[others]
+                columns[others], tested.label[others], tested.fracgood[others]
             )
-    return Mix(models, weights, part)
+    return Combination(models, weights, part)
 
 
 def nonnegative(columns: np.ndarray, label: np.ndarray, fracgood: np.ndarray) -> np.ndarray:
     """Return weights >= 0 that minimise sum w (columns @ weights - y/w)^2 (Poisson weighting)."""
     from scipy.optimize import nnls
 
-    # The normal equations: a handful of models, and rows by the ten thousand.
+    # Normal equations: there are few models and tens of thousands of rows.
     root = np.sqrt(fracgood)[:, None]
     gram = (root * columns).T @ (root * columns)
     factor = np.linalg.cholesky(gram + np.diag(np.diag(gram)) * 1e-12)

@@ -1,4 +1,4 @@
-"""Reading the out-of-fold predictions of baselines and networks, aligned with the table's rows."""
+"""Read the out-of-fold predictions of baselines and networks, aligned with the table's rows."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from skyproof.sysnet.table import Table
 class Predictions:
     """Out-of-fold predictions of the density, for the rows that a fold tests.
 
-    rows [m]: their indices in the table; fold [m]; models: name -> [m]; chains [m, columns]: what
-    each network column predicts, the mean of which is models['network'].
+    rows [m]: their indices in the table; fold [m]; models: name -> [m]; chains [m, columns]: the
+    prediction of each network column, whose mean is models['network'].
     """
 
     rows: np.ndarray
@@ -27,7 +27,7 @@ class Predictions:
 
 
 def read_predictions(baselines: Path, network: Path, table: Table) -> Predictions:
-    """Return both, or raise InputError where they are not of this table, or not finite."""
+    """Return both; raise InputError if they belong to another table or are not finite."""
     fold, models = read_baselines(baselines, table)
     rows = np.flatnonzero(fold >= 0)
     chains = read_network(network, table, rows)
@@ -36,7 +36,7 @@ def read_predictions(baselines: Path, network: Path, table: Table) -> Prediction
 
 
 def read_baselines(path: Path, table: Table) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Return fold [n] (-1: tested by none) and name -> prediction [n], rows as the table."""
+    """Return fold [n] (-1: tested by no fold) and name -> prediction [n], rows as in the table."""
     columns = read.fits_table(path)
     read.check_names(path, columns, ("hpix", "fold", "constant"))
     hpix, fold = columns.pop("hpix"), columns.pop("fold").astype(int)
@@ -55,8 +55,7 @@ def read_network(path: Path, table: Table, rows: np.ndarray) -> np.ndarray:
     order = np.argsort(data["hpix"], kind="stable")
     if not np.array_equal(data["hpix"][order], np.sort(table.hpix[rows])):
         raise InputError(path, "has other pixels than the rows that the folds test", field="hpix")
-    place = np.searchsorted(data["hpix"][order], table.hpix[rows])
-    chains = weight[order][place]
+    chains = weight[order][np.searchsorted(data["hpix"][order], table.hpix[rows])]
     _check_density(path, "weight", chains.min(axis=1), table.hpix[rows], least=-np.inf)
     return chains
 
@@ -74,11 +73,11 @@ def _check_density(
 
 
 def read_map(path: Path, hpix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return SELECTION and STD [m] of selection.fits in the pixels `hpix`."""
+    """Return SELECTION and STD [m] of selection.fits at the pixels `hpix`."""
     data = read.fits_table(path, ("PIXEL", "SELECTION", "STD"))
     order = np.argsort(hpix, kind="stable")
     if not np.array_equal(data["PIXEL"], hpix[order]):
         raise InputError(path, "has other pixels than the predictions", field="PIXEL")
-    place = np.empty(len(hpix), int)
-    place[order] = np.arange(len(hpix))
-    return data["SELECTION"][place], data["STD"][place]
+    row = np.empty(len(hpix), int)
+    row[order] = np.arange(len(hpix))
+    return data["SELECTION"][row], data["STD"][row]

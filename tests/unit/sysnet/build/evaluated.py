@@ -24,7 +24,7 @@ EVALUATED = ("metrics", "verdict", "nulltest", "maps", "templates", "power", "cu
 
 
 @dataclass(frozen=True)
-class Sky:
+class MockSky:
     """A table with its folds and truth: contamination F and overdensity delta [n]."""
 
     table: Table
@@ -33,16 +33,16 @@ class Sky:
     delta: np.ndarray
 
 
-def make_sky(kind: str = "linear", *, scheme: str = "spatial", **options: object) -> Sky:
+def make_sky(kind: str = "linear", *, scheme: str = "spatial", **options: object) -> MockSky:
     """Return a mock sky of sysnet.mock with its folds; `options` are that stage's."""
     table, survey, galaxies = make_mock(Mock(contamination=kind, **options))
     split = Split(fold_scheme=scheme, nside_group=8 if table.nside >= 32 else 4)
     folds = make_folds("sky", table, split)
-    return Sky(table, folds, survey.contamination, galaxies.delta)
+    return MockSky(table, folds, survey.contamination, galaxies.delta)
 
 
 def write_sky(
-    folder: Path, sky: Sky, chains: np.ndarray | None = None, **options: object
+    folder: Path, sky: MockSky, chains: np.ndarray | None = None, **options: object
 ) -> SimpleNamespace:
     """Write the files that lead to evaluate, through the stages; return its inputs.
 

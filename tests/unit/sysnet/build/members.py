@@ -9,7 +9,7 @@ import torch
 
 from skyproof.core import blocks
 from skyproof.core.stage import Context
-from skyproof.sysnet.members.member import Member, write_member
+from skyproof.sysnet.members.member import SavedNetwork, write_member
 
 SEEDS = (2664486226, 3865606280, 2185937781, 2285845164, 1280952859)
 
@@ -47,13 +47,13 @@ def make_member(
     keep: tuple[bool, ...] | None = None,
     snapshots: tuple[int, ...] = (),
     n_epochs: int = 4,
-) -> Member:
+) -> SavedNetwork:
     """Return a member of random weights, another for every fold and chain."""
     seed = SEEDS[chain]
     rng = np.random.default_rng([fold, chain])
     state = make_state(model, structure, len(features), seed + fold)
     weights = [name for name in state if not name.split(".")[-1].startswith("running")]
-    return Member(
+    return SavedNetwork(
         fold=fold,
         chain=chain,
         seed=seed,
@@ -93,7 +93,7 @@ def make_member(
     )
 
 
-def write_groups(folder: Path, members: list[Member], group_size: int = 2) -> Path:
+def write_groups(folder: Path, members: list[SavedNetwork], group_size: int = 2) -> Path:
     """Write members and the record of their groups, as sysnet.train does; return the record."""
     groups = {
         f"group-{start // group_size:05d}": members[start : start + group_size]

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from skyproof.sysnet.folds import TEST, TRAINING, VALIDATION, Folds, write_folds
-from skyproof.sysnet.members.member import Member
+from skyproof.sysnet.members.member import SavedNetwork
 from skyproof.sysnet.table import Table, write_table
 from tests.unit.sysnet.build.members import make_member, write_groups
 
@@ -54,7 +54,7 @@ class Tree:
 
 def write_tree(
     folder: Path, *, n_folds: int = 3, n_chains: int = 2, group_size: int = 2, **about: object
-) -> tuple[Tree, list[Member]]:
+) -> tuple[Tree, list[SavedNetwork]]:
     """Write table, folds and members of random weights; return their places, and the members."""
     folder.mkdir(parents=True, exist_ok=True)
     table = make_table()
