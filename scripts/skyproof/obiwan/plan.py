@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from skyproof.core.cost import Cost
 from skyproof.core.errors import InputError, UsageError
 from skyproof.obiwan.bricks.bricklist import read_brick_list
+from skyproof.obiwan.stamps.geometry import STAMP
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -90,7 +91,7 @@ class Plan:
         sources = bricks * self.sources / max(self.n_bricks, 1)
         exposed = bricks * self.megapixels * len(config.bands) / 3  # 10^6 pixels of three bands
         brick_mb = self.megapixels * 4 * 2 * len(config.bands)  # image and inverse variance
-        stamp_mb = 64 * 64 * 4 * 2 * len(config.bands) / 1e6
+        stamp_mb = STAMP**2 * 4 * 2 * len(config.bands) / 1e6
         split_mb = stamp_mb / (2 if config.split.dtype == "float16" else 1)
         rows = self.sources * _KEPT
         test = rows * config.assign.test_fraction

@@ -12,8 +12,7 @@ import torch
 from skyproof.core.errors import InputError
 from skyproof.core.seeds import stream
 from skyproof.learn import device
-from skyproof.obiwan.network import StampClassifier, initialise, loss_and_accuracy
-from skyproof.obiwan.normalise import Normalise
+from skyproof.obiwan.network import Normalise, StampClassifier, initialise, loss_and_accuracy
 
 STREAM = partial(stream, 1, "obiwan.train")
 

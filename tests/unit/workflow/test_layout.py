@@ -20,8 +20,6 @@ DATA_MODEL = {
     "sysnet": {"regions", "table", "folds", "losses"},
 }
 MOST_DATA_MODEL_FILES = 4
-# Files that have yet to move into a room.
-EXCEPTIONS = {"obiwan": {"normalise"}}
 
 
 @pytest.mark.parametrize("system", systems())
@@ -29,7 +27,7 @@ def test_the_top_of_a_system_holds_its_stages_and_little_else(system):
     found = {path.stem for path in (PACKAGE / system).glob("*.py")}
     wanted = set(stages(system))
     assert wanted <= found
-    others = found - wanted - FIXED - EXCEPTIONS.get(system, set())
+    others = found - wanted - FIXED
     assert others == DATA_MODEL.get(system, set())
     assert len(others) <= MOST_DATA_MODEL_FILES
 
