@@ -1,4 +1,4 @@
-"""Files that are either whole under their final name or not there."""
+"""Atomic files: under its final name, a file is either complete or absent."""
 
 from __future__ import annotations
 
@@ -15,12 +15,15 @@ TEMPORARY_PREFIX = ".tmp-"
 
 
 def temporary_name(path: Path) -> Path:
-    """Return a name beside `path`, of this host and process, with the suffix that writers want."""
+    """Return a temporary path in the same folder, unique to this host and process.
+
+    It keeps the suffix of `path`, because some writers require it.
+    """
     return path.with_name(f"{TEMPORARY_PREFIX}{socket.gethostname()}-{os.getpid()}.{path.name}")
 
 
 def remove_leftovers(path: Path) -> None:
-    """Remove temporary files of `path` that processes of this host left when they were killed."""
+    """Remove temporary files of `path` left by killed processes of this host."""
     prefix = f"{TEMPORARY_PREFIX}{socket.gethostname()}-"
     for leftover in path.parent.glob(f"{prefix}*.{path.name}"):
         pid = leftover.name[len(prefix) :].split(".", 1)[0]
@@ -39,7 +42,7 @@ def _alive(pid: int) -> bool:
 
 
 def move_into_place(temporary: Path, final: Path) -> None:
-    """Flush `temporary` to disk and rename it; afterwards the file with the final name is whole."""
+    """Flush `temporary` to disk and rename it to `final`, which is then complete."""
     with open(temporary, "rb+") as stream:
         os.fsync(stream.fileno())
     os.replace(temporary, final)
@@ -52,7 +55,7 @@ def move_into_place(temporary: Path, final: Path) -> None:
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Give a temporary path; rename it to `path` if the block ends well, else drop it."""
+    """Yield a temporary path; rename it to `path` if the block raises nothing, else remove it."""
     final = Path(path)
     final.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(final)
@@ -67,6 +70,6 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 
 def sha256_of(path: str | Path) -> str:
-    """Return the SHA-256 of a file, reading it in pieces: memory does not grow with its size."""
+    """Return the SHA-256 of a file. It is read in pieces: memory does not grow with its size."""
     with open(path, "rb", buffering=0) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,12 +1,14 @@
-"""Products that are trees of files, one item (a brick, a tile) after the other, with a record.
+"""Products of many files: the items (bricks, tiles) of a block and the block index.
 
-A block of work writes many files into a shared tree. Its declared output is one small JSON file,
-the record: for every item what it holds and size, SHA-256 and content digest of each of its files,
-which lie below the record's folder. A journal beside it remembers finished items, so that a block
-that was killed continues where it stopped: an item is kept only if it was made by the same recipe
-(stage, code, options, inputs) and its files still have their checksums. How the items are cut into
-blocks is bookkeeping: neither recipe nor journal know it, and a manifest holds the items of all
-blocks together (`proof/trees.py`).
+A block of work writes many files into a folder that all blocks share. Its declared output is one
+small JSON file, the block index. For each item it lists a few values (`info`) and the size, the
+SHA-256 and the content digest of each file; the files lie below the folder of the index.
+
+A resume log beside the index lists finished items, so that a killed block continues where it
+stopped. An item is kept only if it was made with the same cache key (stage, code, options, inputs)
+and its files still have their checksums. The partition of the items into blocks is in neither the
+cache key nor the resume log; a manifest holds the items of all blocks together
+(`proof/item_sets.py`).
 """
 
 from __future__ import annotations
@@ -25,11 +27,11 @@ from skyproof.core.formats import contents
 from skyproof.core.formats import write as writers
 
 FORMAT = "skyproof-record-1"
-JOURNAL_FOLDER = ".journal"
+LOG_FOLDER = ".journal"
 
 
 class ItemFiles:
-    """The files of one item while it is being made."""
+    """Writes the files of one item and lists them."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -37,7 +39,7 @@ class ItemFiles:
 
     @contextmanager
     def write(self, relative: str) -> Iterator[Path]:
-        """Give a temporary path; when the block ends well, the file is renamed and recorded."""
+        """Yield a temporary path; if the block raises nothing, rename and list the file."""
         final = self.root / relative
         with atomic.replacing(final) as temporary:
             yield temporary
@@ -46,18 +48,18 @@ class ItemFiles:
 
 
 @dataclass(frozen=True)
-class Journal:
-    """What a stage finished in a folder: a small file an item, whichever block and rank made it."""
+class ResumeLog:
+    """The finished items of a stage in a folder: one small file per item, for all blocks."""
 
-    root: Path  # the folder of the records
+    root: Path  # the folder of the block indexes
     stage: str
-    recipe: str
+    cache_key: str
 
     def path_of(self, item: str) -> Path:
-        return self.root / JOURNAL_FOLDER / self.stage / f"{quote(item, safe='')}.json"
+        return self.root / LOG_FOLDER / self.stage / f"{quote(item, safe='')}.json"
 
     def read(self, item: str) -> dict[str, Any] | None:
-        """Return the entry with which the item was last finished, by any recipe."""
+        """Return the last entry of a finished item, whatever its cache key."""
         try:
             entry = json.loads(self.path_of(item).read_text(encoding="utf-8"))
             return entry if {"recipe", "info", "files"} <= entry.keys() else None
@@ -65,8 +67,8 @@ class Journal:
             return None
 
     def is_intact(self, entry: Mapping[str, Any]) -> bool:
-        """Say whether this recipe made an entry's files, and they still have their checksums."""
-        return entry["recipe"] == self.recipe and all(
+        """Return whether an entry has this cache key and its files still have their checksums."""
+        return entry["recipe"] == self.cache_key and all(
             (path := self.root / made["path"]).is_file()
             and path.stat().st_size == made["size"]
             and atomic.sha256_of(path) == made["sha256"]
@@ -74,12 +76,12 @@ class Journal:
         )
 
     def add(self, item: str, entry: Mapping[str, Any]) -> None:
-        """Remember a finished item. (`files.replacing` would list a folder of all items.)"""
+        """Add a finished item. (`atomic.replacing` would list the folder of all items.)"""
         path = self.path_of(item)
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = atomic.temporary_name(path)
         try:
-            text = json.dumps({"recipe": self.recipe, **entry}, sort_keys=True)
+            text = json.dumps({"recipe": self.cache_key, **entry}, sort_keys=True)
             temporary.write_text(text + "\n", encoding="utf-8")
             atomic.move_into_place(temporary, path)
         finally:
@@ -90,62 +92,65 @@ class Journal:
 def make_item(
     item: str,
     work: Callable[[str, ItemFiles], Mapping[str, Any] | None],
-    journal: Journal,
+    log: ResumeLog,
 ) -> dict[str, Any]:
-    """Make one item, or return its entry where an earlier try finished it."""
-    before = journal.read(item)
-    if before is not None and journal.is_intact(before):
+    """Make one item, or return its entry if an earlier attempt finished it."""
+    before = log.read(item)
+    if before is not None and log.is_intact(before):
         return {"info": before["info"], "files": before["files"]}
-    made = ItemFiles(journal.root)
+    made = ItemFiles(log.root)
     info = work(item, made)
     written = sorted(made.entries, key=lambda e: e["path"])
     entry: dict[str, Any] = {"info": dict(info or {}), "files": written}
-    # Files of an earlier recipe that this one does not write (a realisation fewer, another layout)
-    # would be taken for products by who looks into the tree.
+    # Remove files of an earlier call that this one does not write (fewer realisations, another
+    # layout). They would be mistaken for products.
     paths = {file["path"] for file in before["files"]} if before else set()
     for path in paths - {file["path"] for file in written}:
-        (journal.root / path).unlink(missing_ok=True)
-    journal.add(item, entry)
+        (log.root / path).unlink(missing_ok=True)
+    log.add(item, entry)
     return entry
 
 
-def write_record(path: Path, stage: str, entries: Mapping[str, Any]) -> None:
-    """Write the record of a block of items that a stage made."""
+def write_index(path: Path, stage: str, entries: Mapping[str, Any]) -> None:
+    """Write the index of a block of items that a stage made."""
     writers.json(path, {"format": FORMAT, "stage": stage, "items": dict(entries)})
 
 
 @dataclass(frozen=True)
 class Item:
-    """An item as a later stage sees it."""
+    """An item of a block, as a later stage reads it."""
 
     name: str
     info: dict[str, Any]
     paths: tuple[Path, ...]
-    record: Path
+    index: Path  # the block index that lists it
 
     def path(self, relative: str) -> Path:
-        """Return the file at `relative` below the record's folder (InputError if not listed)."""
-        wanted = self.record.parent / relative
+        """Return the file at `relative` below the index (InputError if it is not listed)."""
+        wanted = self.index.parent / relative
         if wanted not in self.paths:
-            raise InputError(self.record, f"names no file {relative}", record=self.name)
+            raise InputError(self.index, f"lists no file {relative}", record=self.name)
         return wanted
 
     def known(self, name: str, maker: str) -> Any:
-        """Return a value of the item's `info`, which records of the stage `maker` hold."""
+        """Return a value of `info` that the stage `maker` sets (InputError if it is missing)."""
         if name not in self.info:
             raise InputError(
-                self.record, "is missing", record=self.name, field=name,
-                expected=f"a record of {maker}",
+                self.index, "is missing", record=self.name, field=name,
+                expected=f"a block index of {maker}",
             )  # fmt: skip
         return self.info[name]
 
     def matching(self, pattern: str) -> list[Path]:
-        """Return this item's files whose name matches a glob pattern, sorted."""
+        """Return the files of this item whose names match a glob pattern, sorted."""
         return sorted(path for path in self.paths if path.match(pattern))
 
 
-def read_record(path: str | Path) -> list[Item]:
-    """Return the items of a record, sorted by name; every file must be there with its size."""
+def read_index(path: str | Path) -> list[Item]:
+    """Return the items of a block index, sorted by name.
+
+    Raise InputError if the index has another format, or a file is missing or has another size.
+    """
     path = Path(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -153,25 +158,25 @@ def read_record(path: str | Path) -> list[Item]:
             raise KeyError("format")
         items = content["items"]
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
-        raise InputError(path, "not a record of a stage", expected=f"JSON of {FORMAT}") from None
+        raise InputError(path, "is not a block index", expected=f"JSON of {FORMAT}") from None
     return [_item(path, name, items[name]) for name in sorted(items)]
 
 
-def _item(record: Path, name: str, entry: Mapping[str, Any]) -> Item:
+def _item(index: Path, name: str, entry: Mapping[str, Any]) -> Item:
     paths = []
     for made in entry["files"]:
-        path = record.parent / made["path"]
+        path = index.parent / made["path"]
         if not path.is_file():
-            raise InputError(path, "is missing", record=name, expected=f"a file named by {record}")
+            raise InputError(path, "is missing", record=name, expected=f"a file listed in {index}")
         if path.stat().st_size != made["size"]:
             raise InputError(
                 path, f"has {path.stat().st_size} bytes", record=name, expected=f"{made['size']}"
             )
         paths.append(path)
-    return Item(name, dict(entry["info"]), tuple(paths), record)
+    return Item(name, dict(entry["info"]), tuple(paths), index)
 
 
-def read_records(paths: Sequence[str | Path]) -> Iterator[Item]:
-    """Yield the items of several records, record by record: memory holds one block's names."""
+def read_indexes(paths: Sequence[str | Path]) -> Iterator[Item]:
+    """Yield the items of several block indexes in turn; memory holds the names of one block."""
     for path in paths:
-        yield from read_record(path)
+        yield from read_index(path)

@@ -1,4 +1,4 @@
-"""One call of a stage: what the command line asked for, and the cache key of its products."""
+"""One call of a stage, as given on the command line, and the cache key of its products."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _HASHED_INPUT_BYTES = 16 << 20
 
 @dataclass(frozen=True)
 class Call:
-    """One call of a stage, as the command line describes it."""
+    """The arguments of one call of a stage."""
 
     stage: str
     inputs: dict[str, list[Path]]
@@ -33,15 +33,16 @@ class Call:
     debug: bool = False
 
     def first_output(self) -> Path:
-        """Return the first path of the first output that the stage declares and was given."""
+        """Return the first path of the first declared output that was given."""
         declared = type(self.options).outputs
         return next(path for name in declared for path in self.outputs.get(name, []))
 
 
 def input_identities(call: Call) -> dict[str, list[str]]:
-    """Return what identifies each input file, by the name of the input.
+    """Return the identities of the input files, by the name of the input.
 
-    The SHA-256 of a file of at most 16 MiB, size and time of a larger one, the name of a folder.
+    The identity is the SHA-256 of a file of at most 16 MiB, size and modification time of a larger
+    file, and the name of a folder.
     """
     return {name: [_identity(path) for path in paths] for name, paths in call.inputs.items()}
 
@@ -56,10 +57,10 @@ def _identity(path: Path) -> str:
 
 
 def cache_key(call: Call, inputs: Mapping[str, Sequence[str]]) -> str:
-    """Return the SHA-256 of all that decides the products of a call.
+    """Return the SHA-256 of everything that determines the products of a call.
 
-    These are the stage, its code, its options, the identities of its `inputs`, and the device. The
-    number of threads counts where it changes the result. A killed job therefore does not continue
+    This is the stage, its code, its options, the identities of its `inputs`, and the device. The
+    number of threads enters if it changes the result. A killed job therefore does not continue
     from the products of another device.
     """
     content = {

@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class Comm(Protocol):
-    """What stages may ask of a communicator."""
+    """The methods of a communicator that stages use."""
 
     rank: int
     size: int
@@ -48,7 +48,7 @@ class SerialComm:
 
 
 class MPIComm:
-    """All ranks of the MPI world; objects travel pickled, which is enough for names and counts."""
+    """All ranks of the MPI world. Objects are sent pickled, which suffices for names and counts."""
 
     def __init__(self, world: Any) -> None:
         self._world = world
@@ -57,7 +57,7 @@ class MPIComm:
 
     @cached_property
     def local_rank(self) -> int:
-        """Collective: all ranks ask for it, or none."""
+        """Collective: all ranks must access it, or none."""
         from mpi4py import MPI
 
         return int(self._world.Split_type(MPI.COMM_TYPE_SHARED).Get_rank())
@@ -65,10 +65,10 @@ class MPIComm:
     def barrier(self) -> None:
         self._world.barrier()
 
-    # Each of these ends with a barrier. Without it a rank may leave while its message stays behind:
-    # seen with mpich (ofi) between two nodes, where a few bytes of a bcast or gather arrived only
-    # when their sender was in MPI again. A rank that went on to its work held up others until its
-    # end, and a training, whose ranks wait for one another outside of MPI (gloo), never began.
+    # Each of these ends with a barrier. Without it, a rank may return before its message was sent.
+    # Seen with mpich (ofi) between two nodes: a few bytes of a bcast or gather arrived only when
+    # the sender called MPI again. Other ranks waited until the sender finished its work. A
+    # training, whose ranks wait for one another outside MPI (gloo), never started.
     def bcast(self, value: T) -> T:
         return self._settled(self._world.bcast(value, root=0))
 
@@ -84,30 +84,30 @@ class MPIComm:
 
 
 def connect(ranks: int, give_up: Callable[[EnvironmentProblem], None] = mpi.leave) -> Comm:
-    """Join the world of `ranks` ranks that the rule asked for.
+    """Return the communicator of the `ranks` ranks that the rule requested.
 
-    A wrong MPI type starts N worlds of one rank, silently, which would all write the same file;
-    hence the world is counted. One rank needs no MPI at all. `give_up` ends the process when MPI
-    does not start (core/mpi.py).
+    With a wrong MPI type, N worlds of one rank start without an error, and all would write the same
+    file. Raise EnvironmentProblem if the size of the world differs from `ranks`. One rank needs no
+    MPI. `give_up` ends the process when MPI does not start (core/mpi.py).
     """
     if ranks == 1:
         return SerialComm()
     comm = MPIComm(mpi.start(f"{ranks} ranks", give_up).COMM_WORLD)
     if comm.size != ranks:
         raise EnvironmentProblem(
-            f"the rule asked for {ranks} ranks, but this MPI world has {comm.size}; "
+            f"the rule requested {ranks} ranks, but this MPI world has {comm.size}; "
             "start the command with an mpiexec (or srun --mpi type) of the MPI family in use"
         )
     return comm
 
 
 def share(items: Sequence[T], comm: Comm) -> list[T]:
-    """Return this rank's share of the items: every size-th one, which balances sorted costs."""
+    """Return every size-th item, from this rank's index on; this balances sorted costs."""
     return list(items[comm.rank :: comm.size])
 
 
 def on_first_rank(comm: Comm, work: Callable[[], T]) -> T:
-    """Do `work` on rank 0; return its result, or raise its error, on all ranks.
+    """Call `work` on rank 0; return its result, or raise its error, on all ranks.
 
     Errors are SkyproofError, marked as collective, and OSError as EnvironmentProblem. Any other
     exception is raised on rank 0 only.

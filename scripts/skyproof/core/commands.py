@@ -1,8 +1,8 @@
-"""Commands of a system: programs for a person, beside the stages, without receipt or rule.
+"""Commands of a system: interactive programs without a receipt and without a rule.
 
-A command is a public function of `skyproof/<system>/commands.py`, `name(parser, words) -> int`. It
+A command is a public function in `skyproof/<system>/commands.py`, `name(parser, words) -> int`. It
 adds its arguments to the parser, parses the words, does the work and returns the exit code. The
-first line of its docstring is its line in the overview, the whole docstring its help. Every
+first line of its docstring appears in the overview; the whole docstring is its help. Every
 `--help` imports the module: heavy libraries are imported inside the functions.
 """
 
@@ -20,7 +20,7 @@ from skyproof.core.options import stages
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that raises UsageError, and takes options by their whole names only."""
+    """A parser that raises UsageError and accepts full option names only."""
 
     def __init__(self, **settings: object) -> None:
         super().__init__(**{"allow_abbrev": False, **settings})  # type: ignore[arg-type]
@@ -35,7 +35,7 @@ Command = Callable[[argparse.ArgumentParser, list[str]], int]
 def commands(system: str) -> dict[str, Command]:
     """Return the commands of a system by name, in the order of their definition.
 
-    UsageError for an unknown system; ValueError for a command with the name of a stage.
+    Raise UsageError for an unknown system, ValueError for a command with the name of a stage.
     """
     known = stages(system)
     module = f"skyproof.{system}.commands"
@@ -53,5 +53,5 @@ def commands(system: str) -> dict[str, Command]:
 
 
 def first_line(described: Command | type) -> str:
-    """Return the first line of a docstring, the line of help."""
+    """Return the first line of a docstring, used as short help."""
     return (described.__doc__ or "").strip().partition("\n")[0]

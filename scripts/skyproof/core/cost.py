@@ -1,18 +1,18 @@
-"""The cost of one job of a stage, as the stage's system estimates it.
+"""The estimated cost of one job of a stage.
 
-Three readers use it: the rules ask for its memory and its time limit, and the tool `plan` turns it
-into hours and gigabytes.
+Each system estimates the costs of its stages. The rules request memory and time limits from them;
+the tool `plan` converts them to hours and gigabytes.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-# Rate at which a job writes to a disk that all jobs share, whatever its ranks.
+# Write rate of a job on a disk that all jobs share, for any number of ranks.
 _MEGABYTES_PER_SECOND = 300
 
-# The time limit of a job: minutes to load everything on a busy node, and this many times the
-# estimated seconds of one core, however many ranks share them. The estimates were 0.8 to 2.0 times
+# The time limit of a job is the time to load all libraries on a busy node, plus SAFETY_FACTOR times
+# the estimated seconds of one core, for any number of ranks. The estimates were 0.8 to 2.0 times
 # the time measured on one server.
 _LOADING_MINUTES = 5
 SAFETY_FACTOR = 10
@@ -27,10 +27,10 @@ class Cost:
     than its constants.
     """
 
-    core_seconds: float  # of one core of a usual server, in portable numerics, beyond `start`
-    megabytes: float  # of its products
-    memory_mb: float  # of one rank; of a training, of all its ranks together
-    start: float = 2.0  # seconds that do not depend on the size: interpreter, libraries, figures
+    core_seconds: float  # of one typical server core, portable numerics, without `start`
+    megabytes: float  # size of its products
+    memory_mb: float  # of one rank; for a training, of all ranks together
+    start: float = 2.0  # seconds that do not depend on the problem size: interpreter, libraries
     parts: int = 1  # pieces of equal size that ranks or threads can share
     gpu_seconds: float | None = None  # of one GPU, instead of core_seconds
 
@@ -49,5 +49,5 @@ class Cost:
 
     @property
     def limit_minutes(self) -> float:
-        """The time limit [min] of the first attempt; each further attempt has twice as much."""
+        """The time limit [min] of the first attempt; it doubles with each further attempt."""
         return _LOADING_MINUTES + SAFETY_FACTOR * 60 * self.hours(1)

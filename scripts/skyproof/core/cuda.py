@@ -1,4 +1,4 @@
-"""The CUDA version of this machine's NVIDIA driver, from its own library; without torch."""
+"""The CUDA version of the NVIDIA driver, from the driver's library, without torch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from skyproof.core.errors import EnvironmentProblem
 
 
 def cuda_of_driver() -> tuple[int, int] | None:
-    """Return (major, minor) of the newest CUDA version that the driver runs; None: no driver."""
+    """Return (major, minor) of the newest CUDA that the driver supports; None without a driver."""
     try:
         library = ctypes.CDLL("libcuda.so.1")
     except OSError:
@@ -22,7 +22,7 @@ def cuda_of_driver() -> tuple[int, int] | None:
 def expect_cuda(wanted: tuple[int, int], what: str) -> None:
     """Raise EnvironmentProblem if the driver is too old for `what`, built for CUDA `wanted`.
 
-    Within one major version, an older driver runs what was built with a newer CUDA.
+    Within one major version, an older driver runs programs built with a newer CUDA.
     """
     offered = cuda_of_driver()
     if offered is None:
@@ -33,7 +33,7 @@ def expect_cuda(wanted: tuple[int, int], what: str) -> None:
     if offered[0] < wanted[0]:
         raise EnvironmentProblem(
             f"{what} is for CUDA {_dotted(wanted)}, but the NVIDIA driver of this machine runs "
-            f"at most CUDA {_dotted(offered)}; ask for a newer driver, or use device=cpu"
+            f"at most CUDA {_dotted(offered)}; install a newer driver, or use device=cpu"
         )
 
 

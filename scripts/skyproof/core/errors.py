@@ -1,4 +1,4 @@
-"""The errors that a user can cause or fix, each with its exit code and its one line of text."""
+"""Errors that a user can cause or fix, each with an exit code and a one-line message."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from typing import Self
 
 
 class SkyproofError(Exception):
-    """Base of the errors that end a command with one clear line and a documented exit code.
+    """Base of the errors that end a command with a one-line message and a documented exit code.
 
-    `collective` is true where all ranks of the world raise the same error at the same place.
+    `collective` is true if all ranks of the world raise the same error at the same place.
     """
 
     exit_code = 1
@@ -26,13 +26,13 @@ class SkyproofError(Exception):
 
     @classmethod
     def again(cls, message: str, *, collective: bool = False) -> Self:
-        """Return an error of this class with a message that was composed before."""
+        """Return an error of this class with a complete message."""
         error = cls.__new__(cls)  # a subclass may compose its message from other arguments
         SkyproofError.__init__(error, message, collective=collective)
         return error
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Pickle as class, message and `collective`, whatever the constructor takes."""
+        """Pickle as class, message and `collective`, for any signature of the constructor."""
         return _again, (type(self), str(self), self.collective)
 
 
@@ -47,7 +47,10 @@ class UsageError(SkyproofError):
 
 
 class InputError(SkyproofError):
-    """A file, record or field is not what the stage needs (exit 3)."""
+    """A file, record or field does not have the form or value that the stage requires (exit 3).
+
+    `record` names a row or an item of the file.
+    """
 
     exit_code = 3
 
@@ -71,7 +74,10 @@ class InputError(SkyproofError):
 
 
 class EnvironmentProblem(SkyproofError):
-    """The machine is not what was asked for: ranks, launcher, GPU, disk, permissions (exit 4)."""
+    """The machine lacks something that was requested (exit 4).
+
+    Examples: the number of ranks, the launcher, a GPU, disk space, permissions.
+    """
 
     exit_code = 4
 
@@ -88,13 +94,13 @@ _MACHINE_ERRNOS = {
 
 
 def is_machine_problem(error: OSError) -> bool:
-    """Return whether the cause lies outside the data: full disk, permissions, I/O, open files."""
+    """Return whether the cause is the machine: full disk, permissions, I/O, open files."""
     return error.errno in _MACHINE_ERRNOS
 
 
 @contextmanager
 def naming(path: str | Path) -> Iterator[None]:
-    """Add `path` to the machine's errors that name no file; a failed write names none."""
+    """Add `path` to machine errors without a file name, as those of failed writes."""
     try:
         yield
     except OSError as error:
@@ -104,15 +110,15 @@ def naming(path: str | Path) -> Iterator[None]:
 
 
 def from_os_error(error: OSError) -> EnvironmentProblem:
-    """Return the error of a failed write or read: the file, the reason and the remedy."""
+    """Return the error of a failed read or write, with file, reason and remedy."""
     name = f"{error.filename}: " if error.filename else ""
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    remedy = "; make room and start again, what is finished is kept" if full else ""
+    remedy = "; free disk space and start again; finished work is kept" if full else ""
     return EnvironmentProblem(f"{name}{error.strerror or error}{remedy}")
 
 
 class Fault(SkyproofError):
-    """An unexpected exception: a fault of the code, not of its user (exit 1)."""
+    """An unexpected exception: an error in the code, not of the user (exit 1)."""
 
     def __init__(self, error: BaseException) -> None:
         where = "a fault of skyproof; --debug shows where"
@@ -120,7 +126,7 @@ class Fault(SkyproofError):
 
 
 def as_skyproof_error(error: Exception) -> SkyproofError:
-    """Return the error with the line and the exit code that a user gets for any exception."""
+    """Return any exception as a SkyproofError, with its message and exit code."""
     if isinstance(error, SkyproofError):
         return error
     if isinstance(error, OSError) and is_machine_problem(error):
@@ -129,7 +135,7 @@ def as_skyproof_error(error: Exception) -> SkyproofError:
 
 
 def report(error: Exception, command: str, *, debug: bool = False) -> int:
-    """Print the line of an error on stderr and return the exit code; `debug` adds the traceback."""
+    """Print an error on stderr (with `debug` also the traceback) and return its exit code."""
     problem = as_skyproof_error(error)
     if debug:
         traceback.print_exception(error)
@@ -138,7 +144,7 @@ def report(error: Exception, command: str, *, debug: bool = False) -> int:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return '; did you mean X?' for the nearest known name, or the list of names."""
+    """Return '; did you mean X?' for the closest known name, or the list of names."""
     names = sorted(known)
     near = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
     if near:

@@ -14,17 +14,17 @@ from contextlib import suppress
 from pathlib import Path
 
 from skyproof.core import atomic
-from skyproof.core.blocks import JOURNAL_FOLDER
+from skyproof.core.blocks import LOG_FOLDER
 from skyproof.core.errors import InputError
 from skyproof.core.formats import write
 
-# The run's name, which jobs inherit from the Snakemake process that started them.
+# The name of the run, which jobs inherit from the Snakemake process that started them.
 RUN_VARIABLE = "SKYPROOF_RUN"
 
 
 def path_of(output: Path) -> Path:
     """Return the path of the no-retry note of a job with this first output."""
-    return output.parent / JOURNAL_FOLDER / f"{output.name}.refused.json"
+    return output.parent / LOG_FOLDER / f"{output.name}.refused.json"
 
 
 def raise_again(output: Path, cache_key: str) -> None:
@@ -38,7 +38,7 @@ def raise_again(output: Path, cache_key: str) -> None:
 def note(output: Path, cache_key: str, error: BaseException) -> None:
     """Write the no-retry note of an InputError, if a workflow runs.
 
-    A note that cannot be written is left out: the next attempt does the work again.
+    If the note cannot be written, none is kept: the next attempt repeats the work.
     """
     if isinstance(error, InputError) and _run():
         with suppress(OSError), atomic.replacing(path_of(output)) as temporary:

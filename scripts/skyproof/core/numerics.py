@@ -1,7 +1,7 @@
-"""The one place that fixes how a process computes: threads, CPU kernels, locale, hash seed.
+"""Environment variables that determine numerical results: threads, CPU kernels, locale, hash seed.
 
-Libraries read these variables when they start, so the command re-executes itself once with them
-set. Every launcher, container and site gets them that way.
+Libraries read these variables when they start. Therefore the command sets them and re-executes
+itself once, under every launcher, in every container and at every site.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _ALWAYS = {
     "MPLBACKEND": "agg",
 }
 
-# The AVX2 code path of every library: what all x86-64 CPUs of the last decade share.
+# The AVX2 code path of every library, which all x86-64 CPUs of the last decade have.
 _PORTABLE = {
     "NPY_DISABLE_CPU_FEATURES": "X86_V4,AVX512_ICL,AVX512_SPR",
     "OPENBLAS_CORETYPE": "Haswell",
@@ -33,12 +33,12 @@ _PORTABLE = {
 
 
 def threads_of(profile: str, threads: int) -> int:
-    """Return the threads a rank may use: one in `portable`, where more threads change the bits."""
+    """Return the number of threads of a rank: one in `portable`, because more change the bits."""
     return 1 if profile == "portable" else max(1, threads)
 
 
 def environment(profile: str, threads: int) -> dict[str, str]:
-    """Return the variables of a numerics profile for a rank of so many threads."""
+    """Return the variables of a numerics profile for a rank with `threads` threads."""
     count = str(threads_of(profile, threads))
     variables = dict(_ALWAYS)
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
@@ -49,10 +49,10 @@ def environment(profile: str, threads: int) -> dict[str, str]:
 
 
 def enforce(profile: str, threads: int) -> None:
-    """Make sure that this process runs under the profile, re-executing it once if need be.
+    """Re-execute this process once with the variables of the profile, unless they are set.
 
-    Call it before anything imports numpy. The process keeps its identifier, so launchers that
-    watch it (mpiexec, srun) notice nothing.
+    Call this before numpy is imported. The process keeps its identifier, so launchers that watch it
+    (mpiexec, srun) are not affected.
     """
     wanted = environment(profile, threads)
     if all(os.environ.get(name) == value for name, value in wanted.items()):

@@ -1,4 +1,4 @@
-"""The form in which a stage declares its inputs, outputs and options."""
+"""Declaration of the inputs, outputs and options of a stage."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from skyproof.core.errors import UsageError, did_you_mean
 
 
 class File(NamedTuple):
-    """One named input or output: what it is, whether it may be several files or left out."""
+    """A named input or output: its meaning, and whether it may be several files or absent."""
 
     meaning: str
     many: bool = False
@@ -24,22 +24,22 @@ class File(NamedTuple):
 
 
 def option(default: Any, meaning: str, *, unit: str = "", **bounds: Any) -> Any:
-    """Declare an option: default, meaning, unit, and pydantic's bounds (ge, gt, le, lt, ...)."""
+    """Declare an option of one stage; `bounds` are those of pydantic (ge, gt, le, lt, ...)."""
     return _declare(default, meaning, "own", unit, bounds)
 
 
 def inherited(default: Any, meaning: str, *, unit: str = "", **bounds: Any) -> Any:
-    """Declare an option that a configuration sets once, above the stages, for all that have it."""
+    """Declare an option that a configuration sets once for all stages that have it."""
     return _declare(default, meaning, "inherited", unit, bounds)
 
 
 def per_job(default: Any, meaning: str, *, unit: str = "", **bounds: Any) -> Any:
-    """Declare an option that the rule sets for each job; a configuration cannot."""
+    """Declare an option that the rule sets for each job. A configuration cannot set it."""
     return _declare(default, meaning, "job", unit, bounds)
 
 
 def _declare(default: Any, meaning: str, home: str, unit: str, bounds: dict[str, Any]) -> Any:
-    """`affects_results=False` marks an option that only divides the work into jobs."""
+    """Return the field; `affects_results=False` marks options that only divide the work."""
     affects = bool(bounds.pop("affects_results", True))
     extra: dict[str, Any] = {"unit": unit, "home": home, "affects_results": affects}
     return pydantic.Field(
@@ -69,7 +69,7 @@ def affects_results(field: FieldInfo) -> bool:
 
 
 class Section(BaseModel):
-    """A part of the configuration: unknown keys are errors, values do not change."""
+    """A part of the configuration: immutable; unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -105,7 +105,7 @@ class SeededOptions(StageOptions):
 
 
 def validate(model: type[BaseModel], values: dict[str, Any], where: str) -> Any:
-    """Build `model` from `values`, turning pydantic's report into one line (UsageError).
+    """Return `model` built from `values`; raise UsageError with one line for pydantic's errors.
 
     `where` names the source in the message, for instance a configuration file or 'option'.
     """
@@ -143,7 +143,7 @@ def _owner(model: type[BaseModel], path: list[Any]) -> type[BaseModel] | None:
         inner = sections_by_name(annotation)
         if inner is not None:
             model = inner
-            next(parts, None)  # the user's own name of the section
+            next(parts, None)  # the name that the user gave to the section
         elif isinstance(annotation, type) and issubclass(annotation, BaseModel):
             model = annotation
         else:
@@ -152,14 +152,14 @@ def _owner(model: type[BaseModel], path: list[Any]) -> type[BaseModel] | None:
 
 
 def sections_by_name(annotation: Any) -> type[BaseModel] | None:
-    """Return the model of the values of a `dict[str, Section]`, sections that a user names."""
+    """Return the model of the values of a `dict[str, Section]`, whose keys the user chooses."""
     arguments = get_args(annotation) if get_origin(annotation) is dict else ()
     last = arguments[-1] if arguments else None
     return last if isinstance(last, type) and issubclass(last, BaseModel) else None
 
 
 def to_words(options: StageOptions) -> list[str]:
-    """Return the options as words of a command line, in their order; a job adds its own."""
+    """Return the options as words of a command line, in order, without those set for each job."""
     words = []
     for name, value in options.model_dump(mode="json").items():
         if value is None or home_of(type(options).model_fields[name]) == "job":
@@ -169,14 +169,14 @@ def to_words(options: StageOptions) -> list[str]:
 
 
 def as_word(value: Any) -> str:
-    """Return a plain value as one word of a command line: text as it is, all else as JSON."""
+    """Return a value as one word of a command line: text unchanged, other types as JSON."""
     if isinstance(value, str):
         return value
     return json.dumps(value, separators=(",", ":"))
 
 
 def from_words(model: type[StageOptions], words: dict[str, str]) -> Any:
-    """Parse words such as {'n_epochs': '4'} into the model; lists and tables are JSON."""
+    """Return the model of words such as {'n_epochs': '4'}; lists and tables are JSON."""
     for name in words:
         if name not in model.model_fields:
             shown = {field.replace("_", "-") for field in model.model_fields}
@@ -187,7 +187,7 @@ def from_words(model: type[StageOptions], words: dict[str, str]) -> Any:
 
 
 def _parse(word: str, field: FieldInfo) -> Any:
-    """JSON where it is JSON, for all but plain text options; pydantic checks the type."""
+    """Return a word as JSON if it is JSON and the option is not text; pydantic checks the type."""
     if field.annotation is str:
         return word
     try:

@@ -1,4 +1,4 @@
-"""Progress of a long step: a bar on a terminal, now and then a line in a log."""
+"""Progress of a long step: a bar on a terminal, or a line in the log every 20 s."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _LINE_EVERY_S = 20.0
 
 
 class Progress:
-    """Counts steps of a known total; only rank 0 should make one."""
+    """Counts steps of a known total, for use on rank 0."""
 
     def __init__(self, total: int, label: str, log: logging.Logger, *, quiet: bool = False) -> None:
         self.total, self.label, self.log, self.done = total, label, log, 0
@@ -22,7 +22,7 @@ class Progress:
         self._bar = tqdm(total=total, desc=label, file=sys.stderr) if terminal else None
 
     def advance(self, count: int = 1, note: str = "") -> None:
-        """Record `count` more steps; `note` (a loss, a name) is shown beside the count."""
+        """Add `count` finished steps; `note` (a loss, a name) is shown beside the count."""
         self.done += count
         if self._bar is not None:
             if note:

@@ -1,8 +1,8 @@
-"""What a job leaves beside its first output: what was made, from what, by what, when and where.
+"""Receipts of jobs: outputs, inputs, code, options, time and host, beside the first output.
 
-A receipt is written once, by the process that commits the outputs, while they are still in the page
-cache. It is of class "log": it holds times and hosts and is never hashed. The manifest is collected
-from the receipts and the records (see `proof/collect.py`).
+The process that commits the outputs writes the receipt once, while they are in the page cache. It
+is of class "log": it contains times and hosts and is not hashed. The manifest is collected from the
+receipts and the block indexes (see `proof/collect.py`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from skyproof.core import atomic
-from skyproof.core.blocks import JOURNAL_FOLDER
+from skyproof.core.blocks import LOG_FOLDER
 from skyproof.core.call import Call
 from skyproof.core.errors import is_machine_problem
 from skyproof.core.formats import contents
@@ -30,7 +30,7 @@ from skyproof.core.options import affects_results, home_of
 FORMAT = "skyproof-receipt-2"
 SUFFIX = ".receipt.json"
 
-# What a batch system or a container says of itself, and the command of the whole workflow.
+# Variables that describe the batch job, the container and the command of the whole workflow.
 _JOB_VARIABLES = (
     *("SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_CLUSTER_NAME"),
     "SLURM_STEP_NODELIST",
@@ -39,8 +39,8 @@ _JOB_VARIABLES = (
 
 
 def path_of(output: Path) -> Path:
-    """Return where the receipt of a job with this first output lies."""
-    return output.parent / JOURNAL_FOLDER / f"{output.name}{SUFFIX}"
+    """Return the path of the receipt of a job with this first output."""
+    return output.parent / LOG_FOLDER / f"{output.name}{SUFFIX}"
 
 
 def write(
@@ -53,10 +53,10 @@ def write(
 ) -> None:
     """Write the receipt of a job; `made` maps the temporary outputs to their final names.
 
-    `notes` is what the stage says of how it computed.
+    `notes` describes how the stage computed (`Context.note`).
 
-    A refused write (full disk, no right) raises OSError, as for any output. Nothing else here may
-    make a stage fail: without its receipt, a product is refused by the manifest instead.
+    A failed write (full disk, permissions) raises OSError, as for any output. No other error here
+    may fail a stage: it is logged, and the manifest reports the missing receipt.
     """
     try:
         first = call.first_output()
@@ -109,7 +109,7 @@ def _receipt(
 
 
 def _relative(path: Path, folder: Path) -> str:
-    """Return a path from the first output's folder, so that a run may be moved as a whole."""
+    """Return a path relative to the folder of the first output, so that a run can be moved."""
     return Path(os.path.relpath(path.absolute(), folder.absolute())).as_posix()
 
 
@@ -121,7 +121,7 @@ def _input(path: Path, identity: str) -> dict[str, Any]:
 
 
 def _run(call: Call, started: datetime) -> dict[str, Any]:
-    """Return what differs from run to run: never part of a manifest's root."""
+    """Return the values that differ between runs; they do not enter the root of a manifest."""
     return {
         "started": started.isoformat(timespec="milliseconds"),
         "ended": datetime.now(UTC).isoformat(timespec="milliseconds"),
@@ -147,7 +147,7 @@ def _processor() -> str:
 
 
 def _gpu() -> str | None:
-    torch = sys.modules.get("torch")  # loaded by the stage, or there was no GPU in use
+    torch = sys.modules.get("torch")  # imported by the stage, else no GPU was used
     with suppress(Exception):
         return str(torch.cuda.get_device_name(0)) if torch else None
     return None

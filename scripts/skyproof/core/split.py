@@ -1,4 +1,4 @@
-"""Which group belongs to which part: a function of the group's name alone."""
+"""Assignment of groups to parts, by the hash of the group's name."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from skyproof.core.errors import InputError
 
 
 def hash_rank(name: str, seed: int) -> bytes:
-    """Return the sort key of a group; independent of other groups, of order and of ranks."""
+    """Return the sort key of a group. It depends on the name and the seed only."""
     return hashlib.sha256(f"{seed}|{name}".encode()).digest()
 
 
 def test_groups(names: Iterable[str], fraction: float, seed: int) -> set[str]:
-    """Choose the test groups: the `fraction` with the smallest hashes, rounded, exact in number.
+    """Return the test groups: those with the smallest hashes.
 
-    With two groups or more both parts get at least one. Duplicate names count once.
+    Their number is `fraction` of all groups, rounded. With two groups or more, both parts get at
+    least one. Duplicate names count once.
     """
     ordered = sorted(set(names), key=lambda name: hash_rank(name, seed))
     count = round(fraction * len(ordered))
@@ -27,24 +28,25 @@ def test_groups(names: Iterable[str], fraction: float, seed: int) -> set[str]:
     return set(ordered[:count])
 
 
-def deal(
-    names: Sequence[object] | np.ndarray, load: np.ndarray, n_hands: int, key: str
+def assign_parts(
+    names: Sequence[object] | np.ndarray, load: np.ndarray, n_parts: int, key: str
 ) -> np.ndarray:
-    """Return the hand [n] of each group: in order of hash, to the hand that has the least so far.
+    """Assign groups to `n_parts` parts, in hash order, each to the lightest part so far.
 
-    `load` is what a group weighs; hands differ by about one group's. Another `key` deals anew.
+    Return the part [n] of each group. `load` [n] is the weight of each group; the sums of the parts
+    differ by at most about one group. Another `key` gives another assignment.
     """
     order = sorted(range(len(names)), key=lambda i: hash_rank(f"{key}|{names[i]}", 0))
-    hand = np.empty(len(names), np.int64)
-    held = np.zeros(n_hands)
+    part = np.empty(len(names), np.int64)
+    total = np.zeros(n_parts)
     for i in order:
-        hand[i] = np.argmin(held)
-        held[hand[i]] += load[i]
-    return hand
+        part[i] = np.argmin(total)
+        total[part[i]] += load[i]
+    return part
 
 
 def check_no_leaks(train: Sequence[str], test: Sequence[str], *, file: object, what: str) -> None:
-    """Refuse (InputError, exit 3) a split in which a group stands on both sides."""
+    """Raise InputError if a group is in both the training and the test part."""
     both = sorted(set(train) & set(test))
     if both:
         raise InputError(

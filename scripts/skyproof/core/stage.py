@@ -1,4 +1,4 @@
-"""The runner: does for every stage what every stage needs, so that a stage is science only."""
+"""The runner of stages: everything that is common to all stages."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from skyproof.core.progress import Progress
 T = TypeVar("T")
 Work = Callable[[str, blocks.ItemFiles], Mapping[str, Any] | None]
 
-_LAST_WORDS_S = 0.5
-_KEY_DIGITS = 16  # of the cache key, in names of folders
+_FLUSH_S = 0.5
+_KEY_DIGITS = 16  # of the cache key in folder names
 
 
 @dataclass
 class Context:
-    """What the runner hands to a stage besides its files and options."""
+    """The argument `context` of a stage: seed, ranks, device, log and helpers."""
 
     stage: str
     seed: int | None = None
@@ -48,17 +48,17 @@ class Context:
     notes: dict[str, Any] = field(default_factory=dict)
 
     def stream(self, *names: object) -> np.random.Generator:
-        """Return the random stream of (seed, stage, names...): the same on any rank."""
+        """Return the random stream of (seed, stage, names...), equal on all ranks."""
         if self.seed is None:
             raise TypeError(f"{self.stage} declares no seed; derive its options from SeededOptions")
         return seeds.stream(self.seed, self.stage, *names)
 
     def progress(self, total: int, label: str) -> Progress:
-        """Return a progress bar (or log lines); silent on all ranks but the first."""
+        """Return a progress bar or log lines, silent on all ranks but the first."""
         return Progress(total, label, self.log, quiet=self.comm.rank != 0)
 
     def note(self, name: str, value: Any) -> None:
-        """State (on rank 0) what the machine decided about the numbers; the manifest shows it."""
+        """Note (on rank 0) a choice of the machine that affects numbers; the manifest lists it."""
         self.notes[name] = value
 
     def final(self, output: Path) -> Path:
@@ -68,63 +68,64 @@ class Context:
     def checkpoints(self, output: Path) -> Path:
         """Return the folder for checkpoints beside a declared output: `ckpts/<cache key>`.
 
-        A call with another cache key has another folder, so it does not continue from them.
+        A call with another cache key uses another folder and does not continue from them.
         """
         return self.final(output).parent / "ckpts" / self.cache_key[:_KEY_DIGITS]
 
     def each(
-        self, items: Sequence[str], work: Work, record: Path, *, skip_bad: bool = False
+        self, items: Sequence[str], work: Work, index: Path, *, skip_bad: bool = False
     ) -> None:
-        """Make every item of a block, shared among the ranks, and write the block's record.
+        """Make every item of a block, distributed over the ranks, and write the block index.
 
-        `work(item, files)` writes the item's files through `files.write(relative)` and returns
-        what the record should say of it. `record` is the declared output, as given to the stage.
-        An item with bad input is named and the others go on; afterwards the block fails with
-        exit 3 (finished items are kept in the journal), or, with `skip_bad`, the record lists
-        it with its reason and without files.
+        `work(item, files)` writes the files of an item with `files.write(relative)` and returns the
+        `info` of the item in the index. `index` is the declared output, as given to the stage.
+
+        An item with bad input is logged and the others continue. Afterwards the block fails with
+        exit 3, and the resume log keeps the finished items. With `skip_bad`, the index lists the
+        item with the reason and without files.
         """
-        final = self.final(record)
-        journal = blocks.Journal(final.parent, self.stage, self.cache_key)
+        final = self.final(index)
+        log = blocks.ResumeLog(final.parent, self.stage, self.cache_key)
         mine = share(sorted(items), self.comm)
         progress = self.progress(len(mine), f"{self.stage} {final.stem}")
         entries: dict[str, dict[str, Any]] = {}
         bad: dict[str, str] = {}
         for item in mine:
             try:
-                entries[item] = blocks.make_item(item, work, journal)
+                entries[item] = blocks.make_item(item, work, log)
             except InputError as error:
                 bad[item] = str(error)
                 self.log.warning("%s left out: %s", item, error)
             progress.advance(note=item)
         progress.close()
         parts = self.comm.gather((entries, bad))
-        on_first_rank(self.comm, lambda: self._write_record(record, parts or [], skip_bad))
+        on_first_rank(self.comm, lambda: self._write_index(index, parts or [], skip_bad))
 
-    def _write_record(
+    def _write_index(
         self,
-        record: Path,
+        index: Path,
         parts: list[tuple[dict[str, Any], dict[str, str]]],
         skip_bad: bool,
     ) -> None:
-        final = self.final(record)
+        final = self.final(index)
         entries = {name: entry for made, _ in parts for name, entry in made.items()}
-        bad = {name: reason for _, refused in parts for name, reason in refused.items()}
+        bad = {name: reason for _, failed in parts for name, reason in failed.items()}
         if bad and not skip_bad:
-            others = f"the other {len(entries)} are done and kept" if entries else "none is done"
+            others = f"the other {len(entries)} are finished" if entries else "none is finished"
             names = ", ".join(sorted(bad)[:5]) + (", ..." if len(bad) > 5 else "")
             raise InputError(
                 final.name, f"{len(bad)} items failed ({names}), {others}; first: {bad[min(bad)]}"
             )
         for name, reason in bad.items():
-            # A record must not hold the path of a machine.
+            # An index must not contain paths of a machine.
             reason = re.sub(r"(?<!\S)/(?:[^\s/]+/)*", "", reason.replace(f"{final.parent}/", ""))
             entries[name] = {"info": {"bad": reason}, "files": []}
-        blocks.write_record(record, self.stage, entries)
+        blocks.write_index(index, self.stage, entries)
 
 
 def execute(call: Call) -> int:
-    """Run one call on this rank and return its exit code; errors are one line on stderr."""
-    # Libraries speak up when something is wrong (healpy tells of every transform otherwise).
+    """Run one call on this rank and return its exit code; print errors as one line on stderr."""
+    # Libraries log warnings only; healpy would log every transform.
     logging.basicConfig(
         level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S",
         stream=sys.stderr,
@@ -150,7 +151,7 @@ def execute(call: Call) -> int:
 
 
 def _run_serial(call: Call) -> None:
-    """Run a stage on this rank alone; every error is a SkyproofError, which all ranks can raise."""
+    """Run a stage on this rank; convert errors to SkyproofError, which all ranks can raise."""
     try:
         _run(call, SerialComm())
     except SkyproofError:
@@ -245,10 +246,10 @@ def _report(error: Exception, call: Call) -> int:
 
 
 def _abort(code: int) -> None:
-    """End all ranks of the world: the others may wait for this one without end."""
+    """End all ranks of the world; the others may be waiting for this one."""
     from mpi4py import MPI
 
-    # The launcher forwards what a rank prints. After an abort it drops what it has not read yet,
-    # and the line with the reason was lost now and then.
-    time.sleep(_LAST_WORDS_S)
+    # The launcher forwards the output of a rank. After an abort it discards output that it has not
+    # read, and the error message was sometimes lost.
+    time.sleep(_FLUSH_S)
     MPI.COMM_WORLD.Abort(code)

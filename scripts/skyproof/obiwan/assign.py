@@ -13,7 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
-from skyproof.core.blocks import Item, read_records
+from skyproof.core.blocks import Item, read_indexes
 from skyproof.core.errors import InputError
 from skyproof.core.split import test_groups
 from skyproof.obiwan.groups import TEST, TRAIN, Group, group_names, write_table
@@ -60,16 +60,14 @@ def run(
 def read_bricks(records: Sequence[Path], patch_pixels: int) -> list[BrickCounts]:
     """Return the bricks that have stamps, by name; those marked `bad` are left out."""
     bricks: dict[str, BrickCounts] = {}
-    for item in read_records(records):
+    for item in read_indexes(records):
         if item.name in bricks:
-            raise InputError(item.record, "stands in two records", record=item.name)
+            raise InputError(item.index, "is in two block indexes", record=item.name)
         if "bad" in item.info:
             continue
         counts = count_stamps(item, patch_pixels)
         if counts:
-            bricks[item.name] = BrickCounts(
-                item.name, tan_from_info(item.info, item.record), counts
-            )
+            bricks[item.name] = BrickCounts(item.name, tan_from_info(item.info, item.index), counts)
     return [bricks[name] for name in sorted(bricks)]
 
 

@@ -68,7 +68,7 @@ def _bricks(path: Path, options: Cutouts, context: Context) -> list[str]:
     """Return the bricks of this block: all of a record, or this block's of a list of names."""
     if path.suffix == ".json":
         names = []
-        for item in blocks.read_record(path):
+        for item in blocks.read_index(path):
             if "bad" in item.info:
                 context.log.warning("%s left out, as before: %s", item.name, item.info["bad"])
             else:

@@ -161,9 +161,9 @@ def check_no_leak(items: Iterable[Item], log: logging.Logger | None = None) -> N
             return
         n_files = {part: len(files_of(item, part)) for part in ("train", "test")}
         if any(n_files.values()):
-            tan = tan_from_info(item.info, item.record)
+            tan = tan_from_info(item.info, item.index)
             patch = item.known("patch_pixels", "obiwan.split")
-            sides.append(Side(item.name, item.record.parent, tan, patch, n_files))
+            sides.append(Side(item.name, item.index.parent, tan, patch, n_files))
     neighbours = Neighbours([side.tan for side in sides])
     read_test = lru_cache(_CATALOGUES_KEPT)(lambda index: _rows(sides[index], "test"))
     for index, side in enumerate(sides):

@@ -49,7 +49,7 @@ def run(
     """Measure, judge, draw."""
     test = scores.read_scores(inputs.scores, options.bands)
     history = scores.read_history(inputs.history)
-    items = list(blocks.read_records(inputs.split))
+    items = list(blocks.read_indexes(inputs.split))
     train = scores.read_training(
         training_files(items), options.bands, _CONTROL_ROWS, context.stream("control", "files")
     )

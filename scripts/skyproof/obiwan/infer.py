@@ -80,7 +80,7 @@ def load_model(path: Path) -> tuple[StampClassifier, str]:
 
 def find_test_part(paths: list[Path]) -> Iterator[Source]:
     """Yield the test files of a split, by brick and number."""
-    for files in test_files(blocks.read_records(paths)):
+    for files in test_files(blocks.read_indexes(paths)):
         yield Source(files.x, files.catalog)
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from skyproof.core.blocks import Item, ItemFiles, read_record
+from skyproof.core.blocks import Item, ItemFiles, read_index
 from skyproof.core.errors import InputError
 from skyproof.core.formats import write
 from skyproof.obiwan.dataset import split_names
@@ -57,7 +57,7 @@ def run(
 
     InputError for a brick that the table does not know or whose values do not fit the type.
     """
-    items = {item.name: item for item in read_record(inputs.cutouts)}
+    items = {item.name: item for item in read_index(inputs.cutouts)}
     groups = read_table(inputs.membership, items)
     if options.split_by == "source" and context.comm.rank == 0:
         context.log.warning(

@@ -70,7 +70,7 @@ def run(
 
 
 def _training_part(inputs: SimpleNamespace, context: Context) -> list[SplitFiles]:
-    items = list(blocks.read_records(inputs.split))
+    items = list(blocks.read_indexes(inputs.split))
     check_no_leak(items, context.log)
     parts = training_files(items)
     if not parts:

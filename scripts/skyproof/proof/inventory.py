@@ -9,12 +9,12 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 
 from skyproof.core.atomic import TEMPORARY_PREFIX, sha256_of
-from skyproof.core.blocks import JOURNAL_FOLDER
+from skyproof.core.blocks import LOG_FOLDER
 from skyproof.core.receipts import SUFFIX
 
 # Class "log": checkpoints, TensorBoard files, traces and resume logs contain times and hosts, and
 # are in no manifest.
-LOG_FOLDERS = {"ckpts", "logs", "prof", JOURNAL_FOLDER}
+LOG_FOLDERS = {"ckpts", "logs", "prof", LOG_FOLDER}
 
 _BATCH = 4096  # number of files whose digests are held in memory
 
@@ -32,14 +32,14 @@ def products(folder: Path) -> Iterator[tuple[str, bool]]:
 def receipts(folder: Path) -> Iterator[str]:
     """Yield the relative paths of the receipts below a folder."""
     for path, _ in _walk(folder, ""):
-        if path.endswith(SUFFIX) and PurePosixPath(path).parts[-2:-1] == (JOURNAL_FOLDER,):
+        if path.endswith(SUFFIX) and PurePosixPath(path).parts[-2:-1] == (LOG_FOLDER,):
             yield path
 
 
 def resume_logs(folder: Path) -> Iterator[str]:
     """Yield the relative paths of the resume logs of items below a folder."""
     for path, _ in _walk(folder, ""):
-        if path.endswith(".json") and PurePosixPath(path).parts[-3:-2] == (JOURNAL_FOLDER,):
+        if path.endswith(".json") and PurePosixPath(path).parts[-3:-2] == (LOG_FOLDER,):
             yield path
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from skyproof.core.errors import UsageError
 from skyproof.core.formats import write
-from skyproof.core.split import deal
+from skyproof.core.split import assign_parts
 from skyproof.sysnet.folds import TEST, Folds, read_folds
 from skyproof.sysnet.table import Table, read_table
 
@@ -135,7 +135,7 @@ def _fit_and_validation(
     rows = np.flatnonzero(folds.part[:, fold] != TEST)
     groups, member = np.unique(folds.group[rows], return_inverse=True)
     share = np.bincount(member) / len(rows)
-    quarter = deal(groups, share, _QUARTERS, f"elimination {fold}")[member]
+    quarter = assign_parts(groups, share, _QUARTERS, f"elimination {fold}")[member]
     pairs = []
     for number in np.unique(quarter):
         fit, held_out = rows[quarter != number], rows[quarter == number]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from skyproof.core.errors import InputError, UsageError
-from skyproof.core.split import deal
+from skyproof.core.split import assign_parts
 from skyproof.sky import healpix
 from skyproof.sysnet.folds import (
     ORIGINAL_SEED,
@@ -91,11 +91,13 @@ def spatial(
             expected=f"at least {least} for {n_folds} folds; a finer nside_group has more",
         )  # fmt: skip
     load = _load(table, member)
-    test = deal(groups, load, _TEST_SHARES if n_folds == 1 else n_folds, f"{seed}|test")
+    test = assign_parts(groups, load, _TEST_SHARES if n_folds == 1 else n_folds, f"{seed}|test")
     part = np.full((len(groups), n_folds), TRAINING, np.uint8)
     for fold in range(n_folds):
         rest = np.flatnonzero(test != fold)
-        share = deal(groups[rest], load[rest], _VALIDATION_SHARES, f"{seed}|validation {fold}")
+        share = assign_parts(
+            groups[rest], load[rest], _VALIDATION_SHARES, f"{seed}|validation {fold}"
+        )
         part[rest[share == 0], fold] = VALIDATION
         part[test == fold, fold] = TEST
     return part[member]

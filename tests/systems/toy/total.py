@@ -11,7 +11,7 @@ from skyproof.core.formats import write
 
 
 def run(inputs, outputs, options, context):
-    items = list(blocks.read_records(inputs.records))
+    items = list(blocks.read_indexes(inputs.records))
     total = sum(float(np.load(item.paths[0]).sum()) for item in items)
     write.json(outputs.total, {"total": total, "n": len(items)})
     if options.fail == "input":

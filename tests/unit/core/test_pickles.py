@@ -50,9 +50,9 @@ def test_nothing_is_executed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     np.save("x.npy", {"train": Shell()}, allow_pickle=True)
     np.savez("x.npz", losses=np.array({"train": Shell()}))
-    with pytest.raises(InputError, match=r"x\.npy: holds more than data \(names posix\.mkdir\)"):
+    with pytest.raises(InputError, match=r"x\.npy: contains more than data \(names posix\.mkdir\)"):
         read_npy("x.npy")
-    with pytest.raises(InputError, match=r"x\.npz, field losses: holds more than data"):
+    with pytest.raises(InputError, match=r"x\.npz, field losses: contains more than data"):
         read_npz("x.npz")
     assert not (tmp_path / "executed").exists()
 

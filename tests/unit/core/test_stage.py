@@ -110,7 +110,7 @@ def test_a_start_of_mpi_that_does_not_end_is_ended(tmp_path):
         result = skyproof(*words, toy=True, sockets=sockets, **variables)
         assert b"cmd=init" in launcher.recv(100)
     assert result.returncode == 4
-    assert "2 ranks did not find one another within 1 s" in one_line(result)
+    assert "2 ranks did not connect within 1 s" in one_line(result)
     assert visible(tmp_path) == []
 
 
@@ -216,7 +216,7 @@ def test_bad_items_are_named_and_the_others_kept(tmp_path):
     assert result.returncode == 3
     line = one_line(result)
     assert "item1, item3" in line
-    assert "other 3 are done" in line
+    assert "other 3 are finished" in line
     assert "field x" in line
     assert "block.json" not in visible(tmp_path)
     assert "item0.npy" in visible(tmp_path)
@@ -280,7 +280,7 @@ def test_full_disk(tmp_path):
         result = noise(folder, "--n-items", "2000")
         assert result.returncode == 4
         assert f"{folder}/items/item" in one_line(result)
-        assert "No space left on device; make room and start again" in one_line(result)
+        assert "No space left on device; free disk space and start again" in one_line(result)
         assert "block.json" not in visible(folder)
         assert not [name for name in visible(folder) if name.startswith(".tmp")]
 

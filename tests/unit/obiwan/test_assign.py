@@ -111,7 +111,7 @@ def test_one_class_is_refused(tmp_path: Path) -> None:
 def test_a_brick_in_two_records_is_refused(tmp_path: Path) -> None:
     bricks = bricks_in_row(3)
     records = [write_block(tmp_path, f"block-{i:05d}", bricks[i : i + 2]) for i in range(2)]
-    with pytest.raises(InputError, match="record 1211p060: stands in two records"):
+    with pytest.raises(InputError, match="record 1211p060: is in two block indexes"):
         assigned(tmp_path, records)
 
 

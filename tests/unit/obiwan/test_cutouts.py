@@ -51,7 +51,7 @@ def test_o02_the_layout_of_a_brick(root, out):
     expected = [f"{kind}/hdf5/121/{BRICK}/{name}" for kind in ("fake", "real") for name in names]
     assert [entry["path"] for entry in items[BRICK]["files"]] == expected
     assert sorted(name for name in tree_bytes(out) if "/" in name) == expected
-    item = blocks.read_record(out / "block.json")[0]
+    item = blocks.read_index(out / "block.json")[0]
     assert len(item.paths) == 6
 
 

@@ -126,7 +126,7 @@ def test_a_bad_brick_is_named_and_the_others_go_on(root, out, break_it, says):
     bricks = listed(root, *NAMES[:2])
     with pytest.raises(InputError) as caught:
         run(root, out, bricks)
-    assert f"1 items failed ({bad}), the other 1 are done and kept" in str(caught.value)
+    assert f"1 items failed ({bad}), the other 1 are finished" in str(caught.value)
     assert says in str(caught.value)
     assert not (out / "block.json").exists()
     items = run(root, out, bricks, skip_bad=True)

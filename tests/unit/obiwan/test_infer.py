@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from skyproof.core.blocks import read_record
+from skyproof.core.blocks import read_index
 from skyproof.core.errors import InputError, UsageError
 from skyproof.core.seeds import stream
 from skyproof.core.stage import Context
@@ -63,7 +63,7 @@ def test_the_test_part_is_scored_row_by_row_beside_its_catalogue(
     model: Path, record: Path, tmp_path: Path
 ):
     table = scores(model, tmp_path / "s.parquet", [record])
-    files = files_of_test_part(read_record(record))
+    files = files_of_test_part(read_index(record))
     catalogue = np.concatenate([fitsio.read(one.catalog) for one in files])
     assert len(files) == 6  # 2 bricks of 24 stamps, 8 rows a file
     assert table["id"].tolist() == catalogue["id"].tolist()
@@ -99,7 +99,7 @@ def test_two_ranks_write_the_bytes_of_one(model: Path, record: Path, tmp_path: P
 
 
 def test_a_folder_of_arrays_is_scored_with_file_and_row(model: Path, record: Path, tmp_path: Path):
-    files = files_of_test_part(read_record(record))
+    files = files_of_test_part(read_index(record))
     folder = tmp_path / "mine"
     (folder / "deeper").mkdir(parents=True)
     np.save(folder / "b.npy", np.load(files[0].x))

@@ -43,7 +43,7 @@ def ingested(tree: Tree, out: Path, **options: object) -> blocks.Item:
     outputs = SimpleNamespace(bricks=out / "block-00000.json")
     out.mkdir(parents=True, exist_ok=True)
     ingest.run(inputs, outputs, Ingest(**options), Context("obiwan.ingest", seed=5))
-    (item,) = blocks.read_record(outputs.bricks)
+    (item,) = blocks.read_index(outputs.bricks)
     return item
 
 
@@ -79,7 +79,7 @@ def tan_of(item: blocks.Item) -> Tan:
 
 def test_files_lie_in_the_layout_of_the_survey(brick: blocks.Item) -> None:
     """o02: every file has its place, and the readers of the other stages take it."""
-    root = brick.record.parent
+    root = brick.index.parent
     assert brick.name == BRICK
     assert survey.realizations(root, BRICK) == ["rs0", "rs1"]
     assert survey.bands_present(root, BRICK, "rs1") == "gi"
@@ -106,7 +106,7 @@ def test_image_is_the_part_of_the_brick_that_ccds_see(brick: blocks.Item) -> Non
 
 def test_stars_keep_flux_and_place(tree: Tree, brick: blocks.Item) -> None:
     """From 0.3 arcsec pixels with SIP distortions to the brick: flux to 1 %, position to 20 mas."""
-    root = brick.record.parent
+    root = brick.index.parent
     tractor = survey.read_tractor(survey.tractor_path(root, BRICK, "rs0"), "gi")
     image, _ = survey.read_plane(survey.image_path(root, BRICK, "image", "g", "rs0"))
     for star in ccd_tree.STARS[1:]:
@@ -152,7 +152,7 @@ def test_injected_galaxies_are_measured_like_others(tree: Tree, tmp_path: Path) 
 
 
 def test_realizations_differ_in_their_galaxies_only(brick: blocks.Item) -> None:
-    root = brick.record.parent
+    root = brick.index.parent
     first, second = (
         survey.read_simcat(survey.simcat_path(root, BRICK, rs), "gi") for rs in ("rs0", "rs1")
     )
@@ -332,7 +332,7 @@ def test_real_exposures_become_a_brick(real_data: Path, tmp_path: Path) -> None:
     outputs = SimpleNamespace(bricks=tmp_path / "b.json")
     options = Ingest(n_fake=25, n_realizations=3)
     ingest.run(inputs, outputs, options, Context("obiwan.ingest", seed=5))
-    (item,) = blocks.read_record(outputs.bricks)
+    (item,) = blocks.read_index(outputs.bricks)
     assert item.name == "0285m165"
     ratios: dict[str, list[float]] = {band: [] for band in "grz"}
     injected = found = others = 0

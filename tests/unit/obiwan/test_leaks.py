@@ -9,7 +9,7 @@ import fitsio
 import numpy as np
 import pytest
 
-from skyproof.core.blocks import Item, read_record
+from skyproof.core.blocks import Item, read_index
 from skyproof.core.errors import InputError
 from skyproof.core.formats import write
 from skyproof.obiwan import dataset
@@ -82,7 +82,7 @@ def test_x01_planted_leak_of_a_patch_and_of_a_source_is_refused(tmp_path: Path) 
 def test_leak_check_refuses_a_record_of_another_stage(tmp_path: Path) -> None:
     record = write_block(tmp_path, "block-00000", apart(2, 2, 2))
     with pytest.raises(InputError, match="record 0010p060, field split_by: is missing"):
-        dataset.check_no_leak(read_record(record))
+        dataset.check_no_leak(read_index(record))
 
 
 @pytest.mark.parametrize(

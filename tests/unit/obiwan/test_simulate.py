@@ -40,7 +40,7 @@ def build(folder: Path, **options) -> list[blocks.Item]:
     folder.mkdir(parents=True, exist_ok=True)
     context = Context("obiwan.simulate", seed=settings.seed, cache_key=str(options))
     simulate.run(SimpleNamespace(), SimpleNamespace(bricks=record), settings, context)
-    return blocks.read_record(record)
+    return blocks.read_index(record)
 
 
 def plane(folder, brick, kind, band):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from skyproof.core.blocks import read_record
+from skyproof.core.blocks import read_index
 from skyproof.core.errors import InputError, UsageError
 from skyproof.sysnet.api import TrainedModel
 from skyproof.sysnet.members.member import read_member
@@ -48,7 +48,7 @@ def test_the_layout_is_the_originals(done):
         f"{NAME}/best.pth.tar", f"{NAME}/snapshot_1.pth.tar", f"{NAME}/snapshot_3.pth.tar",
         f"{NAME}/loss_{NAME}.png",
     }  # fmt: skip
-    assert len(read_record(folder / "export/export.json")) == 4  # three members, the archive
+    assert len(read_index(folder / "export/export.json")) == 4  # three members, the archive
 
 
 def test_the_bytes_are_those_of_any_other_process(done):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from skyproof.core.errors import UsageError
-from skyproof.core.split import deal
+from skyproof.core.split import assign_parts
 from skyproof.sysnet.folds import TEST, write_folds
 from skyproof.sysnet.mock import ACTIVE, make_mock
 from skyproof.sysnet.mocks.imaging import NAMES
@@ -59,7 +59,7 @@ def test_losses_are_those_of_the_models_fitted_row_by_row():
     rows = np.flatnonzero(folds.part[:, 0] != TEST)
     group = folds.group[rows]
     names, member = np.unique(group, return_inverse=True)
-    quarter = deal(names, np.bincount(member) / len(rows), 4, "elimination 0")[member]
+    quarter = assign_parts(names, np.bincount(member) / len(rows), 4, "elimination 0")[member]
     left, path = [0, 1, 2, 3, 4], []
     for removed in [None, *found.order]:
         left = [column for column in left if column != removed]

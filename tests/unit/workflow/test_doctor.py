@@ -340,7 +340,7 @@ def test_ranks_that_never_find_one_another(tmp_path):
     found = [json.loads(path.read_text()) for path in tmp_path.glob("*.json")]
     line = local.judge_world("srun", found, 1)
     assert line.verdict == "fail"
-    assert "the ranks did not find one another within 1 s" in line.found
+    assert "the ranks did not connect within 1 s" in line.found
 
 
 @pytest.mark.parametrize(

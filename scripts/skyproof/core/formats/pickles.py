@@ -1,8 +1,8 @@
-"""Reading arrays of Python objects without executing what is in them.
+"""Readers of arrays of Python objects that execute no code from the file.
 
-Some published formats (dictionaries saved with `numpy.save`, `numpy.savez`) hold pickles, and
-unpickling runs whatever the file says. Here a pickle may rebuild numpy arrays, numbers, text and
-containers, and nothing else.
+Some published formats (dictionaries saved with `numpy.save`, `numpy.savez`) contain pickles, and
+unpickling can execute any code. Here a pickle may only contain numpy arrays, numbers, text and
+containers.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 
 from skyproof.core.errors import InputError
 
-# Numpy 2 moved its core; files name the one or the other.
+# numpy 2 renamed its core; files may use either name.
 _CORES = ("numpy.core", "numpy._core")
 _ALLOWED = {
     *((f"{core}.multiarray", name) for core in _CORES for name in ("_reconstruct", "scalar")),
@@ -36,13 +36,13 @@ class _Unpickler(pickle.Unpickler):
 
 
 def read_npy(path: str | Path) -> Any:
-    """Return the array of a .npy file, or the object that it wraps (InputError if unsafe)."""
+    """Return the array of a .npy file, or the wrapped object. Raise InputError if it is unsafe."""
     with open(path, "rb") as stream:
         return read_stream(stream, path)
 
 
 def read_npz(path: str | Path) -> dict[str, Any]:
-    """Return the arrays and wrapped objects of a .npz file by name (InputError if unsafe)."""
+    """Return the arrays and wrapped objects of a .npz file by name. Raise InputError if unsafe."""
     found = {}
     try:
         with zipfile.ZipFile(path) as archive:
@@ -52,7 +52,7 @@ def read_npz(path: str | Path) -> dict[str, Any]:
                     found[name] = read_stream(stream, path, name)
     except zipfile.BadZipFile:
         raise InputError(
-            path, "cannot be read: it is no zip archive", expected="arrays saved by numpy.savez"
+            path, "cannot be read: it is not a zip archive", expected="arrays saved by numpy.savez"
         ) from None
     return found
 
@@ -73,7 +73,7 @@ def read_stream(stream: IO[bytes], path: str | Path, field: str | None = None) -
         array = np.frombuffer(stream.read(), dtype, count=int(np.prod(shape)))
     except pickle.UnpicklingError as error:
         raise InputError(
-            path, f"holds more than data ({error})", field=field,
+            path, f"contains more than data ({error})", field=field,
             expected="arrays, numbers, text and containers of these",
         ) from None  # fmt: skip
     except (ValueError, EOFError, AttributeError, TypeError, IndexError, KeyError) as error:

@@ -1,8 +1,8 @@
 """Writers of the product formats. Equal content gives equal bytes: no time, host or path inside.
 
-Each function writes to the path it is given; making that atomic is the caller's business
-(`atomic.replacing`, or the stage runner). The settings follow measurements of each library: which
-defaults put a time stamp, an address or a random order into a file.
+Each function writes to the given path. The caller makes this atomic (`atomic.replacing`, or the
+stage runner). The settings avoid defaults of the libraries that were measured to put a time stamp,
+a memory address or a random order into a file.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def json(path: str | Path, value: Any) -> None:
-    """Write sorted, indented JSON; NaN and infinity are refused (ValueError)."""
+    """Write sorted, indented JSON. Raise ValueError for NaN and infinity."""
     text = dumps(value, sort_keys=True, indent=1, allow_nan=False, default=_plain)
     Path(path).write_text(text + "\n", encoding="utf-8")
 
@@ -49,22 +49,22 @@ def npy(path: str | Path, array: np.ndarray) -> None:
 
 
 def npz(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write named arrays as `numpy.savez` does; those of objects are pickled.
+    """Write named arrays as `numpy.savez` does; arrays of objects are pickled.
 
-    (numpy writes them as members of unknown size, for which Python 3.11.4 changed the headers.)
+    numpy itself writes members of unknown size, whose headers changed in Python 3.11.4.
     """
     with zipfile.ZipFile(path, "w") as archive:
         for name, array in arrays.items():
             member = io.BytesIO()
             np.lib.format.write_array(member, array, allow_pickle=True)
-            entry = zipfile.ZipInfo(f"{name}.npy")  # of 1980
-            entry.create_system = 3  # unix, wherever it is written
+            entry = zipfile.ZipInfo(f"{name}.npy")  # dated 1980
+            entry.create_system = 3  # unix, on every platform
             entry.external_attr = 0o600 << 16
             archive.writestr(entry, member.getvalue())
 
 
 def little_endian(array: np.ndarray) -> np.ndarray:
-    """Return the array with little-endian bytes (the array itself where it has them)."""
+    """Return the array in little-endian byte order, without a copy if it has that order."""
     return array.astype(array.dtype.newbyteorder("<"), copy=False)
 
 
@@ -89,12 +89,12 @@ def _new_hdf5(path: str | Path) -> Iterator[h5py.File]:
         with h5py.File(path, "w", track_order=False) as file:
             yield file
     except (OSError, RuntimeError) as error:
-        # HDF5 hides a refused write (a full disk) in the text of whatever fails last, often the
-        # closing of the file.
-        refused = re.search(r"errno = (\d+)|\[Errno (\d+)\]", str(error))
-        if refused is None:
+        # HDF5 reports a failed write (a full disk) only in the text of a later error, often that of
+        # closing the file.
+        failed = re.search(r"errno = (\d+)|\[Errno (\d+)\]", str(error))
+        if failed is None:
             raise
-        number = int(refused[1] or refused[2])
+        number = int(failed[1] or failed[2])
         raise OSError(number, os.strerror(number), str(path)) from None
 
 
@@ -102,10 +102,10 @@ def _new_hdf5(path: str | Path) -> Iterator[h5py.File]:
 def filling_hdf5(
     path: str | Path, datasets: Mapping[str, tuple[tuple[int, ...], np.dtype]]
 ) -> Iterator[h5py.File]:
-    """Open plain HDF5 with datasets, name -> (shape, type), that the block fills in any order.
+    """Open plain HDF5 with datasets, name -> (shape, type), which the caller fills in any order.
 
-    For what is too large to hold: each dataset's place in the file is settled before any is
-    filled, and the disk's space taken. All elements must be filled; else they are undefined.
+    For data larger than memory: the offset of each dataset and the disk space are allocated first.
+    All elements must be filled; others are undefined.
     """
     import h5py
 
@@ -114,19 +114,19 @@ def filling_hdf5(
     with _new_hdf5(path) as file:
         for name in sorted(datasets):
             shape, dtype = datasets[name]
-            place = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-            place.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-            place.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+            layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+            layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+            layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
             little = dtype.newbyteorder("<")
-            file.create_dataset(name, shape, little, track_times=False, dcpl=place)
-        _take_space(path, n_bytes)
+            file.create_dataset(name, shape, little, track_times=False, dcpl=layout)
+        _allocate(path, n_bytes)
         yield file
 
 
 class RowWriter:
-    """Writes rows of a dataset that `filling_hdf5` opened, straight to their place in the file.
+    """Writes rows of a dataset of `filling_hdf5` directly at their offset in the file.
 
-    HDF5's own way takes longer to find the place than to write.
+    HDF5 itself takes longer to select the rows than to write them.
     """
 
     def __init__(self, dataset: h5py.Dataset) -> None:
@@ -143,14 +143,14 @@ class RowWriter:
         if len(rows) == 0:
             return
         data = np.ascontiguousarray(rows).data.cast("B")
-        place = self._start + first * rows[:1].nbytes
+        offset = self._start + first * rows[:1].nbytes
         while data:
-            written = os.pwrite(self._descriptor, data, place)
-            data, place = data[written:], place + written
+            written = os.pwrite(self._descriptor, data, offset)
+            data, offset = data[written:], offset + written
 
 
-def _take_space(path: str | Path, n_bytes: int) -> None:
-    """Let a file have its space on the disk now: HDF5 crashes where a disk fills up later."""
+def _allocate(path: str | Path, n_bytes: int) -> None:
+    """Allocate the disk space of a file now: HDF5 crashes if the disk fills up later."""
     if n_bytes == 0 or not hasattr(os, "posix_fallocate"):
         return
     with open(path, "rb+") as stream:
@@ -158,7 +158,7 @@ def _take_space(path: str | Path, n_bytes: int) -> None:
             os.posix_fallocate(stream.fileno(), 0, n_bytes)
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise  # other numbers: this file system cannot reserve
+                raise  # other errors: this file system cannot allocate
 
 
 def fits_table(
@@ -195,8 +195,9 @@ def fits_image(
 ) -> None:
     """Write an image [ny, nx] to HDU 1 (compressed, as `.fits.fz`) or HDU 0 (compress=None).
 
-    `quantize` is cfitsio's q level: 0 keeps floats exactly (needs 'GZIP_2'), 4 and more trade
-    noise/q for size ('RICE'). The dither seed comes from the data, never from the clock.
+    `quantize` is the q level of cfitsio: 0 keeps floats exactly (needs 'GZIP_2'); with q >= 4 the
+    quantisation step is noise/q ('RICE'). The dither seed is computed from the data, not from the
+    clock.
     """
     import fitsio
 
@@ -231,7 +232,7 @@ def _cell(value: Any) -> str:
 
 
 def parquet(path: str | Path, columns: Mapping[str, np.ndarray]) -> None:
-    """Write columns of equal length as Parquet, without the pandas note about library versions."""
+    """Write columns of equal length as Parquet, without pandas metadata (library versions)."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -242,7 +243,7 @@ def parquet(path: str | Path, columns: Mapping[str, np.ndarray]) -> None:
 def safetensors(
     path: str | Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any] | None = None
 ) -> None:
-    """Write named arrays; the metadata is one JSON string, as several keys come in random order."""
+    """Write named arrays; the metadata is one JSON string, as the order of keys is random."""
     from safetensors.numpy import save
 
     text = dumps(dict(metadata or {}), sort_keys=True, separators=(",", ":"))

@@ -157,7 +157,7 @@ def find_members(paths: Sequence[Path]) -> list[Place]:
 
     Raise InputError if a member is listed twice or the folds have different chains.
     """
-    places = sorted(place for item in blocks.read_records(paths) for place in _places(item))
+    places = sorted(place for item in blocks.read_indexes(paths) for place in _places(item))
     if not places:
         raise InputError(paths[0], "lists no member", expected="block indexes of sysnet.train")
     chains: dict[int, list[int]] = {}

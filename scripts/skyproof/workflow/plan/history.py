@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from skyproof.core import receipts
-from skyproof.core.blocks import JOURNAL_FOLDER
+from skyproof.core.blocks import LOG_FOLDER
 from skyproof.core.cost import Cost
 from skyproof.core.errors import InputError, SkyproofError
 from skyproof.core.options import home_of, options_model, systems
@@ -127,7 +127,7 @@ def _receipts(results: Path) -> Iterator[JobReceipt]:
     Folders below those are not searched: items can have a million of them.
     """
     for folders in ("*/*", "*/*/*"):
-        for path in sorted(results.glob(f"{folders}/{JOURNAL_FOLDER}/*{receipts.SUFFIX}")):
+        for path in sorted(results.glob(f"{folders}/{LOG_FOLDER}/*{receipts.SUFFIX}")):
             with suppress(InputError):
                 job = read_receipt(results, path.relative_to(results).as_posix())
                 if job.stage.partition(".")[0] in systems():

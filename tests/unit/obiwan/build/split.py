@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from skyproof.core.blocks import Item, read_record
+from skyproof.core.blocks import Item, read_index
 from skyproof.core.stage import Context
 from skyproof.obiwan import assign, dataset, split
 from skyproof.obiwan.options import Assign, Split
@@ -58,7 +58,7 @@ def split_of(
             Split(patch_pixels=patch_pixels, **options),
             Context("obiwan.split", seed=SEED),
         )
-        items += read_record(output)
+        items += read_index(output)
     return items
 
 
