@@ -132,7 +132,7 @@ def test_mpi_does_not_take_the_network_that_hangs(tmp_path):
         ("input", 3, "sky.fits: holds no sky"),
         ("fault", 1, "a fault of skyproof"),
         ("forget", 1, "did not write its output"),
-        ("disk", 4, "sky.fits: No space left on device; make room"),
+        ("disk", 4, "sky.fits: No space left on device; free disk space"),
     ],
 )
 def test_a_failing_stage_leaves_nothing(tmp_path, fail, code, words):
@@ -169,7 +169,7 @@ def test_a_serial_stage_gives_the_same_bytes_on_several_ranks(tmp_path):
         ("input", 3, "sky.fits: holds no sky"),
         ("fault", 1, "ZeroDivisionError: oops (a fault of skyproof"),
         ("forget", 1, "did not write its output"),
-        ("disk", 4, "sky.fits: No space left on device; make room"),
+        ("disk", 4, "sky.fits: No space left on device; free disk space"),
     ],
 )
 def test_an_error_of_a_serial_stage_ends_all_ranks(tmp_path, fail, code, words):
