@@ -99,7 +99,7 @@ def test_a_full_disk_is_told_in_one_line(cluster, tiny, untrained):
         code, output = cluster.finish(untrained, "--retries", "0")
         assert code == 1
         (line,) = re.findall(r"^skyproof .*error: .*$", output, re.MULTILINE)
-        assert re.search(r"/step-0*4\.safetensors: No space left on device; make room", line)
+        assert re.search(r"/step-0*4\.safetensors: No space left on device; free disk space", line)
         subprocess.run(["mount", "-o", f"remount,size={3 * size}", results], check=True)
         code, output = cluster.finish(untrained)
         assert code == 0, output

@@ -204,11 +204,11 @@ def test_missing_record_file_is_named(tmp_path):
 @pytest.mark.parametrize(
     "content", ["", "{", "[1]", '{"format": "other"}', '{"format": "skyproof-record-1"}']
 )
-def test_a_file_that_is_no_record(tmp_path, content):
+def test_a_file_that_is_not_a_block_index(tmp_path, content):
     (tmp_path / "block.json").write_text(content)
     result = total(tmp_path)
     assert result.returncode == 3
-    assert "not a record" in one_line(result)
+    assert "is not a block index" in one_line(result)
 
 
 def test_bad_items_are_named_and_the_others_kept(tmp_path):
