@@ -20,7 +20,7 @@ class CheckResult:
 
     altered: dict[str, str]  # path, item set or block index -> problem
     extra: dict[str, str]  # path not in the manifest -> problem
-    indices: list[str]  # block indices that agree with the manifest
+    indices: list[str]  # block indexes that agree with the manifest
     left_over: list[str]  # products of earlier configurations, unaltered
     unfinished: list[str]  # temporary files that a killed process left behind
     hashes: dict[str, str]  # path -> SHA-256 of the present file

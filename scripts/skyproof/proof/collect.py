@@ -1,4 +1,4 @@
-"""Collect the manifest of a run from the receipts and block indices of its jobs, and check it."""
+"""Collect the manifest of a run from the receipts and block indexes of its jobs, and check it."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def collect(
 
 
 def _products(run: Run) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Return the entries of all files (also block indices), sorted by path, and the item sets."""
+    """Return the entries of all files (also block indexes), sorted by path, and the item sets."""
     files: list[dict[str, Any]] = []
     sets: dict[str, Any] = {}
     for number, step in enumerate(run.steps):

@@ -1,4 +1,4 @@
-"""The forms of the JSON files that the proof reads: receipts, block indices, manifest, provenance.
+"""The forms of the JSON files that the proof reads: receipts, block indexes, manifest, provenance.
 
 A form states which keys a file must have, and the type and bounds of each value. Types are strict:
 `true` and 1.0 are no integers. Further keys are allowed. The values themselves are used as

@@ -1,8 +1,8 @@
 """Item sets: the items of a stage in a folder, independent of the blocks in which jobs made them.
 
-The block index of a block lists its items. Another block size gives other block indices of the same
-products. Therefore a manifest does not list block indices. It holds an item set for each folder and
-stage: the union of its block indices, with a digest of each item's facts. Block indices in the
+The block index of a block lists its items. Another block size gives other block indexes of the same
+products. Therefore a manifest does not list block indexes. It holds an item set for each folder and
+stage: the union of its block indexes, with a digest of each item's facts. Block indices in the
 folder are checked against the files and item sets of the manifest.
 """
 
@@ -22,7 +22,7 @@ from skyproof.core.formats.contents import Element
 from skyproof.core.formats.elements import leaves
 from skyproof.proof.forms import BlockIndexForm, WrongForm
 
-KNOWN = ("size", "sha256", "content")  # of a file, in block indices, receipts and manifests
+KNOWN = ("size", "sha256", "content")  # of a file, in block indexes, receipts and manifests
 
 
 def name_of(folder: str, stage: str) -> str:
@@ -76,10 +76,10 @@ def check(
     item_sets: Mapping[str, Mapping[str, Any]],
     files: Mapping[str, Mapping[str, Any]],
 ) -> tuple[list[str], dict[str, str]]:
-    """Return the candidates that are valid block indices of the item sets, and the problems.
+    """Return the candidates that are valid block indexes of the item sets, and the problems.
 
     The problems are by path of a block index, or by name of an item set of which some item is in
-    no valid block index. Candidates that are no block indices of these item sets are in neither.
+    no valid block index. Candidates that are no block indexes of these item sets are in neither.
     """
     valid: list[str] = []
     wrong: dict[str, str] = {}
@@ -129,7 +129,7 @@ def _problem(
 
 
 def recorded(folder: Path, item_set: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the facts and paths of an item set's items, from the block indices in a folder.
+    """Return the facts and paths of an item set's items, from the block indexes in a folder.
 
     Items whose facts do not have the digest in the item set are left out.
     """

@@ -38,7 +38,7 @@ class JobReceipt:
 
 @dataclass(frozen=True)
 class Run:
-    """The jobs that lead to the final products, and the block indices among their outputs."""
+    """The jobs that lead to the final products, and the block indexes among their outputs."""
 
     folder: Path
     jobs: list[JobReceipt]
@@ -54,14 +54,14 @@ class Run:
         }
 
     def named(self, paths: Iterable[str]) -> list[str]:
-        """Return paths as a manifest names them: an item set instead of its block indices."""
+        """Return paths as a manifest names them: an item set instead of its block indexes."""
         return sorted({self.item_set_of.get(path, path) for path in paths})
 
     @cached_property
     def steps(self) -> list[list[JobReceipt]]:
         """The jobs grouped into steps, each step after those whose products it read.
 
-        Jobs that write only block indices of one item set, with the same options, are one step.
+        Jobs that write only block indexes of one item set, with the same options, are one step.
         """
         steps: dict[str, list[JobReceipt]] = {}
         for job in sorted(self.jobs, key=lambda job: job.key):

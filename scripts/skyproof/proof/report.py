@@ -171,7 +171,7 @@ def sort_out(
 
 
 def _place(path: str, manifest: Manifest, reference: Manifest | None) -> tuple[int, bool, str]:
-    """Return a sort key: the step; within a step, files before item sets and block indices."""
+    """Return a sort key: the step; within a step, files before item sets and block indexes."""
     step = manifest.step_of(path)
     if step is not None:
         return step, path not in manifest.files, path

@@ -66,7 +66,7 @@ class Reference:
         held = self.manifest.item_sets[name]
         found = item_sets.recorded(self.folder, held)
         if found.keys() != held["items"].keys():
-            raise CannotVerify(f"{self.folder}: the reference's block indices lack items of {name}")
+            raise CannotVerify(f"{self.folder}: the reference's block indexes lack items of {name}")
         return found
 
 
