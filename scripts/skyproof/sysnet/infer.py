@@ -23,7 +23,7 @@ from skyproof.core.formats import write as writers
 from skyproof.learn import device
 from skyproof.sysnet.folds import TEST, TRAINING, VALIDATION, Folds, read_folds
 from skyproof.sysnet.losses import constant_densities, mean_loss
-from skyproof.sysnet.members.member import Place, SavedNetwork, find_members, read_member
+from skyproof.sysnet.members.member import MemberFile, SavedNetwork, find_members, read_member
 from skyproof.sysnet.members.predict import predict, scaled
 from skyproof.sysnet.original import train_log
 from skyproof.sysnet.original.files import PARTS, FoldMetrics, write_metrics, write_weights
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Outcome:
+class MemberPrediction:
     """What one member gives: density [n_test, columns] float32, test loss of each column."""
 
     member: SavedNetwork  # without its weights
@@ -65,7 +65,7 @@ def run(
         write(parts, table, folds, outputs, context, sort=options.sort)
 
 
-def check_members(inputs: SimpleNamespace, folds: Folds, places: list[Place]) -> None:
+def check_members(inputs: SimpleNamespace, folds: Folds, places: list[MemberFile]) -> None:
     """Raise InputError if the networks have another number of folds."""
     n_folds = places[-1].fold + 1
     if n_folds != folds.n_folds:
@@ -74,7 +74,9 @@ def check_members(inputs: SimpleNamespace, folds: Folds, places: list[Place]) ->
         )
 
 
-def judge(place: Place, table: Table, folds: Folds, batch: int, where: torch.device) -> Outcome:
+def judge(
+    place: MemberFile, table: Table, folds: Folds, batch: int, where: torch.device
+) -> MemberPrediction:
     """Predict the test part of a network's fold, and compute the test losses."""
     member = read_member(place.path)
     if member.features != tuple(table.names):
@@ -92,7 +94,7 @@ def judge(place: Place, table: Table, folds: Folds, batch: int, where: torch.dev
         for column in density.T
     ]
     constants = constant_losses(member, table, folds) if member.chain == 0 else {}
-    return Outcome(member.without_weights(), density, test, constants)
+    return MemberPrediction(member.without_weights(), density, test, constants)
 
 
 def constant_losses(
@@ -113,7 +115,7 @@ def constant_losses(
 
 
 def write(
-    parts: list[list[Outcome]],
+    parts: list[list[MemberPrediction]],
     table: Table,
     folds: Folds,
     outputs: SimpleNamespace,
@@ -140,7 +142,7 @@ def write(
     Path(outputs.lines).write_text("\n".join(text) + "\n", encoding="utf-8")
 
 
-def _metrics(chains: list[Outcome]) -> FoldMetrics:
+def _metrics(chains: list[MemberPrediction]) -> FoldMetrics:
     first = chains[0].member
     return FoldMetrics(
         train=[o.member.train.tolist() for o in chains],
@@ -153,7 +155,7 @@ def _metrics(chains: list[Outcome]) -> FoldMetrics:
     )
 
 
-def _history(outcomes: list[Outcome]) -> dict[str, np.ndarray]:
+def _history(outcomes: list[MemberPrediction]) -> dict[str, np.ndarray]:
     members = [outcome.member for outcome in outcomes]
     epochs = [len(member.train) for member in members]
 
@@ -171,7 +173,7 @@ def _history(outcomes: list[Outcome]) -> dict[str, np.ndarray]:
     }
 
 
-def log_lines(by_fold: list[list[Outcome]], n_rows: int) -> list[str]:
+def log_lines(by_fold: list[list[MemberPrediction]], n_rows: int) -> list[str]:
     """Return the lines that the original logs for a run, by fold and chain."""
     text = [train_log.data(n_rows)]
     for fold, chains in enumerate(by_fold):

@@ -18,7 +18,7 @@ from skyproof.learn import device, ensemble
 from skyproof.learn.checkpoint import Checkpoints
 from skyproof.learn.ensemble.compiled import can_compile
 from skyproof.sysnet.members.member import (
-    Place,
+    MemberFile,
     SavedNetwork,
     find_members,
     read_member,
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Job:
+class TrainingInputs:
     """The data and settings that all groups of a job share."""
 
     table: Table
@@ -51,7 +51,7 @@ class Job:
     learning_rate: float
     structure: tuple[int, int]
     l1_alpha: float
-    start: Mapping[tuple[int, int], Place]  # by fold and chain
+    start: Mapping[tuple[int, int], MemberFile]  # by fold and chain
     options: Train
     settings: ensemble.EnsembleSettings
 
@@ -95,12 +95,12 @@ def run(
     context.each(list(mine), work, outputs.members)
 
 
-def prepare(inputs: SimpleNamespace, options: Train) -> Job:
+def prepare(inputs: SimpleNamespace, options: Train) -> TrainingInputs:
     """Read the inputs. Raise InputError or UsageError if they cannot be used for training."""
     table, folds = read_rows(inputs, options)
     learning_rate, structure, l1_alpha = read_tuning(inputs.tuning)
     start = {(p.fold, p.chain): p for p in find_members(inputs.start)} if inputs.start else {}
-    return Job(
+    return TrainingInputs(
         table,
         folds,
         chain_seeds(options.n_chains),
@@ -120,7 +120,7 @@ def prepare(inputs: SimpleNamespace, options: Train) -> Job:
     )
 
 
-def member_of(job: Job, fold: int, chain: int) -> ensemble.EnsembleMember:
+def member_of(job: TrainingInputs, fold: int, chain: int) -> ensemble.EnsembleMember:
     """Return the network of a fold and chain, with the state from which it starts, if any."""
     start = None
     if job.start:
@@ -140,7 +140,7 @@ def member_of(job: Job, fold: int, chain: int) -> ensemble.EnsembleMember:
     )
 
 
-def as_trained(job: Job, place: Place) -> ensemble.TrainedMember:
+def as_trained(job: TrainingInputs, place: MemberFile) -> ensemble.TrainedMember:
     """Read a network to start from.
 
     Raise InputError if its model, structure, features or optimiser differ from the configuration.
@@ -173,7 +173,9 @@ def as_trained(job: Job, place: Place) -> ensemble.TrainedMember:
     )
 
 
-def as_member(job: Job, fold: int, chain: int, result: ensemble.TrainedMember) -> SavedNetwork:
+def as_member(
+    job: TrainingInputs, fold: int, chain: int, result: ensemble.TrainedMember
+) -> SavedNetwork:
     """Return a trained network with its settings and losses, as written to its file."""
     options, rows, seed = job.options, job.folds[fold], job.seeds[chain]
     if result.best_epoch < 0:

@@ -41,10 +41,6 @@ def test_rooms_say_what_they_are_and_hold_no_rooms(system):
         assert not list(room.glob("*/*.py")), room
 
 
-# Class names that stand for two things and have yet to change.
-AMBIGUOUS = {"Job", "Outcome", "Place", "Plan"}
-
-
 def test_a_class_name_stands_for_one_thing():
     """Apart from what every system declares under the same name: the options of a stage, a plan."""
     found = defaultdict(set)
@@ -53,4 +49,4 @@ def test_a_class_name_stands_for_one_thing():
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ClassDef):
                 found[node.name].add(path.name if declared else str(path.relative_to(PACKAGE)))
-    assert {name: files for name, files in found.items() if len(files) > 1}.keys() <= AMBIGUOUS
+    assert {name: files for name, files in found.items() if len(files) > 1} == {}

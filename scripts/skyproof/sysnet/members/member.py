@@ -143,7 +143,7 @@ def _epoch(group: str) -> int:
 
 
 @dataclass(frozen=True, order=True)
-class Place:
+class MemberFile:
     """Where a member lies: folds and chains in their order, as columns of the predictions."""
 
     fold: int
@@ -152,7 +152,7 @@ class Place:
     path: Path
 
 
-def find_members(paths: Sequence[Path]) -> list[Place]:
+def find_members(paths: Sequence[Path]) -> list[MemberFile]:
     """Return the members listed in block indexes, by fold and chain.
 
     Raise InputError if a member is listed twice or the folds have different chains.
@@ -173,7 +173,7 @@ def find_members(paths: Sequence[Path]) -> list[Place]:
     return places
 
 
-def _places(item: blocks.Item) -> Iterator[Place]:
+def _places(item: blocks.Item) -> Iterator[MemberFile]:
     """Yield the members of a group from fold, chain and seed of each in the block index."""
     for fold, chain, seed in item.known("members", "sysnet.train"):
-        yield Place(fold, chain, seed, item.path(name_of(fold, seed)))
+        yield MemberFile(fold, chain, seed, item.path(name_of(fold, seed)))
