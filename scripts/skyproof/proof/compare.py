@@ -8,8 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from skyproof.core.formats.contents import CHUNK_BYTES, Element, suffix_of
-from skyproof.core.formats.elements import elements
+from skyproof.core.formats.contents import CHUNK_BYTES, Element, elements, suffix_of
 from skyproof.proof.difference import Comparison, Difference, Tolerance
 
 Source = Callable[[], Iterator[Element]]

@@ -18,8 +18,7 @@ from typing import Any
 
 from skyproof.core import blocks
 from skyproof.core.errors import InputError
-from skyproof.core.formats.contents import Element
-from skyproof.core.formats.elements import leaves
+from skyproof.core.formats.contents import Element, leaves
 from skyproof.proof.forms import BlockIndexForm, WrongForm
 
 KNOWN = ("size", "sha256", "content")  # of a file, in block indexes, receipts and manifests

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from skyproof.core.formats import contents, write
-from skyproof.core.formats.elements import elements
 from skyproof.proof.compare import compare
 from skyproof.proof.difference import Tolerance, text_is_close
 
@@ -270,7 +269,6 @@ def test_pieces_make_the_whole(tmp_path, monkeypatch, case):
     digest = contents.content_digest(mine) if contents.has_container(mine) else None
     monkeypatch.setattr(contents, "CHUNK_BYTES", 20)
     monkeypatch.setattr(contents, "CHUNK_ROWS", 2)
-    monkeypatch.setattr("skyproof.core.formats.elements.CHUNK_ROWS", 2)
     assert compare(mine, theirs, None) == whole
     assert whole[0].element == expected[0]
     assert digest is None or contents.content_digest(mine) == digest
@@ -286,7 +284,7 @@ def test_memory_is_that_of_a_piece(tmp_path, monkeypatch):
     write.safetensors(tmp_path / "a.safetensors", {"x": array})
     write.fits_image(tmp_path / "a.fits", array)
     for path in sorted(tmp_path.iterdir()):
-        chunks = [chunk.nbytes for element in elements(path) for chunk in element.chunks()]
+        chunks = [chunk.nbytes for element in contents.elements(path) for chunk in element.chunks()]
         assert sum(chunks) >= array.nbytes, path.name
         assert max(chunks) <= 1 << 12, path.name
 

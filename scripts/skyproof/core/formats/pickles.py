@@ -60,13 +60,7 @@ def read_npz(path: str | Path) -> dict[str, Any]:
 def read_stream(stream: IO[bytes], path: str | Path, field: str | None = None) -> Any:
     """Return the array, or the wrapped object, of an open .npy file; `path` names it in errors."""
     try:
-        version = np.lib.format.read_magic(stream)
-        header = (
-            np.lib.format.read_array_header_1_0
-            if version == (1, 0)
-            else np.lib.format.read_array_header_2_0
-        )
-        shape, fortran, dtype = header(stream)
+        shape, fortran, dtype = read_header(stream)
         if dtype.hasobject:
             array = _Unpickler(stream, encoding="latin1").load()
             return array.item() if array.shape == () else array
@@ -81,3 +75,10 @@ def read_stream(stream: IO[bytes], path: str | Path, field: str | None = None) -
             path, f"cannot be read: {error}", field=field, expected="numpy's format"
         ) from None
     return array.reshape(shape, order="F" if fortran else "C").copy()
+
+
+def read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Return shape, whether in Fortran order, and type of the array of an open .npy file."""
+    if np.lib.format.read_magic(stream) == (1, 0):
+        return np.lib.format.read_array_header_1_0(stream)
+    return np.lib.format.read_array_header_2_0(stream)
