@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,10 +13,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 
 from skyproof.core import atomic
 from skyproof.core.errors import InputError
+from skyproof.core.formats import read as reader
 from skyproof.core.formats import write as writers
 
 _KEEP = 2
@@ -34,13 +33,7 @@ def read(path: str | Path, kind: str) -> tuple[dict[str, torch.Tensor], dict[str
 
     Raises InputError where the file is of another format or kind, truncated, or has changed.
     """
-    try:
-        with safe_open(str(path), framework="np") as file:
-            about = json.loads((file.metadata() or {})["json"])
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, KeyError, ValueError) as error:
-        problem = f"cannot be read ({error})"
-        raise InputError(path, problem, expected=f"{kind} (.safetensors)") from None
+    arrays, about = reader.safetensors(path, expected=f"{kind} (.safetensors)")
     if about.get("format") != kind:
         raise InputError(path, f"is {about.get('format', 'of no known format')}", expected=kind)
     if about.pop("sha256", None) != _digest(arrays):

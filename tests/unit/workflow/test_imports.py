@@ -85,7 +85,7 @@ LIBRARIES = {
     "fits_header": "fitsio", "fits_extension": "astropy",
     "parquet": "pyarrow", "safetensors": "safetensors", "figure": "matplotlib",
 }  # fmt: skip
-CALL = re.compile(r"\b(?:read|write|writers)\.(\w+)\(")
+CALL = re.compile(r"\b(?:read|reader|write|writers)\.(\w+)\(")
 
 
 def test_the_library_of_every_format_is_named():

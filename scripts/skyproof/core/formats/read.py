@@ -1,6 +1,6 @@
 """Readers of the product formats, and of the formats of input files.
 
-Every reader opens its file through `_reading`, so that all faults look alike: a file that is
+Every reader opens its file through `reading`, so that all faults look alike: a file that is
 missing, empty, truncated, corrupt or of another format is an `InputError` with one line; a fault of
 the machine (permission, disk, number of open files) is an `EnvironmentProblem`. A missing column,
 field or dataset is an `InputError` that lists what the file has. Arrays have the machine's byte
@@ -29,7 +29,7 @@ _MOST_LISTED = 20  # names in a message
 
 
 @contextmanager
-def _reading(path: str | Path, expected: str, record: object = None) -> Iterator[None]:
+def reading(path: str | Path, expected: str, record: object = None) -> Iterator[None]:
     """Turn whatever goes wrong while a file is opened and read into the errors named above."""
     path = Path(path)
     try:
@@ -124,7 +124,7 @@ def _native(array: np.ndarray) -> np.ndarray:
 
 def text(path: str | Path, expected: str = "text in UTF-8") -> str:
     """Return the content of a text file."""
-    with _reading(path, expected):
+    with reading(path, expected):
         return Path(path).read_text(encoding="utf-8")
 
 
@@ -132,7 +132,7 @@ def json(path: str | Path, fields: Sequence[str] = (), *, expected: str = "JSON"
     """Return the value of a JSON file; with `fields`, an object that has at least these."""
     from json import loads
 
-    with _reading(path, expected):
+    with reading(path, expected):
         value = loads(Path(path).read_text(encoding="utf-8"))
     if fields:
         if not isinstance(value, dict):
@@ -145,7 +145,7 @@ def csv_rows(path: str | Path, columns: Sequence[str] = ()) -> Iterator[dict[str
     """Yield the rows of a table with a header line, one at a time; `columns` must be among them."""
     from csv import DictReader
 
-    with _reading(path, "a table (.csv)"), open(path, encoding="utf-8", newline="") as stream:
+    with reading(path, "a table (.csv)"), open(path, encoding="utf-8", newline="") as stream:
         reader = DictReader(stream, strict=True)
         names = reader.fieldnames or ()
         check_names(path, names, columns)
@@ -175,7 +175,7 @@ def _parsed(cells: list[str]) -> np.ndarray:
 
 def numbers(path: str | Path, expected: str = "numbers, a row a line") -> np.ndarray:
     """Return the numbers of a text file, float64 [lines, numbers a line]; `#` starts a comment."""
-    with _reading(path, expected):
+    with reading(path, expected):
         found: np.ndarray = np.loadtxt(path, ndmin=2)
         return found
 
@@ -193,7 +193,7 @@ def npy(
     `mapped`: mapped into memory, read-only, where its byte order is the machine's. The shape and
     the type are checked by `check_array`.
     """
-    with _reading(path, "a whole .npy file"):
+    with reading(path, "a whole .npy file"):
         array: np.ndarray = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
         array = array if array.dtype.isnative else _native(array)
     check_array(path, array, shape=shape, dtypes=dtypes, meaning=meaning)
@@ -204,7 +204,7 @@ def npy_object(path: str | Path) -> Any:
     """Return the array of a .npy file, or the object that it wraps (only data is unpickled)."""
     from skyproof.core.formats import pickles
 
-    with _reading(path, "an array saved by numpy.save"):
+    with reading(path, "an array saved by numpy.save"):
         return pickles.read_npy(path)
 
 
@@ -212,7 +212,7 @@ def npz(path: str | Path) -> dict[str, Any]:
     """Return the arrays and wrapped objects of a .npz file (only data is unpickled)."""
     from skyproof.core.formats import pickles
 
-    with _reading(path, "arrays saved by numpy.savez"):
+    with reading(path, "arrays saved by numpy.savez"):
         return pickles.read_npz(path)
 
 
@@ -229,7 +229,7 @@ def hdf5(
     """
     import h5py
 
-    with _reading(path, expected), h5py.File(path, "r") as file:
+    with reading(path, expected), h5py.File(path, "r") as file:
         there = [name for name, item in file.items() if isinstance(item, h5py.Dataset)]
         wanted = [*(there if names is None else names)]
         wanted += [name for name in optional if isinstance(file.get(name), h5py.Dataset)]
@@ -246,7 +246,7 @@ def hdf5_attributes(path: str | Path) -> dict[str, Any]:
     """Return the attributes of an HDF5 file's top level."""
     import h5py
 
-    with _reading(path, "a whole HDF5 file"), h5py.File(path, "r") as file:
+    with reading(path, "a whole HDF5 file"), h5py.File(path, "r") as file:
         return dict(file.attrs)
 
 
@@ -254,7 +254,7 @@ def parquet(path: str | Path, columns: Sequence[str] | None = None) -> dict[str,
     """Return columns [n] of a Parquet file (None: all); text as str, lists as float64 [n, k]."""
     import pyarrow.parquet as pq
 
-    with _reading(path, "a Parquet table"):
+    with reading(path, "a Parquet table"):
         names = pq.read_schema(path).names
         check_names(path, names, columns or ())
         table = pq.read_table(path, columns=list(names if columns is None else columns))
@@ -280,7 +280,7 @@ def safetensors(
 
     from safetensors import safe_open
 
-    with _reading(path, expected), safe_open(str(path), framework="np") as file:
+    with reading(path, expected), safe_open(str(path), framework="np") as file:
         metadata = file.metadata() or {}
         check_names(path, metadata, ["json"], what="metadata")
         arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -307,7 +307,7 @@ def fits_table_and_header(
     """
     import fitsio
 
-    with _reading(path, "a whole FITS file"), fitsio.FITS(str(path)) as file:
+    with reading(path, "a whole FITS file"), fitsio.FITS(str(path)) as file:
         table = next((hdu for hdu in file if hdu.get_exttype() != "IMAGE_HDU"), None)
         if table is None:
             raise InputError(path, "holds no table", expected="a FITS table")
@@ -367,7 +367,7 @@ def fits_header(path: str | Path) -> dict[str, Any]:
 def _first_image(path: str | Path) -> Iterator[Any]:
     import fitsio
 
-    with _reading(path, "a whole FITS file"), fitsio.FITS(str(path)) as file:
+    with reading(path, "a whole FITS file"), fitsio.FITS(str(path)) as file:
         images = (hdu for hdu in file if hdu.get_exttype() == "IMAGE_HDU" and hdu.has_data())
         hdu = next(images, None)
         if hdu is None:
@@ -398,7 +398,7 @@ def fits_extension(
     from astropy.io import fits
 
     with (
-        _reading(path, "a whole FITS file", record=name),
+        reading(path, "a whole FITS file", record=name),
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("ignore")

@@ -2,16 +2,13 @@
 
 A checkpoint is a dictionary: epoch, state_dict, optim_dict, scheduler_dict, best_val_loss, and
 stats, {'x': (mean, std), 'y': (mean, std)} of the training rows. Reading executes no code of the
-file: torch's restricted unpickler is used, with numpy's arrays and numbers allowed for `stats`.
+file (`core.formats.torch_file`).
 """
 
 from __future__ import annotations
 
 import io
 import math
-import pickle
-import re
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +16,7 @@ import numpy as np
 import torch
 
 from skyproof.core.errors import InputError
+from skyproof.core.formats import torch_file
 from skyproof.sysnet.members.member import CYCLE_GROWTH, FIRST_CYCLE, SavedNetwork, State
 
 BEST = "best.pth.tar"
@@ -146,43 +144,12 @@ def _stats(member: SavedNetwork) -> dict[str, Any]:
     return {"x": x, "y": (float(member.label[0]), float(member.label[1]))}
 
 
-def _allowed() -> list[Any]:
-    """Return the constructors of numpy's arrays and numbers in a pickle, by old and new names.
-
-    Numpy 2 moved its core from numpy.core to numpy._core; files may contain either name.
-    """
-    parts: list[Any] = [np.ndarray, np.dtype, *{type(np.dtype(kind)) for kind in "fdilqILQ?"}]
-    core = np.arange(1).__reduce__()[0]
-    scalar = np.float64(0).__reduce__()[0]
-    for module in ("numpy.core.multiarray", "numpy._core.multiarray"):
-        parts += [(core, f"{module}._reconstruct"), (scalar, f"{module}.scalar")]
-    # Pickles of torch's protocol store the bytes of a number as encoded text.
-    encode = b"".__reduce_ex__(2)[0]
-    return [*parts, encode]
-
-
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Return a checkpoint of the original, with all tensors on the CPU.
 
     Raise InputError if it is not one or contains other than tensors, arrays, numbers and text.
     """
-    try:
-        with torch.serialization.safe_globals(_allowed()):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        named = re.search(r"GLOBAL ([\w.]+)", str(error))
-        reason = f"names {named[1]}" if named else "is not a checkpoint"
-        raise InputError(
-            path, f"cannot be read as data ({reason})",
-            expected="tensors, arrays, numbers and text",
-        ) from None  # fmt: skip
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        if isinstance(error, FileNotFoundError):
-            raise InputError(path, "does not exist") from None
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(
-            path, f"cannot be read ({reason})", expected="a checkpoint (.pth.tar)"
-        ) from None
+    content = torch_file.read(path, expected="a checkpoint (.pth.tar)")
     if not isinstance(content, dict) or "state_dict" not in content:
         raise InputError(path, "is not a checkpoint of a network", field="state_dict")
     return content
