@@ -24,7 +24,7 @@ include: "rules/verify.smk"
 
 
 rule all:
-    """Every system that the configuration names, and the manifest of all products."""
+    """All systems of the configuration, and the manifest of all products."""
     default_target: True
     input:
         [getattr(rules, system).input for system in CONFIG.systems],

@@ -1,4 +1,4 @@
-"""Helpers of all systems - the checked configuration, and what a rule takes from its stage."""
+"""Helpers of all systems - the checked configuration, and the params and resources of rules."""
 
 import os
 import sys
@@ -8,7 +8,7 @@ from shlex import quote
 from snakemake.exceptions import WorkflowError
 from snakemake.settings.types import DeploymentMethod
 
-# The package comes from the checkout, here and in every job, environment or image.
+# The package is imported from the checkout, here and in every job, environment or image.
 SCRIPTS = f"{workflow.basedir}/scripts"
 sys.path.insert(0, SCRIPTS)
 
@@ -29,7 +29,7 @@ except SkyproofError as error:
 
 
 def site(word, otherwise):
-    """A value that a site's profile sets for all rules (default-resources), or `otherwise`."""
+    """A value that the profile of a site sets for all rules (default-resources), else `otherwise`."""
     words = workflow.resource_settings.default_resources or {}
     return words[word].raw if word in words else otherwise
 
@@ -41,10 +41,10 @@ shell.prefix(
     f"set -euo pipefail; export PYTHONPATH={quote(SCRIPTS)}"
     f"{' ' + VARIABLES if VARIABLES else ''}; "
 )
-# How a site starts MPI ranks, and on how many nodes; on one machine, mpiexec.
+# Command that starts MPI ranks, and their number of nodes; on one machine, mpiexec.
 LAUNCHER = site("launcher", "mpiexec")
 NODES = site("mpi_nodes", 1)
-# The SLURM executor looks for a relative path in the folder of the run, not of the checkout.
+# The SLURM executor reads a relative path from the folder of the run, not of the checkout.
 if site("partitions", ""):
     os.environ.setdefault(
         "SNAKEMAKE_SLURM_PARTITIONS", os.path.join(workflow.basedir, site("partitions", ""))
@@ -58,7 +58,7 @@ def stage(name, image, **inputs):
     """The parameters of the rule of a stage ('system.stage') in the environment `image`.
 
     A change of `image`, `options`, `code` or `inputs` runs the rule again. `inputs` are inputs of the
-    stage that are not files of the rule (text), or are too many for a line (see `braces`).
+    stage that are not files of the rule (text), or that are too many for a line (see `braces`).
     """
     plan = PLANS[name.partition(".")[0]]
     options = options_of(CONFIG, name)
@@ -82,18 +82,19 @@ def stage(name, image, **inputs):
 
 
 def inside(environment):
-    """The parameters of a rule that runs in an image, where rules do.
+    """The parameters of a rule that runs in an image if the workflow uses images.
 
-    The name of an image changes with its definition and locks, which runs the rule again. `start`
-    begins the shell line: the launcher of MPI ranks, which stays outside of the image, and the
-    words that enter it on each rank. (`container:` would put the launcher inside.)
+    The name of an image depends on its definition and locks, so a change runs the rule again.
+    `start` is the beginning of the shell line: the launcher of MPI ranks, which runs outside the
+    image, and the command that enters the image on each rank. (`container:` would run the launcher
+    inside.)
     """
 
     def start(wildcards, resources):
         words = [resources.get("mpi", "")]
         if IN_IMAGES:
             device = resources.get("device", "cpu")
-            # Snakemake's own words, and the checkout, which may lie outside of the run's folder.
+            # Snakemake's arguments, and the checkout, which may be outside the folder of the run.
             words += ["apptainer exec", "--nv" if device == "cuda" else "", '--home "$PWD"']
             words += [f"--bind {quote(str(workflow.basedir))}"]
             words += [workflow.deployment_settings.apptainer_args]
@@ -109,10 +110,10 @@ def blocks(items, block_size):
 
 
 def braces(pattern, names):
-    """Name the files of all blocks in one short word, which the shell expands.
+    """Return the files of all blocks as one pattern in braces, which the shell expands.
 
-    A line that spells out thousands of files is longer than the kernel takes. (A function, as
-    Snakemake would take the braces for a wildcard.)
+    A line with thousands of files is longer than the kernel allows. (A function is returned, because
+    Snakemake would read the braces as a wildcard.)
     """
     word = f"{{{names[0]}..{names[-1]}}}"
     return lambda wildcards: pattern.format(**{**dict(wildcards.items()), "block": word})
@@ -120,17 +121,17 @@ def braces(pattern, names):
 
 # --- resources --------------------------------------------------------------------------------
 
-# Memory of Snakemake itself in a batch job: two processes inside one another.
+# Memory [MB] of Snakemake itself in a batch job: two nested processes.
 SNAKEMAKE_MB = 300
 
 
 def doubling(amount):
-    """A resource that is doubled at each further attempt."""
+    """A resource that doubles with each further attempt."""
     return lambda wildcards, attempt: int(amount * 2 ** (attempt - 1))
 
 
 def serial(name):
-    """Resources of a stage ('system.stage') in one process, by its cost; doubled on retry."""
+    """Resources of a stage ('system.stage') in one process, from its cost; doubled on retry."""
     cost = cost_of(name)
     return {
         "mem_mb": lambda wildcards, attempt: int(cost(wildcards).memory_mb * 2 ** (attempt - 1)),
@@ -141,9 +142,9 @@ def serial(name):
 
 
 def mpi(name, most=None):
-    """Resources of a stage in MPI ranks of one thread, on the cores of the rule or a site's number.
+    """Resources of a stage in MPI ranks of one thread.
 
-    No more ranks than `most`, if given.
+    The number of ranks is that of the site, else the threads of the rule; at most `most`, if given.
     """
     cost = cost_of(name)
 
@@ -159,9 +160,9 @@ def mpi(name, most=None):
 
 
 def training(name):
-    """Resources of a training: its ranks in portable numerics, else the threads of one rank.
+    """Resources of a training: several ranks in portable numerics, else one rank with threads.
 
-    A site may give the number of ranks.
+    A site may set the number of ranks.
     """
 
     def ranks(wildcards, threads):
@@ -171,7 +172,7 @@ def training(name):
 
 
 def world(ranks):
-    """Ranks, the nodes that share them, and what starts them: nothing for one rank."""
+    """The number of ranks and nodes, and the launcher, empty for one rank."""
 
     def launcher(wildcards, threads):
         number = ranks(wildcards, threads)
@@ -184,14 +185,14 @@ def world(ranks):
 
 
 def cost_of(name):
-    """The cost of a stage's job (skyproof.core.cost), by the job's wildcards."""
+    """The cost of a job of a stage (skyproof.core.cost) as a function of the wildcards."""
     system, _, own = name.partition(".")
     known = cache(lambda wildcards: PLANS[system].cost(own, dict(wildcards)))
     return lambda wildcards: known(tuple(wildcards.items()))
 
 
 def training_cores(most):
-    """All cores; in portable numerics not more than there are parts of a step to share."""
+    """All cores; in portable numerics at most `most`, the number of parts of a step."""
     cores = workflow.cores or 8
     return cores if CONFIG.numerics == "native" else min(cores, most)
 
@@ -199,14 +200,14 @@ def training_cores(most):
 def training_threads(wildcards, threads):
     """The threads of a rank of a training: one in portable numerics.
 
-    A cluster's site gives the number (training_threads): a rule's own threads are never more than
-    the cores of the machine on which Snakemake runs.
+    The site of a cluster sets the number (training_threads), because Snakemake limits the threads of
+    a rule to the cores of the machine on which it runs.
     """
     return site("training_threads", threads) if CONFIG.numerics == "native" else 1
 
 
 def on_gpus():
-    """Whether jobs of some rule run on GPUs (set-resources, in a profile or a command line)."""
+    """Whether jobs of a rule run on GPUs (set-resources, in a profile or on the command line)."""
     given = workflow.resource_settings.overwrite_resources.values()
     return any(words["device"].raw == "cuda" for words in given if "device" in words)
 
@@ -223,7 +224,7 @@ def figure(file, result, caption="", subcategory=None):
     return report(
         f"results/{file}",
         caption=f"report/{system}_{caption or last.split('.')[0]}.rst",
-        # The title of the system: its docstring begins with it.
+        # The docstring of a system begins with its title.
         category=type(getattr(CONFIG, system)).__doc__.partition(":")[0],
         subcategory=subcategory or (folders[0] if folders[0].startswith("{") else None),
         labels={"result": result},

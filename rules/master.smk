@@ -1,4 +1,4 @@
-"""What the process that starts the jobs does first: one master a folder, sound images, no trap."""
+"""Checks before the first job - one master per folder, intact images, valid settings."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from skyproof.workflow.slurm import master
 
 
 onstart:
-    # Once a run, before its first job; not where it is only planned.
+    # Once per run, before its first job; not in a dry run.
     try:
         master.take_charge(
             Path.cwd(),
@@ -21,7 +21,7 @@ onstart:
         if IN_IMAGES:
             gpu = [definition("train", device="cuda")] if on_gpus() else []
             check_all([*definitions(), *gpu])
-            if gpu and workflow.local_exec:  # elsewhere each job looks at its own machine's
+            if gpu and workflow.local_exec:  # elsewhere each job checks the driver of its machine
                 check_driver(gpu[0])
     except SkyproofError as error:
         raise WorkflowError(str(error))

@@ -1,6 +1,6 @@
 """Obiwan: can a network tell injected galaxies from real ones?
 
-Bricks are simulated, reduced from real exposures (ingest), or those of a release; then for each:
+Bricks are simulated, reduced from real exposures (ingest), or those of a release. Then follow:
 cutouts -> assign -> split -> train -> infer -> evaluate.
 """
 
@@ -85,7 +85,7 @@ rule obiwan_cutouts:
 
 
 rule obiwan_assign:
-    """Assign bricks to the training and the test part, and find where they share sky."""
+    """Assign bricks to the training and the test part, and find their overlaps on the sky."""
     input:
         cutouts=expand(OBIWAN_CUTOUTS, block=OBIWAN_BLOCKS),
     output:
@@ -178,7 +178,7 @@ rule obiwan_infer:
 
 
 rule obiwan_evaluate:
-    """Measure how well the classes are distinguished, and by what."""
+    """Measure how well the classes are distinguished, and by which properties."""
     input:
         scores="results/obiwan/infer/scores.parquet",
         history="results/obiwan/train/history.csv",

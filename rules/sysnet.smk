@@ -1,4 +1,4 @@
-"""SYSNet: how much of the galaxy density is the imaging's, and the weights that undo it.
+"""SYSNet: the effect of imaging on the observed galaxy density, and the weights that correct it.
 
 For each region: mock or tabulate -> split -> select -> tune -> train -> infer, baselines -> stack
 -> evaluate; then one summary of all regions.
@@ -20,13 +20,13 @@ wildcard_constraints:
 
 
 rule sysnet:
-    """The verdict on all regions; each region's own verdict and figures stand beside its files."""
+    """The verdict on all regions; the verdict and figures of a region are beside its files."""
     input:
         SYSNET.products,
 
 
 rule sysnet_exports:
-    """The networks of all regions in the original's files, model_<fold>_<seed>/best.pth.tar."""
+    """The networks of all regions in the format of the original, model_<fold>_<seed>/best.pth.tar."""
     input:
         expand("results/sysnet/{region}/export/export.json", region=SYSNET.regions),
 
@@ -53,7 +53,7 @@ rule sysnet_mock:
 
 
 rule sysnet_tabulate:
-    """Put the table of a region together from maps, or from a table of another layout."""
+    """Assemble the table of a region from maps, or from a table of another layout."""
     input:
         unpack(SYSNET.sources),
     output:
@@ -95,7 +95,7 @@ rule sysnet_split:
 
 
 rule sysnet_select:
-    """Choose the features that the networks see."""
+    """Select the input features of the networks."""
     input:
         table=SYSNET.table,
         folds=SYSNET_FOLDS,
@@ -117,7 +117,7 @@ rule sysnet_select:
 
 
 rule sysnet_tune:
-    """Search for learning rate, structure and L1 weight, or take the configuration's."""
+    """Search for learning rate, structure and L1 weight, or use those of the configuration."""
     input:
         table=SYSNET.table,
         folds=SYSNET_FOLDS,
@@ -144,7 +144,7 @@ rule sysnet_tune:
 
 
 rule sysnet_train:
-    """Train a block of groups of networks; a killed training resumes where it was."""
+    """Train a block of groups of networks; a killed training resumes from its last checkpoint."""
     input:
         table=SYSNET.table,
         folds=SYSNET_FOLDS,
@@ -171,7 +171,7 @@ rule sysnet_train:
 
 
 rule sysnet_infer:
-    """Predict every fold with the networks that have not seen it."""
+    """Predict every fold with the networks that were not trained on it."""
     input:
         table=SYSNET.table,
         folds=SYSNET_FOLDS,
@@ -199,7 +199,7 @@ rule sysnet_infer:
 
 
 rule sysnet_export:
-    """Write the networks in the original's files, for its own readers."""
+    """Write the networks in the format of the original."""
     input:
         members=SYSNET_ALL_MEMBERS,
     output:
@@ -243,7 +243,7 @@ rule sysnet_baselines:
 
 
 rule sysnet_stack:
-    """Mix the predictions to the selection function, and give galaxies their weights."""
+    """Combine the predictions into the selection function and the weights of the galaxies."""
     input:
         table=SYSNET.table,
         folds=SYSNET_FOLDS,
@@ -270,7 +270,7 @@ rule sysnet_stack:
 
 
 rule sysnet_evaluate:
-    """Say what the weights do to the density, and whether that is right where truth is known."""
+    """Measure the effect of the weights on the density, and compare with the truth if known."""
     input:
         table=SYSNET.table,
         truth=SYSNET.truth,

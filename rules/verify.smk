@@ -1,4 +1,4 @@
-"""Proof: the manifest of all products, and the check of every file against it."""
+"""Proof: the manifest of all products, and the check of all files against it."""
 
 import os
 import sys
@@ -6,15 +6,15 @@ from shlex import join
 
 from skyproof.workflow.plan.systems import megabytes
 
-# Products are read again to be hashed, from a slow disk at 100 MB/s.
+# All products are read for hashing, from a slow disk at 100 MB/s.
 HASHING_MINUTES = 60 + megabytes(CONFIG) / 100 / 60
 
-# Receipts and provenance name the command of the whole run; jobs inherit it.
+# Receipts and provenance contain the command of the run; jobs inherit it.
 os.environ.setdefault("SKYPROOF_WORKFLOW", join(sys.argv))
 
 
 rule manifest:
-    """Collect the checksums of all products from the jobs' receipts, and check them."""
+    """Collect the checksums of all products from the receipts of the jobs, and check them."""
     input:
         [getattr(rules, system).input for system in CONFIG.systems],
     output:
@@ -39,7 +39,7 @@ rule manifest:
 
 
 rule verify:
-    """Check every product against the manifest and print the result, at each call."""
+    """Check all products against the manifest and print the result, at each call."""
     input:
         "results/manifest.json",
     log:

@@ -1,6 +1,6 @@
 """The command line: `python -m skyproof <system>.<stage> --in name=path --out name=path ...`.
 
-It dispatches to the stages and commands of the systems and to the tools, which belong to no system.
+It dispatches to the stages and commands of the systems and to the tools that belong to no system.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ if TYPE_CHECKING:
 
 TOOLS = {
     "config": "check a configuration file, or write config.yaml and docs/options.md (--write)",
-    "summary": "say in five lines what a run made and where to look",
-    "plan": "foresee hours, memory and disk of a run, a line a stage",
-    "doctor": "check the site (--profile slurm) or this machine before the first job",
+    "summary": "print the verdicts of a run and the paths of its products",
+    "plan": "estimate hours, memory and disk of a run, one line per stage",
+    "doctor": "check a site (--profile slurm) or this machine before the first job",
     "manifest": "collect the checksums of a run into its manifest, and check them",
-    "verify": "say whether results are what was made, and whether they equal a reference",
-    "root": "print the digest that fixes every byte of a run; sign it (--sign)",
+    "verify": "check results against their manifest and compare them with a reference",
+    "root": "print the root digest of a run, which determines every byte; sign it (--sign)",
     "bag": "pack a run for publication (BagIt)",
     "crate": "describe a run for publication (Workflow Run RO-Crate)",
-    "images": "make, check, sign or pack the container images of the rules",
+    "images": "build, check, sign or pack the container images of the rules",
 }
 
 
@@ -76,14 +76,14 @@ def _overview() -> str:
         "       python -m skyproof <system>.<command> ...",
         "       python -m skyproof <tool> ...",
         "",
-        "--help after a stage, a command or a tool explains it. Stages and commands:",
+        "--help after a stage, a command or a tool prints its help. Stages and commands:",
     ]
     for system in systems():
         known: dict[str, Command | type] = {**stages(system), **commands(system)}
         lines += [f"  {system}.{name:<12} {first_line(value)}" for name, value in known.items()]
     lines += ["", "The tools:", *(f"  {name:<12} {text}" for name, text in TOOLS.items())]
     lines += ["", "exit codes: 0 done, 2 usage or configuration, 3 bad input, 4 environment"]
-    lines += ["            (verify has its own: see its --help)"]
+    lines += ["            (verify has other codes: see its --help)"]
     return "\n".join(lines)
 
 
@@ -178,7 +178,7 @@ def _stage_parser(stage: str, model: type[StageOptions]) -> Parser:
         action="extend",
         default=[],
         metavar="name=value",
-        help="wildcards of the workflow's job; the receipt states them, nothing depends on them",
+        help="wildcards of the workflow's job, for the receipt only",
     )
     return parser
 
@@ -280,7 +280,7 @@ def _config(parser: argparse.ArgumentParser, words: list[str]) -> int:
             print(f"wrote {path.relative_to(Path.cwd())}")
     elif given.file is not None:
         config.load_file(given.file)
-        print(f"{given.file}: sound")
+        print(f"{given.file}: valid")
     else:
         print(config.as_yaml(), end="")
     return 0

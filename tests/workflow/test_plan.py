@@ -54,9 +54,9 @@ def test_a_finished_run_tells_the_bytes_of_a_larger_one(tiny, tmp_path):
     manifest = rows.pop("manifest")
     assert manifest["disk_basis"] == "estimate"
     assert {row["disk_basis"] for row in rows.values()} == {"measured"}
-    foreseen = {row["rule"]: row for row in plan(tmp_path, "--config", "systems=[obiwan]")["rows"]}
+    estimated = {row["rule"]: row for row in plan(tmp_path, "--config", "systems=[obiwan]")["rows"]}
     for rule in ("obiwan_simulate", "obiwan_cutouts", "obiwan_split"):
-        assert 0.3 < rows[rule]["disk_gb"] / foreseen[rule]["disk_gb"] < 3
+        assert 0.3 < rows[rule]["disk_gb"] / estimated[rule]["disk_gb"] < 3
 
 
 def test_what_is_done_is_not_planned_again(tiny):

@@ -1,6 +1,7 @@
-"""Tensors and metadata in one safetensors file: equal content, equal bytes; nothing is executed.
+"""Tensors and metadata in one safetensors file: equal content gives equal bytes.
 
-`torch.save` is not used: its bytes change after a resume, and reading it unpickles.
+Reading executes no code. `torch.save` is not used: its bytes change after a resume, and reading
+unpickles.
 """
 
 from __future__ import annotations
@@ -31,13 +32,13 @@ def write(path: str | Path, tensors: Mapping[str, torch.Tensor], about: Mapping[
 def read(path: str | Path, kind: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Return tensors and metadata of a file that `write` made with `about["format"] = kind`.
 
-    Raises InputError where the file is of another format or kind, truncated, or has changed.
+    Raises InputError if the file has another format or kind, is truncated, or has changed.
     """
     arrays, about = reader.safetensors(path, expected=f"{kind} (.safetensors)")
     if about.get("format") != kind:
         raise InputError(path, f"is {about.get('format', 'of no known format')}", expected=kind)
     if about.pop("sha256", None) != _digest(arrays):
-        raise InputError(path, "has changed since it was written", expected="its own checksum")
+        raise InputError(path, "has changed since it was written", expected="its checksum")
     return {name: torch.from_numpy(array) for name, array in arrays.items()}, about
 
 
@@ -66,7 +67,7 @@ class Checkpoints:
         self.folder, self.configuration, self.log, self.kind = folder, configuration, log, kind
 
     def save(self, step: int, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Write the state after `step` steps (whole or not at all); the last two are kept."""
+        """Write the state after `step` steps, atomically; the last two files are kept."""
         about = {"format": self.kind, "configuration": self.configuration, "step": step}
         with atomic.replacing(self.folder / f"step-{step:012d}.safetensors") as temporary:
             write(temporary, tensors, about)
@@ -74,7 +75,7 @@ class Checkpoints:
             path.unlink(missing_ok=True)
 
     def load(self, path: Path) -> tuple[int, dict[str, torch.Tensor]]:
-        """Return step and tensors of a checkpoint; InputError unless of this configuration."""
+        """Return step and tensors of a checkpoint (InputError if of another configuration)."""
         tensors, about = read(path, self.kind)
         if about["configuration"] != self.configuration:
             raise InputError(
@@ -84,12 +85,12 @@ class Checkpoints:
         return about["step"], tensors
 
     def newest(self) -> tuple[int, dict[str, torch.Tensor]] | None:
-        """Return the newest checkpoint that is whole; a damaged one is logged and skipped."""
+        """Return the newest intact checkpoint; damaged ones are logged and skipped."""
         for path in self._newest_first():
             try:
                 return self.load(path)
             except InputError as error:
-                self.log.warning("%s; going back to the checkpoint before it", error)
+                self.log.warning("%s; using the checkpoint before it", error)
         return None
 
     def _newest_first(self) -> list[Path]:

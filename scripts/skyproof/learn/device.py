@@ -1,4 +1,4 @@
-"""How torch computes: device, threads, determinism, precision."""
+"""Configuration of torch: device, threads, determinism, precision."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 
 def prepare(context: Context, options: StageOptions) -> torch.device:
-    """Configure torch as a call of a stage asks for, and return the device of this rank.
+    """Configure torch for a call of a stage and return the device of this rank.
 
-    All ranks call this. EnvironmentProblem (exit 4) where torch can use no GPU.
+    All ranks call this. Raises EnvironmentProblem (exit 4) if torch can use no GPU.
     """
     return configure(
         context.device, context.threads, options.numerics, context.comm.local_rank
@@ -27,17 +27,17 @@ def prepare(context: Context, options: StageOptions) -> torch.device:
 def configure(device: str, threads: int, numerics: str, local_rank: int = 0) -> torch.device:
     """Make torch deterministic in this process and return the device to compute on.
 
-    `device` is 'cpu' or 'cuda'; EnvironmentProblem (exit 4) where torch can use no GPU. The ranks
-    of a node share its GPUs by `local_rank`. Where the batch system shows one GPU to each rank, the
-    rank uses that one. `threads` is the number of threads of one rank. With `numerics` 'portable',
-    float32 is computed as float32; with 'native', a GPU may use TF32. `core.numerics` has set the
-    environment variables that libraries read at start.
+    `device` is 'cpu' or 'cuda'. Raises EnvironmentProblem (exit 4) if torch can use no GPU. The
+    ranks of a node share its GPUs by `local_rank`. If the batch system shows one GPU to each rank,
+    the rank uses that one. `threads` is the number of threads of one rank. With `numerics`
+    'portable', float32 is computed as float32; with 'native', a GPU may use TF32. `core.numerics`
+    has set the environment variables that libraries read at start.
     """
     if device == "cuda":
         _expect_gpu()
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)
-    # Filling new memory with NaN would find faults of torch only, and costs time in every layer.
+    # Filling new memory with NaN would only find errors of torch, and costs time in every layer.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False
@@ -50,7 +50,7 @@ def configure(device: str, threads: int, numerics: str, local_rank: int = 0) -> 
 
 
 def _expect_gpu() -> None:
-    """Raise EnvironmentProblem where no GPU can be used; it names build, driver or GPU."""
+    """Raise EnvironmentProblem if no GPU can be used; the message names build, driver or GPU."""
     built = torch.version.cuda
     if built is None:
         raise EnvironmentProblem(

@@ -32,7 +32,7 @@ class History:
 
     @property
     def best_step(self) -> int | None:
-        """The steps done before the evaluation with the least loss; None: no evaluation."""
+        """The number of steps before the evaluation with the smallest loss; None: no evaluation."""
         return self.valid_steps[best_of(self.valid["loss"])] if self.valid_steps else None
 
     def add_step(self, values: Mapping[str, float], rate: float) -> None:
@@ -53,7 +53,7 @@ class History:
     def columns(self, steps_per_epoch: int) -> dict[str, np.ndarray]:
         """Return the table of the steps: step and epoch from 1, values, rate and running means.
 
-        Where validation rows were evaluated, `valid_<name>` follow, NaN after the other steps.
+        With validation rows, columns `valid_<name>` follow, NaN for steps without an evaluation.
         """
         steps = np.arange(len(self))
         values = {name: np.array(numbers, "f4") for name, numbers in self.steps.items()}
@@ -87,7 +87,7 @@ class History:
         return tensors
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take what `tensors` returned."""
+        """Restore the values that `tensors` returned."""
         self.steps = {name: tensors[f"step.{name}"].tolist() for name in self.steps}
         self.valid = {name: tensors[f"valid.{name}"].tolist() for name in self.valid}
         self.rates = tensors["rate"].tolist()
@@ -95,7 +95,7 @@ class History:
 
 
 def trailing_mean(values: np.ndarray, width: int = _RUNNING_MEAN) -> np.ndarray:
-    """Return at each step the mean of the last `width` values (of all, where there are fewer)."""
+    """Return at each step the mean of the last `width` values, or of all if there are fewer."""
     sums = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
     steps = np.arange(1, len(values) + 1)
     begin = np.maximum(steps - width, 0)

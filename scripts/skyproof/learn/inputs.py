@@ -1,8 +1,8 @@
 """Assembly of a network's inputs on the device: normalise, mirror, rotate.
 
 An assembly draws random numbers for each row as a function of (seed, epoch, row), on the host, and
-applies them to the rows once these are on the device. So a row is transformed alike whatever the
-batch, the rank or the step at which a training was resumed.
+applies them to the rows once these are on the device. Therefore the transform of a row
+does not depend on the batch, the rank or the step at which a training was resumed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Assembly(Protocol):
     def __call__(self, x: Tensor, y: Tensor, drawn: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return input and target of the rows x [n, ...], y [n, ...], on their device.
 
-        `drawn` holds their random numbers [n, ...], or is None in validation.
+        `drawn` are their random numbers [n, ...], None in validation.
         """
 
 
@@ -36,8 +36,8 @@ class Symmetries:
     """Maps each square image x [n, s, s, ...] by a random symmetry of the square.
 
     `kinds`: 8 for all symmetries, 4 for mirrors of the two axes only. With `maps` the targets are
-    maps [n, t, t, ...] of the same field and are transformed with x. Validation rows stay as they
-    are.
+    maps [n, t, t, ...] of the same field and are transformed with x. Validation rows are not
+    changed.
     """
 
     kinds: int = _SYMMETRIES

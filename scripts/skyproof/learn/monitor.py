@@ -1,4 +1,4 @@
-"""What a training writes for people: scalars for TensorBoard, traces of a few steps."""
+"""Monitoring of a training: scalars for TensorBoard, profiler traces of a few steps."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WriteScalars = Callable[[Mapping[str, float], int], None]  # (values by name, st
 
 @contextmanager
 def scalars(folder: Path, first: int, team: Team) -> Iterator[WriteScalars]:
-    """Give a writer of TensorBoard scalars; a resume hides what came after its checkpoint."""
+    """Yield a writer of TensorBoard scalars; a resume hides values after its checkpoint."""
     if team.rank:
         yield lambda values, step: None
         return
@@ -36,7 +36,7 @@ def scalars(folder: Path, first: int, team: Team) -> Iterator[WriteScalars]:
 
 @contextmanager
 def profiler(folder: Path, steps: int, device: torch.device, team: Team) -> Iterator[Any]:
-    """Trace a few steps of rank 0, after one of warm-up, into a file for chrome://tracing."""
+    """Trace a few steps of rank 0, after one warm-up step, in a file for chrome://tracing."""
     if steps == 0 or team.rank:
         yield _NoProfiler()
         return

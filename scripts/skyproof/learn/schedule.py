@@ -1,7 +1,7 @@
 """Learning rates, early stopping and the best evaluation.
 
-All are functions of the step and of the validation losses so far, which a checkpoint holds. So a
-resumed training makes the same decisions.
+All are functions of the step and of the previous validation losses, which a checkpoint contains.
+Therefore a resumed training makes the same decisions.
 """
 
 from __future__ import annotations
@@ -58,16 +58,16 @@ def should_stop(losses: Sequence[float], patience: int, min_delta: float) -> boo
 
 
 def best_of(losses: Sequence[float]) -> int:
-    """Return the number of the evaluation with the least loss, of equal ones the first."""
+    """Return the index of the evaluation with the smallest loss, the first of equal ones."""
     return min(range(len(losses)), key=losses.__getitem__)
 
 
 class Plateau:
-    """Learning rates that fall where a validation loss has not, as torch's ReduceLROnPlateau.
+    """Lower the learning rate if the validation loss does not fall, as torch's ReduceLROnPlateau.
 
-    An evaluation is better if its loss lies below the best one by 1e-4 of its absolute value
-    (losses may be negative). After more than `patience` evaluations that were not better the
-    learning rate is multiplied by `factor`. Tensors are [E], one element per network.
+    An evaluation is an improvement if its loss is below the best one by 1e-4 of the absolute value
+    of that (losses may be negative). After more than `patience` evaluations without improvement,
+    the learning rate is multiplied by `factor`. Tensors are [E], one element per network.
     """
 
     threshold = 1e-4
@@ -76,10 +76,10 @@ class Plateau:
         self.patience, self.factor = patience, factor
         self.best = torch.full((n_members,), math.inf, dtype=torch.float64)
         self.bad = torch.zeros(n_members, dtype=torch.int64)
-        self.share = torch.ones(n_members, dtype=torch.float64)  # of the first learning rate
+        self.share = torch.ones(n_members, dtype=torch.float64)  # of the initial learning rate
 
     def update(self, loss: Tensor) -> None:
-        """Take the losses [E] (float64) of an evaluation."""
+        """Update with the losses [E] (float64) of an evaluation."""
         margin = torch.where(self.best.isfinite(), self.threshold * self.best.abs(), 0.0)
         better = loss < self.best - margin
         self.best = torch.where(better, loss, self.best)

@@ -1,4 +1,4 @@
-"""What determines a training besides network, rows and seed: settings, loss, validation, files."""
+"""Settings, loss, validation rows and files of a training."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from skyproof.learn.shards import Shards
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """Numbers of a training. Patience counts evaluations of the validation rows.
+    """Settings of a training. Patience is a number of evaluations of the validation rows.
 
-    Without validation rows `stop_patience`, `restore_best` and the schedule 'plateau' are a
-    ValueError.
+    `stop_patience`, `restore_best` and the schedule 'plateau' raise ValueError without validation
+    rows.
     """
 
     n_epochs: int
-    batch: int  # rows of a step
-    micro_batch: int  # rows of a forward pass (gradients are accumulated); changes the result
+    batch: int  # rows per step
+    micro_batch: int  # rows per forward pass (gradients are accumulated); changes the result
     learning_rate: float
     schedule: Literal["constant", "cosine", "milestones", "plateau"] = "constant"
     warmup_steps: int = 0  # the learning rate rises linearly over the first steps
     milestones: tuple[int, ...] = ()  # epochs after which it is multiplied by `factor`
     factor: float = 0.1  # of a milestone, or of a plateau
     plateau_patience: int = 10  # see `schedule.plateau_factor`
-    stop_patience: int = 0  # see `schedule.should_stop`; 0: all epochs are trained
+    stop_patience: int = 0  # see `schedule.should_stop`; 0: train all epochs
     min_delta: float = 0.0  # smallest decrease of the validation loss that defers the stop
-    restore_best: bool = False  # end with the weights of the least validation loss
+    restore_best: bool = False  # return the weights of the smallest validation loss
     clip_norm: float = 0.0  # largest norm of the gradient; 0: not clipped
     weight_decay: float = 0.0
     checkpoint_every: int = 100  # steps
@@ -46,12 +46,12 @@ class TrainingSettings:
 
 @dataclass(frozen=True)
 class Objective:
-    """A loss with the numbers that are reported beside it.
+    """A loss and further named numbers that are reported.
 
     `function(outputs, targets)` returns scalars by name: "loss", which is minimised, and one for
     each name in `fractions` and `means`. All are means over the rows. Each has a column in the
-    history. Values of `fractions` lie between 0 and 1; they are added in one vector with the
-    gradients, whose precision they cannot spoil. Those of `means` may have any size.
+    history. Values of `fractions` lie between 0 and 1: they are summed in one vector with the
+    gradients without reducing their precision. Values of `means` may have any size.
     """
 
     function: Callable[[Tensor, Tensor], Mapping[str, Tensor]]
@@ -88,11 +88,11 @@ class Validation:
 
 @dataclass(frozen=True)
 class TrainingFiles:
-    """Where a training keeps its checkpoints, logs and traces.
+    """Folders of the checkpoints, logs and traces of a training.
 
     They lie in `ckpts/<cache_key>`, `logs/<cache_key>` and `prof/<cache_key>` below `folder`: a
-    training with another cache key starts anew. `configuration` is written into the checkpoints;
-    `start` is a checkpoint of the same configuration to start from where there are none yet.
+    training with another cache key does not continue from them. `configuration` is written into
+    the checkpoints; `start` is a checkpoint of the same configuration, used if the folder has none.
     """
 
     folder: Path

@@ -1,4 +1,4 @@
-"""Rows of training and validation in pairs of `.npy` files: inputs x [n, ...], targets y [n, ...].
+"""Training and validation rows in pairs of `.npy` files: inputs x [n, ...], targets y [n, ...].
 
 Training rows are streamed in a random order that is a function of the seed. The order of epoch e:
 all shards in a random order; consecutive shards form windows of at least two shards and `window`
@@ -37,7 +37,7 @@ _NUMBERS = "biuf"  # kinds of numpy types
 
 
 class Targets(Protocol):
-    """What the target files hold: y [n, *row_shape], kept in memory as `dtype`."""
+    """Form of the targets: y [n, *row_shape], in memory of type `dtype`."""
 
     @property
     def row_shape(self) -> tuple[int, ...]: ...
@@ -45,7 +45,7 @@ class Targets(Protocol):
     def dtype(self) -> np.dtype: ...
 
     def check(self, path: Path, y: np.ndarray, first: int = 0) -> None:
-        """Raise InputError where y as stored holds what is no target; row `first` is its first."""
+        """Raise InputError for invalid targets in y, as stored; `first` is its first row."""
 
 
 @dataclass(frozen=True)
@@ -93,8 +93,8 @@ class Share(NamedTuple):
 class Batch(NamedTuple):
     """This rank's rows of one step (counted from 0 over all epochs).
 
-    x [n, ...] as stored, y [n, ...], and the random numbers of the rows in this epoch [n, ...] if
-    some were asked for. `n_rows` counts the rows of all ranks.
+    x [n, ...] as stored, y [n, ...], and, if requested, the random numbers of the rows in this
+    epoch [n, ...]. `n_rows` is the number of rows of all ranks.
     """
 
     step: int
@@ -105,7 +105,7 @@ class Batch(NamedTuple):
     drawn: torch.Tensor | None = None
 
     def pieces(self, rows: int) -> Iterator[Piece]:
-        """Yield this rank's micro-batches of `rows` rows; the batch's last one may be smaller."""
+        """Yield this rank's micro-batches of `rows` rows; the last one may be smaller."""
         for start in range(0, len(self.y), rows):
             part = slice(start, start + rows)
             yield self.x[part], self.y[part], None if self.drawn is None else self.drawn[part]
@@ -113,7 +113,7 @@ class Batch(NamedTuple):
 
 @dataclass
 class Window:
-    """The rows of a few shards in memory, with the order in which they are used."""
+    """The rows of a few shards in memory, and their order of use."""
 
     epoch: int
     last_of_epoch: bool
@@ -121,7 +121,7 @@ class Window:
     order: np.ndarray
 
     def rows(self, start: int, wanted: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Return, of the rows from position `start` of the order, those that are `wanted`."""
+        """Return the rows from position `start` of the order, selected by the mask `wanted`."""
         chosen = self.order[start : start + len(wanted)][wanted]
         return tuple(array[chosen] for array in self.arrays)
 
@@ -129,9 +129,9 @@ class Window:
 class Shards:
     """Pairs of files with x [n, *row_shape] of any numeric type and y as `targets` describes.
 
-    The headers are read at once; InputError names the first file that is missing rows, of another
-    shape or type, truncated or not .npy. Values are checked when they are read. With `resident`
-    all rows stay in memory once they were read: for small sets that are used many times.
+    The constructor reads the headers. It raises InputError for the first file that lacks rows, has
+    another shape or type, is truncated or not .npy. Values are checked when they are read. With
+    `resident` all rows stay in memory after the first read, for small sets that are used often.
     """
 
     def __init__(
@@ -145,7 +145,7 @@ class Shards:
     ) -> None:
         self.files = [(Path(x), Path(y)) for x, y in files]
         self.row_shape, self.targets, self.window = row_shape, targets, window
-        self.reads: Counter[Path] = Counter()  # how often each x file was read whole
+        self.reads: Counter[Path] = Counter()  # how often each x file was read completely
         self.counts: list[int] = []
         self.dtype = np.dtype(np.float32)
         self._resident: dict[int, tuple[np.ndarray, np.ndarray]] | None = {} if resident else None
@@ -178,13 +178,13 @@ class Shards:
     ) -> Iterator[Batch]:
         """Yield the batches of steps `first`, first + 1, ... until `n_epochs` are complete.
 
-        `draw` gives each row its random numbers: `draw(stream("augment", epoch, shard), n)` for
-        the n rows of a shard, so they are a function of (seed, epoch, row). `share` selects a
+        `draw` returns the random numbers of the rows: `draw(stream("augment", epoch, shard), n)`
+        for the n rows of a shard, so they are a function of (seed, epoch, row). `share` selects a
         rank's rows of each batch; every rank reads all windows. Windows and batches are made ahead
-        in other threads, which changes only the time.
+        in other threads, which does not change them.
         """
         windows = ahead(self._windows(stream, batch, n_epochs, first, draw), _WINDOWS_AHEAD)
-        # Large batches are not made ahead by more rows than a window has.
+        # At most one window of rows is made ahead.
         depth = max(1, min(_BATCHES_AHEAD, self.window // batch)) if _BATCHES_AHEAD else 0
         return ahead(self._cut(windows, batch, first, share or Share(batch)), depth)
 
@@ -207,7 +207,7 @@ class Shards:
                 number += 1
 
     def _opened(self, shard: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return x and y of a shard: from memory if it is resident, else mapped files."""
+        """Return x and y of a shard, from memory if resident, else as mapped files."""
         if self._resident is None:
             x_path, y_path = self.files[shard]
             return open_rows(x_path, self.row_shape), open_rows(y_path, self.targets.row_shape)
@@ -238,7 +238,7 @@ class Shards:
                 yield self._read(group, stream, epoch, last, order[seen:], draw)
 
     def _groups(self, shards: np.ndarray) -> list[list[int]]:
-        """Divide the sequence of shards into windows; the rest joins the last one."""
+        """Divide the sequence of shards into windows; the remainder is added to the last one."""
         groups: list[list[int]] = [[]]
         rows = 0
         for shard in map(int, shards):
@@ -258,7 +258,7 @@ class Shards:
         order: np.ndarray,
         draw: Draw | None,
     ) -> Window:
-        # Files in the order of their names, not of the epoch: neighbours on disk stay neighbours.
+        # Files in the order of their names: sequential reads on the disk.
         group = sorted(group)
         total = sum(self.counts[shard] for shard in group)
         x = np.empty((total, *self.row_shape), self.dtype)
@@ -303,12 +303,12 @@ class Shards:
 
 
 def open_rows(path: Path, row_shape: tuple[int, ...]) -> np.ndarray:
-    """Map a .npy file [n, *row_shape] of numbers into memory (InputError if it is none)."""
+    """Map a .npy file [n, *row_shape] of numbers into memory. Raise InputError if it is invalid."""
     return read.npy(path, shape=(None, *row_shape), dtypes=_NUMBERS, mapped=True)
 
 
 def check_finite(path: Path, x: np.ndarray, first: int = 0) -> None:
-    """Raise InputError, with the row, where x [n, ...] holds NaN or infinity.
+    """Raise InputError with the first row of x [n, ...] that has NaN or infinity.
 
     `first` is the number of the first row in the file.
     """
@@ -321,7 +321,7 @@ def check_finite(path: Path, x: np.ndarray, first: int = 0) -> None:
 
 
 def ahead(source: Iterator[T], depth: int) -> Iterator[T]:
-    """Yield the items of `source` in order; another thread makes up to `depth` of them ahead."""
+    """Yield the items of `source` in order; another thread computes up to `depth` of them ahead."""
     if depth == 0:
         yield from source
         return

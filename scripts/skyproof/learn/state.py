@@ -1,4 +1,4 @@
-"""The state of a training between two steps, as a checkpoint holds it."""
+"""The state of a training between two steps, which a checkpoint contains."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class TrainingState:
         self.best: dict[str, Tensor] = {}  # empty: there was no evaluation
 
     def add_evaluation(self, done: int, values: Mapping[str, float]) -> None:
-        """Record an evaluation after `done` steps; keep the weights if it is the best."""
+        """Add an evaluation after `done` steps; keep the weights if it is the best."""
         self.history.add_evaluation(done, values)
         if self.history.best_step == done:
             weights = self.network.state_dict().items()
@@ -45,7 +45,7 @@ class TrainingState:
         return tensors | {f"best.{name}": value for name, value in self.best.items()}
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Go back to what `tensors` returned."""
+        """Restore the state that `tensors` returned."""
         self.network.load_state_dict(_below("network.", tensors))
         state: dict[int, dict[str, Any]] = {}
         for name, value in _below("optimizer.", tensors).items():
@@ -58,7 +58,7 @@ class TrainingState:
         self.best = {name: value.to(device) for name, value in _below("best.", tensors).items()}
 
     def resume(self, checkpoints: Checkpoints, start: Path | None, team: Team) -> int:
-        """Load the newest checkpoint on all ranks, else `start`; return the steps done, or 0."""
+        """Load the newest checkpoint, else `start`, on all ranks; return its step, or 0."""
 
         def newest() -> tuple[int, dict[str, Tensor]] | None:
             found = checkpoints.newest()

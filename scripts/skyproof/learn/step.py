@@ -1,4 +1,4 @@
-"""One step of a training: gradients of micro-batches, added over all ranks, and the update."""
+"""One training step: gradients of micro-batches, summed over all ranks, and the update."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from skyproof.learn.shards import Batch, Piece
 
 
 class Forward:
-    """Computes the objective's numbers for a micro-batch."""
+    """Computes the loss and the other numbers of the objective for a micro-batch."""
 
     def __init__(
         self,
@@ -39,7 +39,7 @@ class Forward:
 
 
 class TrainingStep:
-    """Takes the steps of a training; all ranks of `team` end each with the same weights.
+    """Performs training steps; after each, all ranks of `team` have the same weights.
 
     Memory holds one micro-batch on the device, and one gradient for each of this rank's
     micro-batches of a step.
@@ -59,14 +59,14 @@ class TrainingStep:
         flat = [parameter.detach().flatten() for parameter in self.parameters]
         like = torch.cat([*flat, flat[0].new_zeros(n_beside)])
         self.add = (ExactSum if settings.exact else PlainSum)(team, like)
-        # Numbers of any size would spoil the precision of the gradients.
+        # In the vector of the gradients, numbers of any size would reduce the precision.
         means = like.new_zeros(len(self.objective.means), dtype=torch.float64)
         self.add_means = ExactSum(team, means, each=True)
 
     def __call__(self, batch: Batch, rate: float) -> Tensor:
-        """Take one step; return the objective's numbers for the batch, [n] on the device."""
+        """Perform one step; return the objective's numbers for the batch, [n] on the device."""
         objective, n_beside = self.objective, len(self.objective.with_gradient)
-        parts, means = [], []  # of each micro-batch: its part of gradient and numbers
+        parts, means = [], []  # per micro-batch: its share of the gradient and of the numbers
         for piece in batch.pieces(self.settings.micro_batch):
             values = self.forward(piece)
             share = len(piece[1]) / batch.n_rows

@@ -1,11 +1,11 @@
 """The training loop of networks that stream shards, on a CPU or a GPU.
 
-Order of the rows, their random numbers and the learning rate are functions of the seed, the step
-and the history. A checkpoint is the weights, the optimiser's state, the history and the best
-weights, so a training that was killed at any moment continues to the same bits.
+The order of the rows, their random numbers and the learning rate are functions of the seed, the
+step and the history. A checkpoint contains the weights, the state of the optimiser, the history and
+the best weights. Therefore a killed training continues to the same bits.
 
 A batch is divided into micro-batches of fixed size, which the ranks share. Their gradients are
-added exactly (`reduce.ExactSum`), so any number of ranks takes the same step.
+added exactly (`reduce.ExactSum`), so the step does not depend on the number of ranks.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from skyproof.learn.step import Forward, TrainingStep
 from skyproof.learn.validation import Evaluation, not_finite
 
 CHECKPOINT = "skyproof-training-2"  # the format of a checkpoint
-_REPORT_EVERY = 10  # steps; a GPU is asked for its numbers no more often
+_REPORT_EVERY = 10  # steps between two copies of numbers from a GPU
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
@@ -54,15 +54,14 @@ def fit(
     assembly: Assembly | None = None,
     optimizer: MakeOptimizer | None = None,
 ) -> History:
-    """Train `network` for at most `settings.n_epochs` epochs, from its newest checkpoint if any.
+    """Train `network` for at most `settings.n_epochs` epochs, from the newest checkpoint if any.
 
-    `network(x)` takes rows as `shards` stores them, or as `assembly` makes them; it must not draw
+    `network(x)` takes rows as `shards` stores them or `assembly` returns them; it must not draw
     random numbers or depend on other rows of a batch (dropout, batch normalisation: ValueError).
     `stream(*names)` is the source of random numbers. The default `optimizer` is AdamW. All ranks of
-    `team` call this alike and end with the same weights; rank 0 writes the checkpoints.
+    `team` call this function and end with the same weights; rank 0 writes the checkpoints.
 
-    Raises SkyproofError where a loss is not finite, InputError where a row or `files.start` does
-    not fit.
+    Raises SkyproofError if a loss is not finite, InputError if a row or `files.start` is invalid.
     """
     check(network, settings, validation)
     team = team or Team()
@@ -101,12 +100,12 @@ def fit(
             pending.append((step(batch, rate), rate))
             profiler.step()
             done = batch.step + 1
-            judge = evaluate is not None and (done % every == 0 or done == total)
+            validate = evaluate is not None and (done % every == 0 or done == total)
             save = done % settings.checkpoint_every == 0 or done == total
-            if judge or save or done % _REPORT_EVERY == 0:
+            if validate or save or done % _REPORT_EVERY == 0:
                 _record(pending, history, write_scalars)
                 bar.advance(done - bar.done, f"loss {history.recent_loss():.4f}")
-            if evaluate is not None and judge:
+            if evaluate is not None and validate:
                 values = evaluate(done)
                 state.add_evaluation(done, values)
                 write_scalars({f"valid_{name}": value for name, value in values.items()}, done)
@@ -124,7 +123,7 @@ def fit(
 
 
 def check(network: nn.Module, settings: TrainingSettings, validation: Validation | None) -> None:
-    """Raise ValueError where a training could not keep its promises."""
+    """Raise ValueError for settings or layers with which a training is not reproducible."""
     if settings.needs_validation and validation is None:
         raise ValueError("stop_patience, restore_best and 'plateau' need validation rows")
     for name, module in network.named_modules():
@@ -133,7 +132,7 @@ def check(network: nn.Module, settings: TrainingSettings, validation: Validation
 
 
 def adamw(settings: TrainingSettings) -> MakeOptimizer:
-    """Return the maker of AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101)."""
+    """Return a constructor of AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101)."""
     return lambda parameters: torch.optim.AdamW(
         parameters, weight_decay=settings.weight_decay, fused=True
     )
@@ -156,7 +155,7 @@ def _record(
 
 @dataclass(frozen=True, eq=False)
 class SeedMember:
-    """A network of an ensemble, with its name and its source of random numbers."""
+    """A network of an ensemble, with its name and its random streams."""
 
     name: str
     network: nn.Module
@@ -171,11 +170,11 @@ def fit_members(
     files: TrainingFiles,
     **more: Any,
 ) -> list[History]:
-    """Train networks that differ by their seed, one after the other; `more` as for `fit`.
+    """Train networks that differ in their seed, in sequence; `more` are arguments of `fit`.
 
-    Each has the bits of a training alone. Memory holds one optimiser at a time; shards that are
-    `resident` are read once for all members. Checkpoints lie in a folder per member, so after a
-    kill the finished members are not trained again.
+    Each has the bits of a separate training. Memory holds one optimiser at a time; `resident`
+    shards are read once for all members. Each member has a folder of checkpoints, so a resumed call
+    does not repeat finished members.
     """
     histories = []
     for member in members:

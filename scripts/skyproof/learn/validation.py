@@ -1,4 +1,4 @@
-"""The objective's means over the validation rows: the same bits for any number of ranks."""
+"""Means of the objective over the validation rows: the same bits for any number of ranks."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Evaluation:
     def __call__(self, done: int) -> dict[str, float]:
         """Return the means over all rows by name.
 
-        `done` counts the steps so far. Raises SkyproofError where the loss is not finite.
+        `done` is the number of steps so far. Raises SkyproofError if the loss is not finite.
         """
         network, names = self.forward.network, self.forward.objective.names
         network.eval()
@@ -48,7 +48,7 @@ class Evaluation:
 
 
 def not_finite(what: str, value: float, when: str) -> SkyproofError:
-    """Return the error of a loss that is NaN or infinite, which all ranks have alike."""
+    """Return the error of a loss that is NaN or infinite; all ranks raise it."""
     return SkyproofError(
         f"the {what} is {value} {when}: "
         "a smaller learning_rate may help; the checkpoints before it are kept",

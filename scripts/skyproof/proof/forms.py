@@ -1,8 +1,8 @@
-"""The forms of the JSON files that the proof reads: receipts, block indexes, manifest, provenance.
+"""Schemas of the JSON files that the proof reads: receipts, block indexes, manifest, provenance.
 
-A form states which keys a file must have, and the type and bounds of each value. Types are strict:
-`true` and 1.0 are no integers. Further keys are allowed. The values themselves are used as
-json.loads returns them; a form only checks them.
+A form defines the required keys of a file, and the type and bounds of each value. Types are strict:
+`true` and 1.0 are not integers. Further keys are allowed. A form only checks the values that
+json.loads returns.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Annotated, Any, Literal
 import pydantic
 from pydantic import BaseModel, ConfigDict, FailFast, Field, StringConstraints
 
-# A path of components separated by '/', none of which is empty, '.' or '..'; neither '\' nor a line
-# break, which `sha256sum` would have to quote.
+# A path of components separated by '/', none of which is empty, '.' or '..'; without '\' and line
+# breaks, which `sha256sum` would quote.
 _NAME = r"(?:[^./\\\n][^/\\\n]*|\.[^./\\\n][^/\\\n]*|\.\.[^/\\\n]+)"
 _PATH = rf"{_NAME}(?:/{_NAME})*"
 
@@ -26,7 +26,7 @@ Limit = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class WrongForm(ValueError):
-    """A file is not of its form; the message is one line."""
+    """A file does not have the required form; the message is one line."""
 
 
 class Form(BaseModel):
@@ -38,7 +38,7 @@ class Form(BaseModel):
     def check(cls, content: Any, version: str | None = None) -> None:
         """Raise WrongForm with the first problem of `content`, a value as json.loads returns it.
 
-        `version` is what its key `format` must hold.
+        `version` is the required value of its key `format`.
         """
         if not isinstance(content, dict):
             raise WrongForm(f"expected a JSON object, got {reprlib.repr(content)}")
@@ -60,7 +60,7 @@ def _first_problem(error: pydantic.ValidationError) -> str:
 
 
 class ProductForm(Form):
-    """A file that a job wrote; `content` is the digest of its data, where bytes wrap them."""
+    """A file that a job wrote; `content` is the digest of its data, for formats with metadata."""
 
     path: RelativePath
     size: Count
@@ -69,7 +69,7 @@ class ProductForm(Form):
 
 
 class ItemForm(Form):
-    """What a block index holds of an item: facts for later stages, and its files."""
+    """An item in a block index: facts for later stages, and its files."""
 
     info: dict[str, Any]
     files: list[ProductForm]
@@ -83,7 +83,7 @@ class BlockIndexForm(Form):
 
 
 class InputForm(Form):
-    """A file or folder that a job read. Its path may lead out of the results."""
+    """A file or folder that a job read. Its path may be outside the results."""
 
     name: str
     path: str
@@ -93,7 +93,7 @@ class InputForm(Form):
 
 
 class OutputForm(Form):
-    """A declared output of a job. Its path counts from the folder of the first output."""
+    """A declared output of a job. Its path is relative to the folder of the first output."""
 
     name: str
     path: str
@@ -113,7 +113,7 @@ class CircumstancesForm(Form):
 
 
 class ReceiptForm(Form):
-    """What a job made, from what and by what."""
+    """Outputs, inputs, code and options of a job."""
 
     stage: str
     code: str
@@ -149,7 +149,7 @@ class StepForm(Form):
 
 
 class ItemSetForm(Form):
-    """The items of a stage in a folder, each with the digest of what its block index holds."""
+    """The items of a stage in a folder, each with the digest of its entry in a block index."""
 
     folder: RelativeFolder
     stage: str
@@ -159,7 +159,7 @@ class ItemSetForm(Form):
 class EntryForm(Form):
     """A file of the manifest.
 
-    A path that leads out of the folder is not wrong in form: `verify` reports it as a forgery.
+    A path outside the folder is allowed by the form: `verify` reports it as a forgery.
     """
 
     path: str

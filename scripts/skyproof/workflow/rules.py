@@ -1,4 +1,4 @@
-"""Words of a rule's shell line that follow from the declarations of its stage."""
+"""Arguments in the shell line of a rule, from the declarations of its stage."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from skyproof.workflow.config import stage_options
 def files_of(inputs: Any, outputs: Any, instead: Mapping[str, str]) -> str:
     """Return `--in name=path ... --out name=path ...` for the named files of a rule.
 
-    `instead` holds the words of some inputs, by name: of those that are no files of the rule, and
-    of those with more paths than a line can hold.
+    `instead` maps names of inputs to words: for inputs that are not files of the rule, and for
+    those with too many paths for a line.
     """
     words = [
         word
@@ -56,6 +56,6 @@ def job_options_of(stage: str, values: Mapping[str, Any], wildcards: Mapping[str
 
 @cache
 def _set_by_jobs(stage: str) -> list[str]:
-    """Return the names of the options that a job sets: asked for once a job of a large run."""
+    """Return the names of the options that a job sets; cached, because every job asks for it."""
     fields = options_model(stage).model_fields
     return [name for name, field in fields.items() if home_of(field) == "job"]

@@ -11,7 +11,7 @@ from skyproof.core.options import stages, systems
 def summary(results: Path) -> str:
     """Return one line per system with its verdict, then the paths of figures and report.
 
-    Raises InputError where no system has finished.
+    Raises InputError if no system has finished.
     """
     # The verdict is of the last stage that writes one.
     verdicts = {

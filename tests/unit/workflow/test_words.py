@@ -27,26 +27,12 @@ REPLACED = {
     r"of (?:its|their|one's) own": "separate, new",
     r"bears?": "has",
 }
+# Keys and names in files of earlier runs, and the field of a form with such a name.
+SERIALISED = r'"recipe"|"grain"|\bgrain: dict|`grain`|\.refused\.json'
 SOURCES = ["scripts/skyproof/**/*.py", "rules/*.smk", "rules/report/*.rst", "Snakefile"]
 DOCUMENTS = ["*.md", "docs/**/*.md", "docs/**/*.yaml", "docs/*.json", "config.yaml"]
 # Files that still have such terms. Remove a file from this list when it has none.
 UNFINISHED: set[str] = {
-    "rules/common.smk",
-    "scripts/skyproof/__main__.py",
-    "scripts/skyproof/core/blocks.py",
-    "scripts/skyproof/core/cost.py",
-    "scripts/skyproof/core/formats/write.py",
-    "scripts/skyproof/core/no_retry.py",
-    "scripts/skyproof/core/numerics.py",
-    "scripts/skyproof/core/options.py",
-    "scripts/skyproof/core/receipts.py",
-    "scripts/skyproof/core/split.py",
-    "scripts/skyproof/core/stage.py",
-    "scripts/skyproof/learn/checkpoint.py",
-    "scripts/skyproof/learn/ensemble/compiled.py",
-    "scripts/skyproof/learn/ensemble/network.py",
-    "scripts/skyproof/learn/shards.py",
-    "scripts/skyproof/learn/trainer.py",
     "scripts/skyproof/obiwan/bricks/grid.py",
     "scripts/skyproof/obiwan/dataset.py",
     "scripts/skyproof/obiwan/mock/measurement.py",
@@ -56,21 +42,14 @@ UNFINISHED: set[str] = {
     "scripts/skyproof/obiwan/simulate.py",
     "scripts/skyproof/obiwan/split.py",
     "scripts/skyproof/obiwan/train.py",
-    "scripts/skyproof/proof/forms.py",
-    "scripts/skyproof/proof/publish/crate.py",
     "scripts/skyproof/sky/cutouts.py",
-    "scripts/skyproof/workflow/plan/dryrun.py",
-    "scripts/skyproof/workflow/plan/forecast.py",
-    "scripts/skyproof/workflow/plan/history.py",
-    "scripts/skyproof/workflow/plan/systems.py",
-    "scripts/skyproof/workflow/plan/table.py",
 }
 
 
 def found_in(text: str) -> list[str]:
-    """Return the replaced terms in a text, in lower case; also those within names, but of tests."""
+    """Return the replaced terms in a text, in lower case, also within names other than of tests."""
     any_term = "|".join(REPLACED)
-    plain = " ".join(re.sub(r"\btest_\w+", "", text.lower()).split())
+    plain = " ".join(re.sub(rf"\btest_\w+|{SERIALISED}", "", text.lower()).split())
     return re.findall(rf"(?<![a-z])(?:{any_term})(?![a-z])", plain)
 
 

@@ -1,4 +1,4 @@
-"""Many small networks trained as one: a batched ensemble, on a CPU or a GPU."""
+"""Batched training of an ensemble of small networks, on a CPU or a GPU."""
 
 from skyproof.learn.ensemble.group import EnsembleGroup
 from skyproof.learn.ensemble.members import EnsembleMember, EnsembleSettings, TrainedMember

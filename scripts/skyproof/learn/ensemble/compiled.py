@@ -1,4 +1,4 @@
-"""The step of an ensemble, compiled where that was asked for and a C++ compiler is at hand."""
+"""The training step of an ensemble, compiled if requested and if a C++ compiler is available."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ Step = Callable[[Pack, EnsembleBatch], Gradient]
 
 
 def maker(settings: EnsembleSettings, device: torch.device, log: logging.Logger) -> Step:
-    """Return the function that finds a step's gradient, compiled if `settings.compile`."""
+    """Return the function that computes the gradient of a step, compiled if `settings.compile`."""
     if settings.compile and not can_compile():
-        why = "its numbers would be wrong here" if narrowed() else "no C++ compiler was found"
+        why = "compiled results would be wrong here" if narrowed() else "no C++ compiler was found"
         log.warning("%s: the training step is not compiled", why)
     compiled = settings.compile and can_compile()
     shape, loss, slope, mean = settings.shape, settings.loss, settings.slope, settings.mean
@@ -45,19 +45,19 @@ def _compiled(
 ) -> Step:
     """Compile a step, once for all groups of the same networks.
 
-    A compiled step has other bits (operations are fused, by the compiler that is there). Compiling
-    takes about half a minute the first time; torch keeps the result in TORCHINDUCTOR_CACHE_DIR, or
-    else in torchinductor_<user> below the folder for temporary files, for the next process.
+    A compiled step gives other bits: the compiler of the machine fuses operations. The first
+    compilation takes about half a minute. torch caches the result for later processes in
+    TORCHINDUCTOR_CACHE_DIR, or else in torchinductor_<user> in the folder for temporary files.
     """
     step = partial(gradient, shape, slope or by_autograd(loss), mean, multiply)
     return torch.compile(step, dynamic=False)
 
 
 def narrowed() -> bool:
-    """Say whether torch is held to narrower vectors than this processor has (portable numerics).
+    """Return whether torch is limited to narrower vectors than the processor has (portable).
 
-    With torch 2.13 on a processor with AVX-512 a step compiled under ATEN_CPU_CAPABILITY=avx2 gave
-    wrong numbers, or none.
+    With torch 2.13 on a processor with AVX-512, a step compiled under ATEN_CPU_CAPABILITY=avx2 gave
+    wrong numbers or failed.
     """
     kernels = torch.backends.cpu.get_cpu_capability()
     return bool(torch.cpu._is_avx512_supported()) and "AVX512" not in kernels
@@ -65,7 +65,7 @@ def narrowed() -> bool:
 
 @cache
 def can_compile() -> bool:
-    """Say whether a step can be compiled: torch needs a C++ compiler, and see `narrowed`."""
+    """Return whether a step can be compiled: there is a C++ compiler, and not `narrowed`."""
     if narrowed():
         return False
     from torch._inductor.cpp_builder import get_cpp_compiler

@@ -1,4 +1,4 @@
-"""A group of members in training: one pass over their rows after the other."""
+"""Training of a group of members, epoch by epoch."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from skyproof.learn.schedule import Plateau
 from skyproof.learn.shards import Stream
 
 _PLATEAU = ("best", "bad", "share")
-_REMEMBERED = ("history", "best_loss", "best_epoch", "stopped")
+_RESUMED = ("history", "best_loss", "best_epoch", "stopped")
 
 
 class EnsembleGroup:
@@ -81,7 +81,7 @@ class EnsembleGroup:
         return torch.tensor([getattr(m, name) for m in self.members], device=self.device)
 
     def _begin(self, e: int, member: EnsembleMember) -> None:
-        """Set a member's first weights, or those that it goes on from."""
+        """Set the initial weights of a member, or those of the training that it continues."""
         start = member.start
         state = start.state if start else first_state(self.settings.shape, member, self.stream)
         for pack in (self.parameters, self.statistics):
@@ -96,12 +96,12 @@ class EnsembleGroup:
 
     @cached_property
     def first_epochs(self) -> list[int]:
-        """The epoch of each member at which this training begins."""
+        """The first epoch of each member in this training."""
         return [member.start.best_epoch + 1 if member.start else 0 for member in self.members]
 
     @cached_property
     def n_steps(self) -> list[int]:
-        """The steps of an epoch of each member."""
+        """The number of steps per epoch of each member."""
         whole, width = self.settings.shape.normalised, self.settings.batch
         return [-(-usable(len(m.train), width, whole) // width) for m in self.members]
 
@@ -110,7 +110,7 @@ class EnsembleGroup:
         return in_steps([member.valid for member in self.members], EVALUATION_ROWS, self.table)
 
     def run_epoch(self) -> None:
-        """Pass once over every member's training rows, then judge all on their validation rows."""
+        """Train each member for one epoch, then evaluate all on their validation rows."""
         train, rates = self._train_epoch()
         valid = self._validate()
         running = ~self.stopped
@@ -138,7 +138,7 @@ class EnsembleGroup:
         return ends_cycle(self.first_epochs[e] + epoch, *cycle)
 
     def batches(self) -> Iterator[tuple[np.ndarray, EnsembleBatch]]:
-        """Yield the steps of this epoch: how many rows each member has in it [E], and the rows."""
+        """Yield the steps of this epoch: the number of rows of each member [E], and the rows."""
         keys = [
             (member.key, first + self.epoch)
             for member, first in zip(self.members, self.first_epochs, strict=True)
@@ -169,7 +169,7 @@ class EnsembleGroup:
         return total.cpu() / torch.from_numpy(n_rows), torch.from_numpy(rate)
 
     def take_step(self, batch: EnsembleBatch, rate: np.ndarray, active: np.ndarray) -> Tensor:
-        """Move the active members by one step of sizes `rate` [E]; return their losses [E]."""
+        """Update the active members by one step of sizes `rate` [E]; return their losses [E]."""
         found = self.step(self.parameters, batch)
         first = self.parameters["weight.0"].flatten(1)
         found.flat[:, : first.shape[1]].addcmul_(self.l1[:, None], first.sign())
@@ -212,7 +212,7 @@ class EnsembleGroup:
         return total.cpu() / torch.from_numpy(steps.counts.sum(0))
 
     def _moving(self) -> dict[str, Tensor]:
-        """Return what a step changes, by name; each [E, ...]."""
+        """Return the tensors that a step changes, by name; each [E, ...]."""
         return {
             "parameters": self.parameters.flat,
             "statistics": self.statistics.flat,
@@ -221,22 +221,22 @@ class EnsembleGroup:
         }
 
     def tensors(self) -> State:
-        """Return all that the group must remember to go on."""
+        """Return all tensors from which the group can be resumed."""
         tensors = {f"now.{name}": value for name, value in self._moving().items()}
         tensors |= {f"best.{name}": value for name, value in self.best.items()}
         tensors |= {f"snapshot.{epoch}": value for epoch, value in self.snapshots.items()}
         tensors |= {f"plateau.{name}": getattr(self.plateau, name) for name in _PLATEAU}
-        return tensors | {name: getattr(self, name) for name in _REMEMBERED}
+        return tensors | {name: getattr(self, name) for name in _RESUMED}
 
     def load(self, epoch: int, tensors: State) -> None:
-        """Go back to what `tensors` returned after `epoch` epochs."""
+        """Restore the tensors that `tensors` returned after `epoch` epochs."""
         self.epoch = epoch
         for name, value in self._moving().items():
             value.copy_(tensors[f"now.{name}"])
             self.best[name].copy_(tensors[f"best.{name}"])
         for name in _PLATEAU:
             setattr(self.plateau, name, tensors[f"plateau.{name}"])
-        for name in _REMEMBERED:
+        for name in _RESUMED:
             setattr(self, name, tensors[name])
         for name, value in tensors.items():
             group, _, number = name.partition(".")
@@ -244,7 +244,7 @@ class EnsembleGroup:
                 self.snapshots[int(number)] = value
 
     def results(self) -> list[TrainedMember]:
-        """Return the members' trainings, without those that only pad the group."""
+        """Return the trained members, without those that pad the group."""
         return [self._result(e) for e in range(self.n_members)]
 
     def _result(self, e: int) -> TrainedMember:

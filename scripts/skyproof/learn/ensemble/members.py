@@ -1,4 +1,4 @@
-"""What is asked of an ensemble and what comes back: settings, members, their trainings."""
+"""Arguments and results of an ensemble training: settings, members, trained members."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ State = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class EnsembleSettings:
-    """What all members share, and what decides their numbers besides their own part."""
+    """Settings that all members share."""
 
     shape: Shape
-    loss: RowLoss  # of a row, before its weight
+    loss: RowLoss  # per row, without its weight
     batch: int  # rows of a step
     n_epochs: int
     group_size: int
-    slope: Slope | None = None  # the loss with its derivative; None: found by autograd
-    mean: bool = True  # step along the mean loss of a batch (by weight), or along the sum
+    slope: Slope | None = None  # the loss with its derivative; None: by autograd
+    mean: bool = True  # the loss of a batch is its weighted mean, else its weighted sum
     optimiser: Kind = "adamw"
     schedule: Literal["cosine", "plateau", "constant"] = "constant"
     least_rate: float = 0.0  # of the cosine
@@ -45,17 +45,17 @@ class EnsembleSettings:
 
 @dataclass
 class TrainedMember:
-    """A member's training: weights of its best epoch, and how it went.
+    """A trained member: the weights of its best epoch, and its history.
 
-    The best epoch has the least validation loss, of equal ones the first; -1 where no loss was a
-    number. `state` and snapshots hold parameters and running statistics by their names in `Shape`.
+    The best epoch is the first one with the smallest validation loss; -1 if all losses are NaN.
+    `state` and snapshots contain parameters and running statistics by their names in `Shape`.
     """
 
     state: State
     moments: dict[str, State]  # of the optimiser, at the best epoch
     n_steps: int  # until the best epoch
     best_epoch: int
-    train: np.ndarray  # [n_epochs] f8, sum of weighted losses over rows, while the weights move
+    train: np.ndarray  # [n_epochs] f8, mean over rows of the weighted loss, during each epoch
     valid: np.ndarray  # [n_epochs] f8, the same at the end of each epoch
     rate: np.ndarray  # [n_epochs] f8, step size of each epoch's last step
     snapshots: dict[int, State] = field(default_factory=dict)  # by epoch
@@ -63,11 +63,11 @@ class TrainedMember:
 
 @dataclass(frozen=True, eq=False)
 class EnsembleMember:
-    """One network of a group: its key, its rows, and what may differ between members.
+    """One network of a group: its key, its rows, and settings that may differ between members.
 
-    `train` and `valid` are positions in `rows`. First weights are drawn as for a network of the
-    features in `keep` only (None: all); the others weigh nothing, and their columns in `rows`
-    should be 0. `start` is a training to go on from, at its best epoch.
+    `train` and `valid` are positions in `rows`. Initial weights are drawn as for a network of the
+    features in `keep` only (None: all); the weights of other features are 0, and their columns in
+    `rows` should be 0. `start` is a training to continue, at its best epoch.
     """
 
     key: int
@@ -76,13 +76,13 @@ class EnsembleMember:
     valid: np.ndarray
     learning_rate: float
     weight_decay: float = 0.0
-    l1: float = 0.0  # of the first layer's weights, added to the loss that is stepped along
+    l1: float = 0.0  # coefficient of the L1 norm of the first layer's weights in the loss
     keep: np.ndarray | None = None
     start: TrainedMember | None = None
 
 
 def first_state(shape: Shape, member: EnsembleMember, stream: Stream) -> State:
-    """Return first weights and running statistics of a member.
+    """Return the initial weights and running statistics of a member.
 
     Weights and biases are uniform in +-1/sqrt(fan_in), as torch's Linear draws them; normalisation
     starts as the identity.

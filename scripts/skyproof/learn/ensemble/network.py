@@ -1,11 +1,11 @@
-"""Many small networks of one shape, one step at a time: forward, and backward by hand.
+"""Forward and explicit backward pass of E small networks of one shape.
 
-Activations are [E, units, rows], rows last, and weights [E, out, in]: sums over rows, bias and
-normalisation then run along memory, which makes a step some two times faster than [E, rows, units]
-with autograd. A member's numbers come from its own slice of every tensor only.
+Activations are [E, units, rows] and weights [E, out, in]. Sums over rows, bias and normalisation
+then run along contiguous memory, which makes a step about two times faster than [E, rows, units]
+with autograd. The numbers of a member depend only on its slice of every tensor.
 
-Batch normalisation (formula A6) is an affine map of the rows, so behind a rectifier it enters the
-weights of the layer above and costs no pass over the rows of its own. Square roots are taken by
+Batch normalisation (formula A6) is an affine map of the rows. After a rectifier it is folded into
+the weights of the next layer and needs no separate pass over the rows. Square roots are computed by
 `rsqrt`, which divides 1 by the correctly rounded root; torch.sqrt differs between processors.
 """
 
@@ -30,7 +30,7 @@ Slope = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 class EnsembleBatch(NamedTuple):
-    """One step's rows. Where members have fewer rows than others, `mask` has 0 for the rest."""
+    """The rows of one step. `mask` is 0 where a member has fewer rows than others."""
 
     x: Tensor  # [E, rows, features]
     y: Tensor  # [E, rows]
@@ -42,7 +42,7 @@ class EnsembleBatch(NamedTuple):
 
 
 class Gradient(NamedTuple):
-    """What a step finds: weighted losses, gradient, and statistics of each hidden layer."""
+    """Weighted losses, gradient, and statistics of each hidden layer for one step."""
 
     loss: Tensor  # [E], sum of weight x loss over a member's rows
     flat: Tensor  # [E, P], in the order of Shape.parameters
@@ -50,7 +50,7 @@ class Gradient(NamedTuple):
 
 
 def by_autograd(loss: RowLoss) -> Slope:
-    """Return losses and derivatives of a loss that has none of its own; slower than by hand."""
+    """Return the function of loss and derivative by autograd; slower than an explicit one."""
 
     def slope(outputs: Tensor, y: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         def total(outputs: Tensor) -> tuple[Tensor, Tensor]:
@@ -73,8 +73,8 @@ def gradient(
 ) -> Gradient:
     """Return losses and gradient of every member at a batch.
 
-    The gradient is of sum(w l) / sum(w), or of sum(w l) where `mean` is False. A member without
-    rows gets numbers without meaning: the caller must leave it as it is.
+    The gradient is of sum(w l) / sum(w), or of sum(w l) where `mean` is False. The numbers of
+    a member without rows are meaningless: the caller must not update it.
     """
     tape = _forward(shape, multiply, parameters, batch)
     last = shape.n_hidden
@@ -89,10 +89,10 @@ def gradient(
 
 
 class _Tape(NamedTuple):
-    """What the forward pass leaves for the backward pass, by layer; statistics are [E, units, 1].
+    """Results of the forward pass for the backward pass, by layer; statistics are [E, units, 1].
 
-    Layer i computes weight[i] inputs[i] + bias[i], in which `weight` and `bias` hold the affine map
-    (scale, shift) of a normalisation behind the rectifier of the layer below.
+    Layer i computes weight[i] inputs[i] + bias[i], where `weight` and `bias` include the affine map
+    (scale, shift) of a normalisation after the rectifier of the previous layer.
     """
 
     inputs: list[Tensor]
@@ -133,7 +133,7 @@ def _forward(shape: Shape, multiply: Multiply, parameters: Pack, batch: Ensemble
 def _folded(
     multiply: Multiply, parameters: Pack, i: int, scale: Tensor | None, shift: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """Return weight and bias [E, out, 1] of a layer whose inputs still need scale and shift."""
+    """Return weight and bias [E, out, 1] of a layer, including scale and shift of its inputs."""
     weight, bias = parameters[f"weight.{i}"], parameters.columns[f"bias.{i}"]
     if scale is None or shift is None:
         return weight, bias
@@ -143,7 +143,7 @@ def _folded(
 def _normalised(
     z: Tensor, parameters: Pack, batch: EnsembleBatch, tape: _Tape, i: int
 ) -> tuple[Tensor, Tensor]:
-    """Return z less its mean over a member's rows, and gamma over its standard deviation."""
+    """Return z minus its mean over the rows, and gamma divided by its standard deviation."""
     mean = z.sum(2, keepdim=True) * batch.inverse
     centred = z - mean
     if batch.mask is not None:
@@ -168,7 +168,7 @@ def _backward(
     tape: _Tape,
     slope: Tensor,
 ) -> dict[str, Tensor]:
-    """Return the gradient by name; `slope` is that of the last layer's outputs."""
+    """Return the gradient by name; `slope` is the derivative by the outputs of the last layer."""
     found: dict[str, Tensor] = {}
     for i in range(shape.n_hidden, -1, -1):
         product = multiply(slope, tape.inputs[i].transpose(1, 2))
@@ -201,7 +201,7 @@ def _through_folded(
     product: Tensor,
     found: dict[str, Tensor],
 ) -> Tensor:
-    """Take the slope of layer i through the normalisation below it, to what that normalised."""
+    """Propagate the derivative by layer i's output through the normalisation before that layer."""
     weight = parameters[f"weight.{i}"]
     mean, root = tape.mean[i - 1], tape.root[i - 1]
     beta = multiply(weight.transpose(1, 2), found[f"bias.{i}"])
@@ -224,7 +224,7 @@ def _through_rectifier(
     i: int,
     found: dict[str, Tensor],
 ) -> Tensor:
-    """Take the slope of hidden layer i's output to that of its linear part."""
+    """Propagate the derivative by hidden layer i's output to that by its linear part."""
     slope = _times(slope, batch.dropout[i])
     slope = torch.ops.aten.threshold_backward(slope, tape.inputs[i + 1], 0)  # 0 where not active
     centred = tape.centred[i]

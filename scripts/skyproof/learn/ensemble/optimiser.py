@@ -1,8 +1,8 @@
-"""How the weights of an ensemble move: Adam, AdamW and SGD, with a step size a member.
+"""Optimisers of an ensemble: Adam, AdamW and SGD, with one step size per member.
 
-Adam is written out, for two reasons: torch's own knows one step size and one number of steps for
-all rows of a tensor, and its square roots (but in the fused kernel) are not correctly rounded on a
-CPU, so that they differ between processors. `rsqrt` divides 1 by the correctly rounded root.
+Adam is implemented here for two reasons. torch's Adam has one step size and one number of steps for
+all rows of a tensor. Its square roots (except in the fused kernel) are not correctly rounded on a
+CPU and differ between processors; `rsqrt` divides 1 by the correctly rounded root.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ _MOMENTS = {
     "adam": ("exp_avg", "exp_avg_sq"),
     "sgd": ("momentum_buffer",),
 }
-_TINY = 1e-38  # under a root, where 0 x 1/sqrt(0) would be no number
+_TINY = 1e-38  # added under the root, because 0 x 1/sqrt(0) is NaN
 
 
 class Optimiser:
-    """Moves the rows of `parameters` [E, P] in place, each member on its own.
+    """Updates the rows of `parameters` [E, P] in place, one per member.
 
     `moments` are named as torch names them, [E, P]; `steps` counts each member's steps. `decay` [E]
     is decoupled with adamw (Loshchilov & Hutter 2019, arXiv:1711.05101), else L2.
@@ -40,9 +40,9 @@ class Optimiser:
         self.steps = torch.zeros(len(parameters), dtype=torch.int64)
 
     def step(self, gradient: Tensor, rate: np.ndarray, active: np.ndarray) -> None:
-        """Take a step along -gradient [E, P], of sizes `rate` [E], of the active members [E].
+        """Update the active members [E] along -gradient [E, P], with step sizes `rate` [E].
 
-        The others keep their bits.
+        The others do not change.
         """
         self.steps += torch.from_numpy(active)
         sizes = self._on_device(rate)
@@ -61,7 +61,7 @@ class Optimiser:
                 now.copy_(torch.where(here, now, old))
 
     def _adam(self, gradient: Tensor, rate: np.ndarray) -> None:
-        """Kingma & Ba 2015 (arXiv:1412.6980), with torch's order of operations but for the root."""
+        """Kingma & Ba 2015 (arXiv:1412.6980), in torch's order of operations except the root."""
         mean, square = self.moments["exp_avg"], self.moments["exp_avg_sq"]
         mean.lerp_(gradient, 1 - BETAS[0])
         square.mul_(BETAS[1]).addcmul_(gradient, gradient, value=1 - BETAS[1])
@@ -104,6 +104,6 @@ def cosine_rate(rate: float, epoch: float, least: float, first: int, growth: int
 
 
 def ends_cycle(epoch: int, first: int, growth: int) -> bool:
-    """Say whether a cosine cycle ends with this epoch (from 0): 9, 29, 69, ... for (10, 2)."""
+    """Return whether a cosine cycle ends with this epoch (from 0): 9, 29, 69, ... for (10, 2)."""
     position, length = cosine_cycle(float(epoch), first, growth)
     return position == length - 1

@@ -1,4 +1,4 @@
-"""The learning-rate range test (Smith 2017, arXiv:1506.01186; formula A5), of a whole ensemble."""
+"""The learning-rate range test (Smith 2017, arXiv:1506.01186; formula A5) of an ensemble."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ import numpy as np
 from skyproof.learn.ensemble.group import EnsembleGroup
 
 _KEEP = 0.95  # of the smoothed loss
-_QUIET = 20  # steps at step sizes that move nothing: they tell the noise of a batch's loss
+_QUIET = 20  # first steps, too small to change the weights; they give the noise of the batch loss
 _DIVERGED = 4.0
-_SKIP_FIRST, _SKIP_LAST = 10, 5  # steps that say nothing of the slope, as in the original's figure
+_SKIP_FIRST, _SKIP_LAST = 10, 5  # steps not used for the slope, as in the original's figure
 _CAUTION = 3.0
 
 
 @dataclass(frozen=True)
 class RangeTest:
-    """Losses of a training whose step size grows, until it diverged."""
+    """Losses of a training with growing step size, until it diverges."""
 
     rate: np.ndarray  # [steps] f8
-    loss: np.ndarray  # [steps] f8, mean over members of the loss a row of each batch
+    loss: np.ndarray  # [steps] f8, mean over members of the loss per row of each batch
     smoothed: np.ndarray  # [steps] f8
-    suggestion: float | None  # None: the loss falls nowhere
+    suggestion: float | None  # None: the loss does not decrease
 
 
 def range_test(group: EnsembleGroup, first: float, last: float, n_steps: int) -> RangeTest:
-    """Train a fresh group for `n_steps` steps whose size grows from `first` to `last`.
+    """Train a new group for `n_steps` steps whose size grows from `first` to `last`.
 
-    Rows are cycled through in the orders of the epochs 0, 1, ... Losses may be negative: divergence
-    is counted from the best one, in units of how far the loss has fallen, or of its noise.
+    Rows are used in the orders of the epochs 0, 1, ... Losses may be negative: divergence is
+    measured from the best loss, in units of the decrease of the loss or of its noise.
     """
     rates = [first * (last / first) ** ((k + 1) / n_steps) for k in range(n_steps)]
     losses: list[float] = []
@@ -50,7 +50,7 @@ def range_test(group: EnsembleGroup, first: float, last: float, n_steps: int) ->
 
 
 def smooth(losses: Sequence[float] | np.ndarray) -> np.ndarray:
-    """Return the running mean s = 0.05 new + 0.95 old, which starts at the first loss."""
+    """Return the running mean s = 0.05 new + 0.95 old, starting at the first loss."""
     smoothed = [float(losses[0])]
     for value in losses[1:]:
         smoothed.append((1 - _KEEP) * float(value) + _KEEP * smoothed[-1])
@@ -58,9 +58,9 @@ def smooth(losses: Sequence[float] | np.ndarray) -> np.ndarray:
 
 
 def has_diverged(losses: Sequence[float]) -> bool:
-    """Say whether the smoothed loss has risen from its best value by 4 times what it had fallen.
+    """Return whether the smoothed loss has risen from its minimum by 4 times its decrease.
 
-    Where it has hardly fallen, the noise of the first losses stands for that.
+    If the noise of the first losses is larger than the decrease, it is used instead.
     """
     if not math.isfinite(losses[-1]):
         return True
@@ -73,7 +73,7 @@ def has_diverged(losses: Sequence[float]) -> bool:
 
 
 def summary(rate: np.ndarray, loss: np.ndarray) -> RangeTest:
-    """Smooth the losses that are numbers, and suggest a third of the step size of steepest descent.
+    """Smooth the finite losses, and suggest a third of the step size of the steepest decrease.
 
     The slope is that of the smoothed loss in log(step size).
     """

@@ -1,7 +1,7 @@
-"""The rows of an ensemble's members: one resident table, and for each step an index a member.
+"""The rows of an ensemble: one table on the device, and for each step one index per member.
 
-The order of a member's rows in an epoch is a function of (its key, the epoch), as are its dropped
-units: not of the members trained beside it.
+The order of the rows of a member in an epoch and its dropped units are functions of its key and the
+epoch, and not of the other members.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from skyproof.learn.ensemble.network import EnsembleBatch
 from skyproof.learn.ensemble.shape import Shape
 from skyproof.learn.shards import Stream
 
-EVALUATION_ROWS = 512  # of a forward pass; fixed, as kernels differ with the number of rows
+EVALUATION_ROWS = 512  # per forward pass; fixed, because kernels depend on the number of rows
 _LEVELS = 1 << 16  # of the random numbers that drop a unit
 
 
 @dataclass(frozen=True, eq=False)
 class EnsembleRows:
-    """Rows as a network sees them: features [n, F], label [n], weight [n] (>= 0), float32.
+    """Inputs of a network: features [n, F], label [n], weight [n] (>= 0), float32.
 
     Members that share an instance share its memory.
     """
@@ -34,7 +34,7 @@ class EnsembleRows:
 
 
 class DeviceTable:
-    """The rows of all members, once each: features, label, weight; on the device."""
+    """The distinct rows of all members on the device: features, label, weight."""
 
     def __init__(self, rows: Sequence[EnsembleRows], device: torch.device) -> None:
         distinct = list({id(one): one for one in rows}.values())
@@ -53,7 +53,7 @@ class DeviceTable:
 
 @dataclass(frozen=True)
 class Steps:
-    """Rows by step: where members have fewer rows, a step's last ones are no rows."""
+    """Rows by step; if a member has fewer rows, the last ones of a step are padding."""
 
     index: Tensor  # [steps, E x rows], into the table
     counts: np.ndarray  # [steps, E], rows of each member
@@ -63,7 +63,7 @@ class Steps:
         return len(self.counts)
 
     def mask(self, step: int) -> Tensor | None:
-        """Return ones and zeros [E, rows] for rows and no rows; None: all are rows."""
+        """Return 1 for rows and 0 for padding [E, rows]; None without padding."""
         if (self.counts[step] == self.width).all():
             return None
         here = np.arange(self.width) < self.counts[step][:, None]
@@ -87,10 +87,10 @@ def in_steps(
 
 
 def usable(n_rows: int, width: int, whole: bool) -> int:
-    """Return how many of a member's rows an epoch uses.
+    """Return the number of rows of a member that an epoch uses.
 
-    With `whole` a single row that remains for the last step is left out of the epoch: batch
-    normalisation finds no spread in it. As the order changes, it is another row each time.
+    With `whole`, a single row in the last step is left out of the epoch, because batch
+    normalisation needs a variance. The order changes, so it is another row in each epoch.
     """
     return n_rows - 1 if whole and n_rows % width == 1 else n_rows
 
@@ -111,7 +111,7 @@ def batches(
 ) -> Iterator[EnsembleBatch]:
     """Yield the batches of an epoch; `keys` are each member's key and epoch.
 
-    With `masked` every batch has a mask, so that all have one form (compiled steps).
+    With `masked` every batch has a mask, so that all have the same form (compiled steps).
     """
     n_members, device = len(keys), table.rows.device
     for step in range(len(steps)):
@@ -140,7 +140,7 @@ def dropout_factors(
 ) -> Iterator[Tensor | None]:
     """Yield for each hidden layer 0 for dropped units and 1/(1 - p) for the others, or None.
 
-    p is rounded to a 65,536th.
+    p is rounded to a multiple of 1/65,536.
     """
     for i in range(shape.n_hidden):
         dropped = round(shape.dropout[i] * _LEVELS) if shape.dropout else 0

@@ -1,4 +1,4 @@
-"""The layers of an ensemble's networks, and the tensors that hold all members' weights."""
+"""The layers of the networks of an ensemble, and the tensors of the weights of all members."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from torch import Tensor
 class Shape:
     """A stack of dense layers with rectifiers: `widths` are features, hidden units, outputs.
 
-    `norm` says where batch normalisation stands, before or after each rectifier. `dropout` is the
-    share of dropped units of each hidden layer, right behind its rectifier (or before it, which is
-    the same); empty: none.
+    `norm` is the position of batch normalisation, before or after each rectifier. `dropout` is the
+    fraction of dropped units of each hidden layer, directly after its rectifier (before it is
+    equivalent); empty: none.
     """
 
     widths: tuple[int, ...]
@@ -36,7 +36,7 @@ class Shape:
 
     @property
     def normalised(self) -> bool:
-        """Whether rows of a batch depend on each other."""
+        """Whether the outputs of a batch depend on all its rows."""
         return self.n_hidden > 0 and self.norm != "none"
 
     def parameters(self) -> Iterator[tuple[str, tuple[int, ...]]]:
@@ -67,7 +67,7 @@ class Pack:
             stop = start + prod(shape)
             self.views[name] = flat[:, start:stop].unflatten(1, shape)
             start = stop
-        # [E, units, 1], to be broadcast over rows
+        # [E, units, 1], broadcast over rows
         self.columns = {name: view[:, :, None] for name, view in self.views.items()}
 
     def __getitem__(self, name: str) -> Tensor:
@@ -84,5 +84,5 @@ class Pack:
 
 
 def size_of(layout: Sequence[tuple[str, tuple[int, ...]]]) -> int:
-    """Return the length of a member's row in a flat tensor."""
+    """Return the number of elements of a member in a flat tensor."""
     return sum(prod(shape) for _, shape in layout)

@@ -1,10 +1,10 @@
-"""Many small networks trained as one: a batched ensemble, on a CPU or a GPU.
+"""Batched training of an ensemble of small networks, on a CPU or a GPU.
 
-A member's numbers depend on itself, the settings and the fixed size of the group, never on its
-companions, their number or their order: its order of rows, first weights and dropped units follow
-from its own key, a group that is not full is padded, and a member that has no row in a step, or has
-stopped, keeps its bits. A checkpoint is weights, moments and histories at the end of an epoch, so a
-training that was killed goes on to the same bits.
+The numbers of a member depend on the member, the settings and the fixed size of the group, not on
+the other members, their number or their order. Its order of rows, initial weights and dropped units
+follow from its key. A group that is not full is padded. A member without rows in a step, or that
+has stopped, does not change. A checkpoint contains weights, moments and histories at the end of an
+epoch, so a killed training continues to the same bits.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ def fit(
 ) -> list[TrainedMember]:
     """Train one group of at most `settings.group_size` members for `n_epochs` each.
 
-    Goes on from the newest of `checkpoints`. A member whose losses are no numbers has best_epoch
-    -1 and does not disturb the others.
+    Continues from the newest of `checkpoints`. A member whose losses are all NaN has best_epoch -1
+    and does not affect the others.
     """
     group = EnsembleGroup(members, settings, stream, device, log)
     found = checkpoints.newest() if checkpoints else None

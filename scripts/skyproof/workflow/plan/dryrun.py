@@ -1,8 +1,8 @@
-"""The jobs that Snakemake would run, with the resources that each would ask for.
+"""The jobs that Snakemake would run, with their resources.
 
-Snakemake runs in this process, as a dry run. It announces each job in a record of its log, whose
-fields are those of its interface for logger plugins; a filter on its logger reads them. So nothing
-that it prints has to be parsed, and all its own options and profiles count.
+Snakemake runs in this process, as a dry run. It logs each job in a record with the fields of its
+interface for logger plugins, and a filter on its logger reads them. Thus no printed text has to be
+parsed, and all options and profiles of Snakemake apply.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ SNAKEFILE = Path(__file__).parents[4] / "Snakefile"
 
 @dataclass(frozen=True)
 class PlannedJob:
-    """A job as Snakemake announces it."""
+    """A job, from the log of a dry run."""
 
     rule: str
     wildcards: Mapping[str, str]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    benchmark: str  # path of its benchmark file, empty where the rule has none
+    benchmark: str  # path of its benchmark file, empty if the rule has none
     threads: int
     resources: Mapping[str, Any]
 
     @property
     def tasks(self) -> int:
-        """Ranks; 1 where the rule has none."""
+        """Number of ranks; 1 if the rule sets none."""
         return int(self.resources.get("tasks", 1) or 1)
 
     @property
@@ -44,14 +44,14 @@ class PlannedJob:
 
     @property
     def cores(self) -> int:
-        """Cores that it occupies, on all nodes."""
+        """Number of cores of the job, on all nodes."""
         if "cpus_per_task" in self.resources:
             return self.tasks * int(self.resources["cpus_per_task"])
         return self.threads
 
     @property
     def gpus(self) -> int:
-        """GPUs that it occupies: `gpu=N`, or `gres="gpu:MODEL:N"`."""
+        """Number of GPUs of the job, from `gpu=N` or `gres="gpu:MODEL:N"`."""
         words = str(self.resources.get("gres", "")).split(":")
         if words[0] == "gpu":
             return int(words[-1]) if words[-1].isdigit() else 1
@@ -59,38 +59,38 @@ class PlannedJob:
 
     @property
     def memory_mb(self) -> float:
-        """Megabytes that it asks of each node, at the first attempt."""
+        """Requested memory per node [MB] at the first attempt."""
         return float(self.resources.get("mem_mb", 0) or 0)
 
     @property
     def limit_minutes(self) -> float:
-        """The time limit of the first attempt; 0 where there is none."""
+        """The time limit [min] of the first attempt; 0 without a limit."""
         return float(self.resources.get("runtime", 0) or 0)
 
 
 @dataclass
 class DryRun:
-    """What a dry run told."""
+    """Result of a dry run."""
 
     jobs: list[PlannedJob] = field(default_factory=list)  # by rule; without those that do nothing
     config: Any = None  # the checked configuration
     folder: Path = Path()  # of the run
     executor: str = "local"
     slots: int = 1  # jobs at a time on a cluster, cores on one machine
-    arguments: Any = None  # Snakemake's own, profile and command line together
+    arguments: Any = None  # of Snakemake, from profile and command line
     partitions: Path | None = None  # the file of the site's partitions
 
 
 def dry_run(words: Sequence[str]) -> DryRun:
-    """Return what `snakemake WORDS` would do (UsageError with its message if it refuses)."""
+    """Return the result of `snakemake -n WORDS`; raise UsageError with its message if it fails."""
     from snakemake.cli import args_to_api, parse_args
     from snakemake.logging import logger
 
-    told = DryRun()
+    found = DryRun()
 
     def listen(record: Any) -> bool:
         if str(getattr(record, "event", "")) == "job_info":
-            told.jobs.append(_job(record))
+            found.jobs.append(_job(record))
         return True
 
     argv = ["-n", "--nocolor", "-s", str(SNAKEFILE), *words]
@@ -98,7 +98,7 @@ def dry_run(words: Sequence[str]) -> DryRun:
     logger.addFilter(listen)
     variables = dict(os.environ)
     try:
-        with redirect_stdout(printed), redirect_stderr(printed), _remembered(told):
+        with redirect_stdout(printed), redirect_stderr(printed), _stored(found):
             parser, arguments = parse_args(argv)
             done = args_to_api(arguments, parser)
     except SystemExit as stop:
@@ -107,28 +107,28 @@ def dry_run(words: Sequence[str]) -> DryRun:
         raise UsageError(f"snakemake: {' '.join(str(error).split())}") from None
     finally:
         logger.removeFilter(listen)
-        # The rules set some for their jobs.
+        # The rules set environment variables for their jobs.
         named = os.environ.get("SNAKEMAKE_SLURM_PARTITIONS", "")
         os.environ.clear()
         os.environ.update(variables)
     if not done:
         raise UsageError(f"snakemake: {_reason(printed.getvalue())}")
-    # Snakemake keeps jobs in sets: among those that could run at once, it tells any one first.
-    told.jobs.sort(key=lambda job: (job.rule, job.outputs))
-    told.arguments, told.executor = arguments, arguments.executor or "local"
-    told.slots = _slots(arguments)
-    told.partitions = Path(named) if named and told.executor == "slurm" else None
-    return told
+    # The order of jobs that could run at once is random in Snakemake's log.
+    found.jobs.sort(key=lambda job: (job.rule, job.outputs))
+    found.arguments, found.executor = arguments, arguments.executor or "local"
+    found.slots = _slots(arguments)
+    found.partitions = Path(named) if named and found.executor == "slurm" else None
+    return found
 
 
 @contextmanager
-def _remembered(told: DryRun) -> Any:
-    """Keep the configuration that the rules check, and the folder that they run in."""
+def _stored(found: DryRun) -> Any:
+    """Store the configuration that the rules check, and the folder in which they run."""
     load = configuration.load
 
     def loaded(values: Mapping[str, Any], where: str = "configuration") -> Any:
-        told.config, told.folder = load(values, where), Path.cwd()
-        return told.config
+        found.config, found.folder = load(values, where), Path.cwd()
+        return found.config
 
     configuration.load = loaded
     try:
@@ -157,7 +157,7 @@ def _slots(arguments: Any) -> int:
 
 
 def _reason(printed: str) -> str:
-    """Return the last line that Snakemake printed, places in source files apart."""
+    """Return the last line that Snakemake printed, except positions in source files."""
     lines = [line.strip() for line in printed.splitlines() if line.strip()]
-    told = [line for line in lines if not line.startswith('File "')]
-    return told[-1] if told else "refused, without a message"
+    messages = [line for line in lines if not line.startswith('File "')]
+    return messages[-1] if messages else "failed without a message"

@@ -1,4 +1,4 @@
-"""Estimated hours and disk of the jobs of a dry run, the longest chain, the time until the end."""
+"""Estimated hours and disk of the jobs of a dry run, their longest chain and total time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from skyproof.workflow.plan.systems import plan_of, stages_by_rule
 
 Basis = Literal["measured", "estimate", "limit"]
 
-# Of the rule `manifest`, which belongs to no system: megabytes that a core hashes in a second.
+# Hashing rate of a core [MB/s], for the rule `manifest`, which belongs to no system.
 _HASHED_MB = 800
 
 
@@ -23,10 +23,10 @@ class Estimate:
     """Estimated time and size of the products of a job."""
 
     job: PlannedJob
-    stage: str  # 'system.stage', or the rule where it is no stage's
+    stage: str  # 'system.stage', or the name of a rule without a stage
     hours: float
     megabytes: float
-    basis: Basis  # of the hours: earlier jobs, the system's estimate, or else the time limit
+    basis: Basis  # source of the hours: earlier jobs, the system's estimate, or the time limit
     disk_basis: Basis
 
     @property
@@ -71,13 +71,13 @@ def _manifest(item: Estimate, megabytes: float) -> Estimate:
 
 
 def parents(items: Sequence[Estimate]) -> list[list[int]]:
-    """Return for each job the numbers of those whose outputs it reads."""
+    """Return for each job the numbers of the jobs whose outputs it reads."""
     makers = {path: number for number, item in enumerate(items) for path in item.job.outputs}
     return [sorted({makers[path] for path in item.job.inputs if path in makers}) for item in items]
 
 
 def longest_chain(items: Sequence[Estimate], before: Sequence[Sequence[int]]) -> list[int]:
-    """Return the jobs, first to last, that must follow one another for the longest time."""
+    """Return the chain of dependent jobs with the longest total time, first to last."""
     end = [0.0] * len(items)
     last: list[int | None] = [None] * len(items)
     for number in in_order(before):
@@ -94,10 +94,10 @@ def longest_chain(items: Sequence[Estimate], before: Sequence[Sequence[int]]) ->
 
 
 def in_order(before: Sequence[Sequence[int]]) -> list[int]:
-    """Return the numbers such that each comes after those before it.
+    """Return the job numbers in topological order.
 
-    The first are those with none before them, in increasing order; the others follow in the order
-    in which they become ready.
+    Jobs without predecessors come first, in increasing order; the others follow in the order in
+    which they become ready.
     """
     return list(_sorter(before).static_order())
 
@@ -105,10 +105,10 @@ def in_order(before: Sequence[Sequence[int]]) -> list[int]:
 def hours_until_done(
     items: Sequence[Estimate], before: Sequence[Sequence[int]], slots: int, cluster: bool
 ) -> float:
-    """Return when the last job ends if each starts as soon as it can.
+    """Return the time [h] at which the last job ends if each starts as early as possible.
 
-    On a cluster `slots` jobs run at a time, and none waits in the queue; on one machine the jobs
-    that run have so many cores together.
+    On a cluster, `slots` jobs run at a time and none waits in the queue. On one machine, the
+    running jobs share `slots` cores.
     """
     sorter = _sorter(before)
     sorter.prepare()
@@ -137,7 +137,7 @@ def hours_until_done(
 
 
 def _sorter(before: Sequence[Sequence[int]]) -> TopologicalSorter[int]:
-    """Return the graph of the jobs; they are added in order, which `in_order` keeps."""
+    """Return the graph of the jobs, added in increasing order."""
     sorter: TopologicalSorter[int] = TopologicalSorter(dict.fromkeys(range(len(before)), ()))
     for number, found in enumerate(before):
         sorter.add(number, *found)

@@ -1,9 +1,9 @@
 """Ratios of measured to estimated time and disk of earlier jobs.
 
-A finished job left a benchmark file (seconds, memory) and a receipt (options, wildcards, ranks,
-outputs). The receipts also give the configuration of that run, from which its system estimates the
-job's cost as it does for the run that is planned. Only the ratio of the two is used: the system's
-own formula scales it to a job of another size.
+A finished job has a benchmark file (seconds, memory) and a receipt (options, wildcards, ranks,
+outputs). The receipts also give the configuration of that run, from which the system estimates the
+cost of the job. Only the ratio of measured to estimated values is used; the formula of the system
+scales with the size of a job.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from skyproof.workflow.plan.systems import place_of, plan_of
 
 BENCHMARKS = Path("logs/benchmarks")
 
-# Jobs whose estimate is shorter than this multiple of their fixed seconds are not used for rates: a
-# slow start must not be scaled to a job a thousand times as large.
+# Jobs whose estimate is below this multiple of their fixed seconds are not used for rates: a slow
+# start must not be scaled to a job a thousand times larger.
 _LEAST_RATIO = 2.0
-# This many blocks of a stage give a good rate; the block index of a survey's block is a large file.
+# This number of blocks of a stage suffices for a rate; block indexes of a survey are large files.
 _ENOUGH = 64
 
 
@@ -45,7 +45,7 @@ class EarlierJob:
     device: str
     seconds: float
     workers: int
-    memory_mb: float  # greatest resident memory of its processes together
+    memory_mb: float  # maximum resident memory of all its processes
     megabytes: float  # of its products
     cost: Cost
 
@@ -56,7 +56,7 @@ class EarlierJob:
 
     @property
     def large_enough(self) -> bool:
-        """Whether its seconds are more than those of its start."""
+        """Whether its estimated time is long compared with its start."""
         return self.estimated >= _LEAST_RATIO * self.cost.start
 
 
@@ -64,14 +64,14 @@ class EarlierJob:
 class Rate:
     """Factors by which to multiply a stage's estimates, from earlier jobs."""
 
-    jobs: int = 0  # number of jobs used; 0: nothing is known
+    jobs: int = 0  # number of jobs used; 0: unknown
     seconds: float = 1.0
     disk: float = 1.0
-    memory_mb: float = 0.0  # the greatest memory of one of them
+    memory_mb: float = 0.0  # maximum memory of one job
 
     @property
     def disk_known(self) -> bool:
-        """Whether there was any earlier job, however short."""
+        """Whether there was any earlier job, even a short one."""
         return self.memory_mb > 0 or self.jobs > 0
 
 
@@ -93,7 +93,7 @@ def _rate(jobs: list[EarlierJob]) -> Rate:
     used = [job for job in jobs if job.large_enough]
     if not used:
         return Rate(0, 1.0, disk, memory)
-    # Of all jobs together, so that a last, smaller block weighs less.
+    # The ratio of the sums, so that a smaller last block has less weight.
     seconds = sum(job.seconds for job in used) / sum(job.estimated for job in used)
     return Rate(len(used), seconds, disk, memory)
 
@@ -145,12 +145,12 @@ def _sample(jobs: Iterable[JobReceipt]) -> Iterator[JobReceipt]:
 
 
 def _wildcards(job: JobReceipt) -> dict[str, str]:
-    """Return the wildcards that the rule named when the job ran."""
+    """Return the wildcards of a job, by its receipt."""
     return dict(job.receipt["run"].get("wildcards", {}))
 
 
 def _benchmark(path: Path) -> dict[str, float] | None:
-    """Return seconds and memory [MB] of a benchmark file; None where it holds none."""
+    """Return seconds and memory [MB] of a benchmark file; None if the file has none."""
     with suppress(OSError, ValueError, KeyError, StopIteration), path.open(newline="") as lines:
         row = next(csv.DictReader(lines, delimiter="\t"))
         memory = row["max_rss"]
@@ -187,7 +187,7 @@ def _own(section: Mapping[str, Any], job: JobReceipt) -> dict[str, Any]:
 
 
 def _plan(system: str, section: Mapping[str, Any]) -> Any:
-    """Return the system's plan of a section; None where there can be none (a file that is gone)."""
+    """Return the system's plan of a section; None if it cannot be made (a missing file)."""
     return _planned(system, json.dumps(section, sort_keys=True))
 
 
@@ -200,12 +200,12 @@ def _planned(system: str, section: str) -> Any:
 
 
 def _written(results: Path, job: JobReceipt) -> int:
-    """Return the bytes of a job's products: its outputs, and the files that a record lists."""
+    """Return the bytes of the products of a job: its outputs, and the files in a block index."""
     total = 0
     for path, made in job.outputs.items():
-        record = None
+        index = None
         with suppress(InputError):
-            record = item_sets.read(results / path) if path.endswith(".json") else None
-        items = record["items"].values() if record else ()
+            index = item_sets.read(results / path) if path.endswith(".json") else None
+        items = index["items"].values() if index else ()
         total += made["size"] + sum(file["size"] for item in items for file in item["files"])
     return total

@@ -1,4 +1,4 @@
-"""The plans of the systems, which state files and costs of their jobs, and the names of rules."""
+"""The plans of the systems (files and costs of their jobs), and the names of rules."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from skyproof.core.options import stages, systems
 
 
 def plan_of(system: str, section: Any) -> Any:
-    """Return a system's plan of its section of the configuration; None where it has no plan.py."""
+    """Return a system's plan of its section of the configuration; None if it has no plan.py."""
     if importlib.util.find_spec(f"skyproof.{system}.plan") is None:
         return None
     return importlib.import_module(f"skyproof.{system}.plan").Plan(section)

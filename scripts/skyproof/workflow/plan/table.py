@@ -1,4 +1,4 @@
-"""The tool `plan`: estimated time, memory and disk of a run, a line a stage."""
+"""The tool `plan`: estimated time, memory and disk of a run, one line per stage."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from skyproof.workflow.plan.forecast import Estimate
 from skyproof.workflow.plan.history import Rate, rates
 from skyproof.workflow.slurm import sbatch_args
 
-# Snakemake itself, whatever a job does (measured: two processes in one another on a node).
+# Snakemake itself, for every job (measured: two nested processes on a node).
 _SNAKEMAKE_CORE_SECONDS = 2.0
 _MANY_JOBS = 10_000
 
 
 @dataclass(frozen=True)
 class Row:
-    """A stage, all its jobs together unless it says otherwise."""
+    """One stage; sums over all its jobs unless stated otherwise."""
 
     rule: str
     jobs: int
@@ -33,13 +33,13 @@ class Row:
     hours: float  # of its longest job
     core_hours: float
     gpu_hours: float
-    memory_gb: float  # that a job asks of each node, at most
-    seen_gb: float  # the most that an earlier job took, at its own size; 0: not known
+    memory_gb: float  # requested by a job per node, maximum
+    seen_gb: float  # maximum of earlier jobs, at their size; 0: unknown
     disk_gb: float  # of its products
-    chain_hours: float  # its part of the longest chain
+    chain_hours: float  # its share of the longest chain
     basis: str  # measured, estimate, limit
     disk_basis: str
-    partition: str  # where its jobs fit best; empty without partitions
+    partition: str  # best partition for its jobs; empty without partitions
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Forecast:
 
     rows: list[Row]
     chain_hours: float  # the longest chain of jobs
-    until_done_hours: float  # with so many jobs, or cores, at a time
+    until_done_hours: float  # with `slots` jobs or cores at a time
     slots: int
     cluster: bool
     snakemake_core_hours: float
@@ -56,19 +56,19 @@ class Forecast:
 
 
 def plan(parser: argparse.ArgumentParser, words: list[str]) -> int:
-    """Print what a run will take."""
+    """Print the estimated time, memory and disk of a run."""
     parser.allow_abbrev = False
     parser.epilog = (
-        "All other words are Snakemake's: --profile, --configfile, --config, --directory, -c, "
-        "targets; --forceall plans what is done already as well."
+        "All other arguments are Snakemake's: --profile, --configfile, --config, --directory, -c, "
+        "targets; --forceall also plans finished jobs."
     )
     parser.add_argument(
         "--rates",
         type=Path,
         metavar="FOLDER",
-        help="of an earlier run that tells rates [the run's]",
+        help="folder of an earlier run with measured times [the run's]",
     )
-    parser.add_argument("--json", action="store_true", help="for a program to read")
+    parser.add_argument("--json", action="store_true", help="print JSON")
     given, rest = parser.parse_known_args(words)
     if given.rates is not None and not (given.rates / "logs/benchmarks").is_dir():
         raise UsageError(f"--rates {given.rates}: holds no logs/benchmarks of an earlier run")
@@ -133,7 +133,7 @@ def _row(
 
 
 def _seen_mb(stage: Sequence[Estimate], known: Mapping[tuple[str, str], Rate]) -> float:
-    """Return the memory of the largest earlier job of a stage; 0 where there was none."""
+    """Return the maximum memory [MB] of earlier jobs of a stage; 0 if there were none."""
     return max(
         (rate.memory_mb for key, rate in known.items() if key[0] == stage[0].stage), default=0
     )
@@ -236,7 +236,7 @@ def _total(made: Forecast) -> list[str]:
 
 
 def _table(cells: list[list[str]]) -> list[str]:
-    """Words to the left, numbers to the right."""
+    """Return the lines of a table: words left-aligned, numbers right-aligned."""
     widths = [max(len(row[k]) for row in cells) for k in range(len(cells[0]))]
     texts = {0, *range(_HEAD.index("basis"), len(widths))}
     return [
@@ -249,7 +249,7 @@ def _table(cells: list[list[str]]) -> list[str]:
 
 
 def _number(value: float) -> str:
-    """Three digits, or all before the point."""
+    """Return a number with three digits, or all digits before the point."""
     return (
         f"{value:,.0f}"
         if value >= 100
