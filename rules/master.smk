@@ -21,7 +21,8 @@ onstart:
         if IN_IMAGES:
             gpu = [definition("train", device="cuda")] if on_gpus() else []
             check_all([*definitions(), *gpu])
-            if gpu and workflow.local_exec:  # elsewhere each job checks the driver of its machine
+            # On a cluster each job checks the driver of its machine.
+            if gpu and workflow.local_exec:
                 check_driver(gpu[0])
     except SkyproofError as error:
         raise WorkflowError(str(error))
