@@ -1,1 +1,1 @@
-"""Judging of predictions: tests, controls, plots. No torch, no system."""
+"""Assessment of predictions: tests, controls, plots. Imports no torch and no system."""

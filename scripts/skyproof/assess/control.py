@@ -1,7 +1,7 @@
-"""Controls of a two-sample test: do columns of a table, not the looks, tell two classes apart?
+"""Controls of a two-sample test: can columns of a table, without images, separate the classes?
 
 Tables are float [n, columns], NaN where a value is unknown; labels 0 or 1 [n]. Models are fitted on
-the training part only; they are deterministic, and small beside any network.
+the training part only; they are deterministic and small compared with a network.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from skyproof.assess.twosample import auc
 def table_scores(train: np.ndarray, labels: np.ndarray, test: np.ndarray) -> np.ndarray:
     """Return the probability of class 1 of every test row, by gradient boosting on the columns.
 
-    Trees find interactions and take unknown values as they are (Friedman 2001; scikit-learn's
-    histogram version). No early stopping: it would draw a random part. Columns of which no value
-    is known are left out; without any column all rows get the share of class 1.
+    Trees find interactions and handle unknown values (Friedman 2001; scikit-learn's histogram
+    version). There is no early stopping, which would draw a random part. Columns without any known
+    value are excluded; without any column all rows get the fraction of class 1.
     """
     known = np.isfinite(train).any(axis=0)
     if not known.any():
@@ -38,15 +38,15 @@ def table_scores(train: np.ndarray, labels: np.ndarray, test: np.ndarray) -> np.
 def overlap_weights(
     train: np.ndarray, labels: np.ndarray, test: np.ndarray, test_labels: np.ndarray
 ) -> np.ndarray:
-    """Return weights [n] under which both classes of the test rows have the same columns.
+    """Return weights [n] that give both classes of the test rows equal distributions of columns.
 
     With e(x) the probability of class 1 given the columns (the propensity), class 1 gets 1 - e(x)
-    and class 0 gets e(x): density-ratio weights whose target is where the classes overlap. They
-    lie in [0, 1] of themselves, so nothing has to be clipped (Li, Morgan & Zaslavsky 2018, JASA
-    113, 390). e is a logistic regression on the columns, each made normal by its ranks in the
-    training part, with squares and products: smooth, as a ragged e would add differences. It is
-    hardly shrunk, as shrinking leaves a part of the difference. With some hundred training rows its
-    own noise adds about a half to the error of a matched AUC; with thousands nothing.
+    and class 0 gets e(x): density-ratio weights whose target is the overlap of the classes. They
+    are in [0, 1], so no clipping is needed (Li, Morgan & Zaslavsky 2018, JASA 113, 390). e is a
+    logistic regression on the columns, transformed to normal by their ranks in the training part,
+    with squares and products; a less smooth e would add differences. Its regularisation is weak,
+    because shrinkage leaves a part of the difference. With some hundred training rows the noise of
+    e increases the error of a matched AUC by about a half; with thousands it is negligible.
     """
     unit_normal = QuantileTransformer(
         n_quantiles=min(1000, len(train)), output_distribution="normal", random_state=0
@@ -63,7 +63,7 @@ def overlap_weights(
 
 
 def effective_size(weights: np.ndarray) -> float:
-    """Return how many equally weighted rows say as much as these: (sum w)^2 / sum w^2 (Kish)."""
+    """Return the effective sample size of weighted rows, (sum w)^2 / sum w^2 (Kish)."""
     total = float((weights**2).sum())
     return float(weights.sum()) ** 2 / total if total > 0 else 0.0
 
@@ -84,14 +84,13 @@ def worst_imbalance(
     return float(worst)
 
 
-def telling_columns(
+def column_differences(
     names: Sequence[str], columns: np.ndarray, scores: np.ndarray, labels: np.ndarray
 ) -> list[dict[str, float | str]]:
-    """Return for every column how well it alone ranks the classes, and how the score follows it.
+    """Return for every column its AUC between the classes and its correlation with the score.
 
-    Rows: column, auc (of the bare values), score_correlation (Spearman's). The most telling column,
-    the one with AUC furthest from 0.5, comes first. Columns that hold one value say nothing and are
-    left out, as are rows in which the value is unknown.
+    Entries: column, auc (of the values), score_correlation (Spearman's), sorted by |AUC - 0.5|, the
+    largest first. Constant columns are excluded, and rows in which the value is unknown.
     """
     rows: list[dict[str, float | str]] = []
     for name, column in zip(names, columns.T, strict=True):

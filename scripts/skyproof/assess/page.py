@@ -1,4 +1,4 @@
-"""Numbers as the evaluation pages and `metrics.json` show them."""
+"""Format of numbers and text in the evaluation pages and in `metrics.json`."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-Metric = dict[str, Any]  # an entry of metrics.json: a value, with its interval where it has one
+Metric = dict[str, Any]  # an entry of metrics.json: a value, with its interval if it has one
 
 
 def rounded(value: Any, shorten: Callable[[float], float]) -> Any:
-    """Return a JSON-ready copy: each number shortened, null for a number that is not finite."""
+    """Return a copy for JSON: each number shortened, or null if it is not finite."""
     if isinstance(value, dict):
         return {key: rounded(entry, shorten) for key, entry in value.items()}
     if isinstance(value, list | tuple):
@@ -39,7 +39,7 @@ def headline(statement: str) -> str:
 
 
 def caution_lines(cautions: list[str]) -> list[str]:
-    """Return the lines of a page that list cautions; none where there are none."""
+    """Return the lines of a page that list cautions; an empty list without cautions."""
     return ["", "Caution:", "", *(f"- {caution}" for caution in cautions)] if cautions else []
 
 

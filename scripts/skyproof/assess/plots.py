@@ -1,7 +1,7 @@
-"""The style of all figures, and the plots that every system shows.
+"""The style of all figures, and plots that several systems use.
 
-Figures are made inside `with style():`, saved there too (`core.formats.write.figure`), and depend
-on nothing outside: neither on a matplotlibrc nor on the fonts of a machine.
+Figures are made and saved (`core.formats.write.figure`) inside `with style():`, and do not depend
+on a matplotlibrc or on the fonts of a machine.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-# Okabe & Ito's palette, which is safe for colour-blind readers.
+# The palette of Okabe & Ito, suitable for colour-blind readers.
 BLUE, ORANGE, GREEN, SKY = "#0072B2", "#D55E00", "#009E73", "#56B4E9"
 INK, MUTED, FAINT = "#222222", "#6E6E6E", "#D9D9D9"
 
 _STYLE = {
-    "font.family": "DejaVu Sans",  # comes with matplotlib
+    "font.family": "DejaVu Sans",  # included in matplotlib
     "font.size": 11,
     "axes.titlesize": 12,
     "axes.titleweight": "bold",
@@ -50,7 +50,7 @@ _STYLE = {
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Make (and save) figures in the project's style, whatever the user's own settings."""
+    """Make and save figures in the style of the project, independent of the user's settings."""
     with matplotlib.style.context(["default", _STYLE]):
         yield
 
@@ -112,7 +112,7 @@ def accuracy_figure(
 
 
 def _write_at_right(axes: Axes, lines: Mapping[str, tuple[float, str]]) -> None:
-    """Name horizontal lines beside the right edge, pushed apart where they nearly coincide."""
+    """Label horizontal lines at the right edge, with a minimum distance between the labels."""
     bottom, top = axes.get_ylim()
     gap = 0.06 * (top - bottom)
     height = -np.inf
@@ -123,7 +123,7 @@ def _write_at_right(axes: Axes, lines: Mapping[str, tuple[float, str]]) -> None:
 
 
 def _write_at_top(axes: Axes, text: str, x: float, ha: str) -> None:
-    """Write small grey text just below the upper edge, at a value of the horizontal axis."""
+    """Write small grey text below the upper edge, at a value of the horizontal axis."""
     axes.annotate(
         text, (x, 1), (0, -3), xycoords=("data", "axes fraction"), textcoords="offset points",
         ha=ha, va="top", color=MUTED, fontsize=9,
@@ -135,7 +135,7 @@ def training_figure(
 ) -> Figure:
     """Draw loss and accuracy by step (columns step, epoch, loss, accuracy, all [steps]).
 
-    Thin: every recorded step. Thick: the running mean over a tenth of an epoch or more.
+    Thin line: every recorded step. Thick line: the running mean over at least a tenth of an epoch.
     """
     step, epoch = np.asarray(history["step"]), np.asarray(history["epoch"])
     figure = Figure(figsize=(7.2, 6.0), layout="constrained")
@@ -172,13 +172,13 @@ def _name_epochs(axes: Axes, step: np.ndarray, epoch: np.ndarray) -> None:
 
 
 def _window(epoch: np.ndarray) -> int:
-    """Return the width of the running mean: a tenth of an epoch, 5 to 101 records, odd."""
+    """Return the width of the running mean: a tenth of an epoch, odd, 5 to 101 records."""
     records = len(epoch) / max(1, len(np.unique(epoch)))
     return int(np.clip(round(records / 10), 5, 101)) | 1
 
 
 def centred_mean(values: np.ndarray, window: int) -> np.ndarray:
-    """Return the centred running mean over `window` (odd) values; shortened at both ends."""
+    """Return the centred running mean over `window` (odd) values; over fewer at both ends."""
     if not len(values):
         return values
     total = np.r_[0.0, np.cumsum(values)]

@@ -1,12 +1,13 @@
-"""Classifier two-sample test: what a classifier's scores say of the difference of two classes.
+"""Classifier two-sample test: test whether two classes differ, by the scores of a classifier.
 
-A classifier that was trained on other data scores n objects; label 1 is the class that high scores
-mean. If both classes have the same distribution, no score can rank them: the area under the ROC
-curve (AUC) is 0.5 in expectation (Lopez-Paz & Oquab 2017, "Revisiting classifier two-sample
-tests"). Objects of one group (a brick of sky) share noise, seeing and background, so they are not
-independent: intervals resample whole groups, and the p-value shuffles labels inside groups only.
+A classifier that was trained on other data scores n objects; high scores indicate label 1. If both
+classes have the same distribution, no score can rank them: the area under the ROC curve (AUC) is
+0.5 in expectation (Lopez-Paz & Oquab 2017, "Revisiting classifier two-sample tests"). Objects of
+one group (a brick of sky) share noise, seeing and background, so they are not independent:
+intervals resample whole groups, and the p-value shuffles labels only within groups.
 
-Everywhere `scores` are float [n], `labels` 0 or 1 [n], `groups` names [n], `weights` float [n].
+In all functions `scores` are float [n], `labels` 0 or 1 [n], `groups` names [n], `weights` float
+[n].
 """
 
 from __future__ import annotations
@@ -17,15 +18,15 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-# The interval keeps its coverage down to two groups where groups differ as normal deviates do, but
-# fewer groups than this cannot show an odd one.
+# With normally distributed differences between groups the interval has its coverage for two groups
+# or more, but with fewer groups than this an outlier is not detectable.
 TRUSTED_GROUPS = 5
 
 _CHUNK = 2_000_000
 
 
 class Ranking:
-    """Scores sorted once, so that AUC and ROC curve cost O(n) for every new weighting."""
+    """Scores, sorted once, so that AUC and ROC curve cost O(n) for every set of weights."""
 
     def __init__(self, scores: np.ndarray, labels: np.ndarray) -> None:
         self._order = np.argsort(scores, kind="stable")
@@ -41,7 +42,7 @@ class Ranking:
         return positive, negative
 
     def auc(self, weights: np.ndarray | None = None) -> float:
-        """Return P(score of a 1 > score of a 0) + P(equal)/2; NaN where a class has no weight."""
+        """Return P(score of a 1 > score of a 0) + P(equal)/2; NaN if a class has no weight."""
         positive, negative = self._counts(weights)
         pairs = positive.sum() * negative.sum()
         if pairs <= 0:
@@ -64,25 +65,25 @@ def auc(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = Non
 
 
 def accuracy(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> float:
-    """Return the share of right calls at threshold 0.5 (a score of 0.5 calls class 1)."""
+    """Return the fraction of correct predictions at threshold 0.5 (0.5 predicts class 1)."""
     return float(np.average((scores >= 0.5) == (labels == 1), weights=weights))
 
 
 def balanced_accuracy(scores: np.ndarray, labels: np.ndarray) -> float:
-    """Return the mean of both classes' shares of right calls; chance is 0.5 for any class ratio."""
+    """Return the mean accuracy of both classes; chance is 0.5 for any class ratio."""
     return 0.5 * sum(accuracy(scores[labels == k], labels[labels == k]) for k in (0, 1))
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A two-sided confidence interval and how it was made."""
+    """A two-sided confidence interval with the units that were resampled."""
 
     low: float
     high: float
     standard_error: float
     units: int  # resampled units
     unit: str  # "group" or "row"
-    trusted: bool  # False: rows for want of groups, too few groups, or no spread at all
+    trusted: bool  # False: rows instead of groups, too few groups, or no spread
 
 
 def bootstrap_interval(
@@ -97,18 +98,18 @@ def bootstrap_interval(
     """Return estimate +- t * standard error, the error from a bootstrap over whole groups.
 
     `statistic(weights)` maps row weights to a number. A draw takes G of the G groups with
-    replacement. The spread of such draws is too small by sqrt((G - 1) / G), which is put right,
-    and t is Student's with G - 1 degrees of freedom. Percentile intervals do neither, which makes
-    them too narrow for few groups (Hesterberg 2015, The American Statistician 69, 371): with 5
-    groups their "95 %" covers 84 % of the time, this one 96 % (measured for an AUC). With a single
-    group rows are drawn instead, as if they were independent, and `trusted` is False.
+    replacement. The standard deviation of the draws is too small by sqrt((G - 1) / G) and is
+    corrected, and t is Student's with G - 1 degrees of freedom. Percentile intervals have neither
+    correction and are too narrow for few groups (Hesterberg 2015, The American Statistician 69,
+    371): with 5 groups their nominal 95 % intervals have a coverage of 84 %, these 96 % (measured
+    for an AUC). With a single group, rows are drawn as if independent, and `trusted` is False.
     """
     weights = bootstrap_weights(groups, draws, stream)
     values = np.array([statistic(weight) for weight in weights])
     values = values[np.isfinite(values)]
     estimate = statistic(np.ones(len(groups)))
     units, unit = _units(groups)
-    if len(values) < 2:  # as good as every draw missed a class
+    if len(values) < 2:  # nearly all draws contained one class only
         return Interval(*bounds, standard_error=bounds[1] - bounds[0], units=units, unit=unit,
                         trusted=False)  # fmt: skip
     error, half_width = _errors(values, units, confidence)
@@ -120,7 +121,7 @@ def bootstrap_interval(
 def bootstrap_weights(
     groups: np.ndarray, draws: int, stream: np.random.Generator
 ) -> Iterator[np.ndarray]:
-    """Yield, for every draw, how often each row was drawn, float [n]."""
+    """Yield for every draw the number of times that each row was drawn, float [n]."""
     units, unit = _units(groups)
     index = np.unique(groups, return_inverse=True)[1] if unit == "group" else np.arange(units)
     for _ in range(draws):
@@ -133,7 +134,7 @@ def _units(groups: np.ndarray) -> tuple[int, str]:
 
 
 def _errors(values: np.ndarray, units: int, confidence: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return standard error and half width of the interval from the draws [draws, ...]."""
+    """Return standard error and half width of the interval from draws [draws, ...]."""
     error = values.std(axis=0, ddof=1) * np.sqrt(units / (units - 1))
     return error, error * stats.t.ppf(0.5 + confidence / 2, units - 1)
 
@@ -147,7 +148,7 @@ def roc_band(
     confidence: float,
     stream: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return low and high true positive rates at the false positive rates `grid` [m], pointwise."""
+    """Return the pointwise interval (low, high) of the true positive rate at rates `grid` [m]."""
     weightings = bootstrap_weights(groups, draws, stream)
     curves = [np.interp(grid, *ranking.roc(weights)) for weights in weightings]
     finite = np.array([curve for curve in curves if np.isfinite(curve).all()])
@@ -160,7 +161,7 @@ def roc_band(
 
 @dataclass(frozen=True)
 class Permutation:
-    """The AUC under the null hypothesis, and how extreme the observed one is."""
+    """The AUC under the null hypothesis, and the p-value of the observed one."""
 
     p_value: float
     mean: float
@@ -177,11 +178,11 @@ def permutation_test(
 ) -> Permutation:
     """Test that labels are exchangeable within each group, by the AUC; two-sided.
 
-    Labels are shuffled inside groups, so that a group's level, spread and class ratio stay as they
-    are: the test is exact, whatever differs between groups. The statistic is |AUC - m| with m the
-    mean AUC of all shuffles (0.5 where every group has the same class ratio), known in closed
-    form. Two-sided, because the question is whether the classes differ, and an AUC far below 0.5
-    (a difference that turned round between training and test) says that they do.
+    Labels are shuffled within groups, so that the level, spread and class ratio of a group do not
+    change: the test is exact for any differences between groups. The statistic is |AUC - m| with
+    the mean AUC m of all shuffles (0.5 if all groups have the same class ratio), known in closed
+    form. The test is two-sided, because an AUC far below 0.5 (a difference whose sign changed
+    between training and test) also shows that the classes differ.
     p = (1 + number of shuffles at least as extreme) / (1 + draws) (Phipson & Smyth 2010).
     """
     ranks = stats.rankdata(scores)
@@ -204,7 +205,7 @@ def permutation_test(
 
 
 def rows_by_group(groups: np.ndarray) -> list[np.ndarray]:
-    """Return the row numbers of each group, groups in order of their names."""
+    """Return the row numbers of each group, in order of the group names."""
     if not len(groups):
         return []
     index = np.unique(groups, return_inverse=True)[1]
@@ -214,7 +215,7 @@ def rows_by_group(groups: np.ndarray) -> list[np.ndarray]:
 def _shuffled_sums(
     ranks: np.ndarray, share: int, draws: int, stream: np.random.Generator
 ) -> np.ndarray:
-    """Return, for every draw, the sum of `share` of the ranks, chosen at random."""
+    """Return for every draw the sum of `share` randomly chosen ranks."""
     at_once = max(1, _CHUNK // len(ranks))
     sums = np.empty(draws)
     for start in range(0, draws, at_once):
@@ -225,7 +226,7 @@ def _shuffled_sums(
 
 
 def detectable_auc(standard_deviation: float, confidence: float, power: float = 0.8) -> float:
-    """Return the smallest AUC that the test would notice with probability `power`.
+    """Return the smallest AUC that the test detects with probability `power`.
 
     `standard_deviation` is that of the AUC under the null hypothesis; normal approximation.
     """
@@ -234,7 +235,7 @@ def detectable_auc(standard_deviation: float, confidence: float, power: float = 
 
 
 def wilson_interval(right: int, total: int, confidence: float) -> tuple[float, float]:
-    """Return Wilson's score interval of a share (Wilson 1927); (0, 1) for no trials at all."""
+    """Return Wilson's score interval of a fraction (Wilson 1927); (0, 1) for no trials."""
     if total == 0:
         return 0.0, 1.0
     interval = stats.binomtest(right, total).proportion_ci(confidence, method="wilson")
@@ -244,10 +245,10 @@ def wilson_interval(right: int, total: int, confidence: float) -> tuple[float, f
 def accuracy_by(
     values: np.ndarray, scores: np.ndarray, labels: np.ndarray, *, bins: int, confidence: float
 ) -> list[dict[str, float | int | None]]:
-    """Return accuracy and AUC in bins of `values` that hold equally many rows, in rising order.
+    """Return accuracy and AUC in bins of `values` with equal numbers of rows, ascending.
 
-    Equal values stay in one bin, and rows without a finite value are in none. The interval of the
-    accuracy is Wilson's: inside a bin a group has few rows, which are taken as independent.
+    Equal values are in one bin; rows without a finite value are in none. The interval of the
+    accuracy is Wilson's: within a bin a group has few rows, which are assumed to be independent.
     """
     known = np.isfinite(values)
     values, scores, labels = values[known], scores[known], labels[known]
@@ -280,10 +281,11 @@ def accuracy_by(
 def calibration(
     scores: np.ndarray, labels: np.ndarray, bins: int = 10
 ) -> dict[str, float | list[dict[str, float | int]]]:
-    """Compare scores, read as probabilities of class 1, with what happened.
+    """Return the calibration of scores as probabilities of class 1.
 
-    `expected_error` is the mean over equally wide bins of |share of class 1 - mean score|, weighted
-    by rows (Naeini et al. 2015); `brier` the mean of (score - label)^2; `bins` the non-empty bins.
+    `expected_error` is the mean over bins of equal width of |fraction of class 1 - mean score|,
+    weighted by rows (Naeini et al. 2015); `brier` the mean of (score - label)^2; `bins` the
+    non-empty bins.
     """
     index = np.minimum((scores * bins).astype(int), bins - 1)
     rows: list[dict[str, float | int]] = []

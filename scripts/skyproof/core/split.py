@@ -45,7 +45,7 @@ def assign_parts(
     return part
 
 
-def check_no_leaks(train: Sequence[str], test: Sequence[str], *, file: object, what: str) -> None:
+def check_disjoint(train: Sequence[str], test: Sequence[str], *, file: object, what: str) -> None:
     """Raise InputError if a group is in both the training and the test part."""
     both = sorted(set(train) & set(test))
     if both:

@@ -1,7 +1,8 @@
-"""Give every group of stamps to the training or to the test part, and find who shares sky.
+"""Stage obiwan.assign: assign groups of stamps to the training and test part, and find overlaps.
 
-A group is a brick or, with `patch_pixels`, a square patch of one. Its part follows the rank of the
-hash of its name: exact in number, independent of blocks, ranks and order.
+A group is a brick or, with `patch_pixels`, a square patch of a brick. Its part follows from the
+rank of the hash of its name: the number of test groups is exact, and the assignment does not depend
+on blocks, ranks or order.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BrickCounts:
-    """What is kept of a brick with stamps: where it lies, and its stamps by group and class."""
+    """Projection of a brick with stamps, and its number of stamps by group and class."""
 
     name: str
     tan: Tan
@@ -54,11 +55,11 @@ def run(
         ],
     )  # fmt: skip
     n_test = sum(part == TEST for part in part_of.values())
-    context.log.info("%d of %d groups are the test part", n_test, len(part_of))
+    context.log.info("%d of %d groups are in the test part", n_test, len(part_of))
 
 
 def read_bricks(records: Sequence[Path], patch_pixels: int) -> list[BrickCounts]:
-    """Return the bricks that have stamps, by name; those marked `bad` are left out."""
+    """Return the bricks that have stamps, sorted by name, without those marked `bad`."""
     bricks: dict[str, BrickCounts] = {}
     for item in read_indexes(records):
         if item.name in bricks:
@@ -72,9 +73,9 @@ def read_bricks(records: Sequence[Path], patch_pixels: int) -> list[BrickCounts]
 
 
 def count_stamps(item: Item, patch_pixels: int) -> dict[str, Counter[str]]:
-    """Return group -> class -> number of stamps; groups without stamps are not there.
+    """Return group -> class -> number of stamps, without empty groups.
 
-    A brick's numbers stand in its record; for patches the tables are read, never the pixels.
+    The numbers of whole bricks are in the block index; for patches the tables of stamps are read.
     """
     if patch_pixels == 0:
         total = Counter({kind: int(item.known(f"n_{kind}", "obiwan.cutouts")) for kind in CLASSES})
@@ -93,8 +94,9 @@ def assign_parts(
 ) -> dict[str, str]:
     """Return group -> part.
 
-    Groups with stamps of both classes are shared out; the others train, since a test of classes
-    has no use for them (the split balances the classes over a brick's training groups).
+    Groups with stamps of both classes are divided between the parts. The others are in the training
+    part, because they are of no use in the test (the split balances the classes over the training
+    groups of a brick).
     """
     counts = {group: count for brick in bricks for group, count in brick.counts.items()}
     useful = [group for group in counts if all(counts[group][kind] for kind in CLASSES)]
@@ -112,8 +114,10 @@ def assign_parts(
 def find_overlaps(
     bricks: Sequence[BrickCounts], part_of: Mapping[str, str]
 ) -> dict[tuple[str, str], list[str]]:
-    """Return, by brick and part, the other bricks that have groups of the other part and whose
-    images cover sky of this brick's image; sorted by name."""
+    """Return (brick, part) -> names of overlapping bricks that have groups of the other part.
+
+    Two bricks overlap if their images cover common sky. Names are sorted.
+    """
     parts = [{part_of[group] for group in brick.counts} for brick in bricks]
     neighbours = Neighbours([brick.tan for brick in bricks])
     pairs = [

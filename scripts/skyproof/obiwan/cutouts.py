@@ -1,4 +1,4 @@
-"""Stage obiwan.cutouts: 64 x 64 stamps of real and injected sources, a file a class and brick."""
+"""Stage obiwan.cutouts: 64 x 64 stamps of real and injected sources, a file per class and brick."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from skyproof.obiwan import survey
 from skyproof.obiwan.bricks.bricklist import read_brick_list
 from skyproof.obiwan.bricks.grid import bricks_of_block
 from skyproof.obiwan.catalogue import sources
-from skyproof.obiwan.catalogue.sources import Image
+from skyproof.obiwan.catalogue.sources import BrickImage
 from skyproof.obiwan.stamps import reader
 from skyproof.obiwan.stamps.geometry import STAMP
 from skyproof.obiwan.stamps.reader import CLASSES
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from skyproof.core.stage import Context
     from skyproof.obiwan.options import Cutouts
 
-# A brick with a larger share of broken pixels than this is bad input; fewer are masked.
+# A brick with a larger fraction of broken pixels is bad input; up to it they are masked.
 _MOST_BROKEN = 0.5
 _BRICK_NAME = re.compile(r"[A-Za-z0-9_+-]{3,8}")
 
@@ -41,18 +41,19 @@ _BRICK_NAME = re.compile(r"[A-Za-z0-9_+-]{3,8}")
 def run(
     inputs: SimpleNamespace, outputs: SimpleNamespace, options: Cutouts, context: Context
 ) -> None:
-    """Cut the stamps of every brick of the block and write the block's record.
+    """Cut the stamps of every brick of the block and write the block index.
 
-    For each brick and class: `hdf5/<bri>/<brick>/img_ivar_<bands>.hdf5` (stamps wholly inside the
-    image), `img_ivar_<bands>_onedge.hdf5` (those that reach over its edge, 0 beyond it),
+    For each brick and class: `hdf5/<bri>/<brick>/img_ivar_<bands>.hdf5` (stamps entirely inside the
+    image), `img_ivar_<bands>_onedge.hdf5` (stamps that extend beyond it, 0 outside),
     `sorted_ids.fits`, and with `jpeg` `jpeg_<bands>.hdf5`. A class without sources has empty
-    arrays. Memory: the planes of one image, however many stamps are cut.
+    arrays. Memory: the planes of one image, for any number of stamps.
     """
     default = inputs.bricks.parent
-    trees = {"real": inputs.real or default, "fake": inputs.fake or default}
+    folders = {"real": inputs.real or default, "fake": inputs.fake or default}
 
     def make(brick: str, files: blocks.ItemFiles) -> dict[str, Any]:
-        parts = [plan(image, brick, options) for image in images_of(brick, trees, options)]
+        images = images_of(brick, folders, options)
+        parts = [choose_sources(image, brick, options) for image in images]
         broken = write_stamp_files(files, brick, parts, options)
         for name in CLASSES:
             _write_lists(files, brick, name, parts, options)
@@ -65,54 +66,56 @@ def run(
 
 
 def _bricks(path: Path, options: Cutouts, context: Context) -> list[str]:
-    """Return the bricks of this block: all of a record, or this block's of a list of names."""
+    """Return the bricks of this block, from a block index or a list of the names of all bricks."""
     if path.suffix == ".json":
         names = []
         for item in blocks.read_index(path):
             if "bad" in item.info:
-                context.log.warning("%s left out, as before: %s", item.name, item.info["bad"])
+                context.log.warning("%s skipped, as before: %s", item.name, item.info["bad"])
             else:
                 names.append(item.name)
     else:
         names = bricks_of_block(read_brick_list(path), options.block, options.block_size)
     for name in names:
         if not _BRICK_NAME.fullmatch(name):
-            raise InputError(path, "is no brick name", record=name, expected="a name as 1211p060")
+            raise InputError(
+                path, "is not a brick name", record=name, expected="a name such as 1211p060"
+            )
     return names
 
 
-def images_of(brick: str, trees: dict[str, Path], options: Cutouts) -> list[Image]:
+def images_of(brick: str, folders: dict[str, Path], options: Cutouts) -> list[BrickImage]:
     """Return the images to cut, in the order of their rows in the files.
 
-    Injected sources come from every realisation. Real ones come from one image only, since it is
-    the same sky each time: the release's coadds, or the first realisation, which then gives both
+    Injected sources come from all realisations. Real sources come from one image, because all
+    images show the same sky: the coadds of the release, or the first realisation, which gives both
     classes from one reduction.
     """
-    found = sorted(survey.realizations(trees["fake"], brick)) or [""]
+    found = sorted(survey.realizations(folders["fake"], brick)) or [""]
     if options.real_images == "release":
-        injected = [Image(trees["fake"], rs, ("fake",)) for rs in found]
-        return [Image(trees["real"], "", ("real",)), *injected]
-    later = [Image(trees["fake"], rs, ("fake",)) for rs in found[1:]]
-    return [Image(trees["fake"], found[0], CLASSES), *later]
+        injected = [BrickImage(folders["fake"], rs, ("fake",)) for rs in found]
+        return [BrickImage(folders["real"], "", ("real",)), *injected]
+    later = [BrickImage(folders["fake"], rs, ("fake",)) for rs in found[1:]]
+    return [BrickImage(folders["fake"], found[0], CLASSES), *later]
 
 
 @dataclass
-class Part:
-    """What one image gives, known from its header and catalogues: class -> rows, and counts."""
+class ImageSources:
+    """The selected sources of one image, from its header and catalogues: class -> rows, counts."""
 
-    image: Image
+    image: BrickImage
     tan: Tan
-    inside: dict[str, np.ndarray]  # tables (`survey.stamp_dtype`) of the stamps wholly inside
-    edge: dict[str, np.ndarray]  # and of those that reach over the image's edge
-    counts: dict[str, Counter[str]]  # class -> why sources were left out -> how many
+    inside: dict[str, np.ndarray]  # tables (`survey.stamp_dtype`) of the stamps entirely inside
+    edge: dict[str, np.ndarray]  # and of those that extend beyond the image
+    counts: dict[str, Counter[str]]  # class -> reason -> number of sources removed
 
 
-def plan(image: Image, brick: str, options: Cutouts) -> Part:
-    """Choose the sources of an image; reads its catalogues, no pixels."""
+def choose_sources(image: BrickImage, brick: str, options: Cutouts) -> ImageSources:
+    """Select the sources of an image. Reads its catalogues but no pixels."""
     path = survey.image_path(image.root, brick, "image", options.bands[0], image.rs)
     header = read.fits_header(path)
     tan = replace(Tan.from_header(header, path), width=header["NAXIS1"], height=header["NAXIS2"])
-    part = Part(image, tan, {}, {}, {name: Counter() for name in image.classes})
+    part = ImageSources(image, tan, {}, {}, {name: Counter() for name in image.classes})
     for name, table in sources.tables(image, brick, tan, options, part.counts).items():
         centres = centre_pixel(table["x"], table["y"])
         inside = stamp_inside(*centres, shape=(tan.height, tan.width), size=STAMP)
@@ -121,9 +124,9 @@ def plan(image: Image, brick: str, options: Cutouts) -> Part:
 
 
 def write_stamp_files(
-    files: blocks.ItemFiles, brick: str, parts: Sequence[Part], options: Cutouts
+    files: blocks.ItemFiles, brick: str, parts: Sequence[ImageSources], options: Cutouts
 ) -> int:
-    """Write the stamps of a brick, image by image; return how many broken pixels were masked."""
+    """Write the stamps of a brick, image by image; return the number of broken pixels masked."""
     broken = 0
     with ExitStack() as stack:
         writers = {}
@@ -148,15 +151,15 @@ def _folder(name: str, brick: str) -> str:
     return f"{name}/hdf5/{survey.brick_folder(brick)}/{brick}"
 
 
-def _joined(parts: Sequence[Part], name: str, edge: bool) -> np.ndarray:
+def _joined(parts: Sequence[ImageSources], name: str, edge: bool) -> np.ndarray:
     tables = [part.edge if edge else part.inside for part in parts]
     return np.concatenate([table[name] for table in tables if name in table])
 
 
-def read_planes(part: Part, brick: str, bands: str) -> tuple[dict[str, np.ndarray], int]:
-    """Read and decompress each plane of an image once: kind -> float32 [band, ny, nx].
+def read_planes(part: ImageSources, brick: str, bands: str) -> tuple[dict[str, np.ndarray], int]:
+    """Read each plane of an image once: kind -> float32 [band, ny, nx].
 
-    Also returns how many broken pixels were masked.
+    Also return the number of broken pixels that were masked.
     """
     shape, broken = (part.tan.height, part.tan.width), 0
     planes = {kind: np.empty((len(bands), *shape), "f4") for kind in reader.KINDS}
@@ -172,11 +175,11 @@ def read_planes(part: Part, brick: str, bands: str) -> tuple[dict[str, np.ndarra
 
 
 def mask_broken(plane: np.ndarray, ivar: np.ndarray, path: Path, path_ivar: Path) -> int:
-    """Mask, in place, pixels whose image or weight is no number: image 0, inverse variance 0.
+    """Mask broken pixels in place: image 0 and inverse variance 0. Return their number.
 
-    Returns how many exposed pixels (inverse variance not 0) were broken: image or weight not
-    finite, or a negative weight. InputError where more than half of the image is, or where the
-    inverse variance masks all of it.
+    A pixel is broken if its inverse variance is not 0 and its image or inverse variance is not
+    finite, or the latter is negative. Raise InputError if more than half of the image is broken, or
+    if the inverse variance masks all of it.
     """
     exposed = ivar != 0  # NaN too
     if not exposed.any():
@@ -186,7 +189,7 @@ def mask_broken(plane: np.ndarray, ivar: np.ndarray, path: Path, path_ivar: Path
     count = int(broken.sum())
     if count > _MOST_BROKEN * plane.size:
         raise InputError(
-            path, f"{count} of {plane.size} exposed pixels are not finite or of negative weight",
+            path, f"{count} of {plane.size} exposed pixels are not finite or have negative weight",
             expected=f"at most {_MOST_BROKEN:.0%}",
         )  # fmt: skip
     ivar[broken] = 0
@@ -195,9 +198,9 @@ def mask_broken(plane: np.ndarray, ivar: np.ndarray, path: Path, path_ivar: Path
 
 
 def _write_lists(
-    files: blocks.ItemFiles, brick: str, name: str, parts: Sequence[Part], options: Cutouts
+    files: blocks.ItemFiles, brick: str, name: str, parts: Sequence[ImageSources], options: Cutouts
 ) -> None:
-    """Write what comes from the finished stamps: the list by magnitude, and the colour stamps."""
+    """Write the sources sorted by magnitude and, with `jpeg`, the colour stamps."""
     folder, bands = _folder(name, brick), options.bands
     with files.write(f"{folder}/sorted_ids.fits") as path:
         write.fits_table(path, _sorted_ids(_joined(parts, name, edge=False), bands))
@@ -208,14 +211,14 @@ def _write_lists(
 
 
 def _sorted_ids(table: np.ndarray, bands: str) -> dict[str, np.ndarray]:
-    """Return the sources of a table, brightest first in the first band; unknown magnitudes last."""
+    """Return the sources of a table by magnitude in the first band, unknown magnitudes last."""
     name = f"mag_{bands[0]}"
     order = np.argsort(table[name], kind="stable")
     return {column: table[column][order] for column in ("rs", "id", name)}
 
 
-def _counts(parts: Sequence[Part]) -> dict[str, Any]:
-    """Return the record's counts of a brick, summed over its images."""
+def _counts(parts: Sequence[ImageSources]) -> dict[str, Any]:
+    """Return the counts of a brick for the block index, summed over its images."""
     info: dict[str, Any] = {}
     for name in CLASSES:
         info[f"n_{name}"] = len(_joined(parts, name, edge=False))

@@ -1,18 +1,19 @@
-"""Stage obiwan.evaluate: the verdict on the test part, its figures of merit, and pictures.
+"""Stage obiwan.evaluate: figures of merit of the test part, the verdict, and figures.
 
-`metrics.json` (keys sorted; null where a figure cannot be had):
+`metrics.json` (keys sorted; null where a value is not defined):
 
 - n, n_real, n_fake, bricks, groups (bricks, or patches of them), groups_in_training, confidence
-- verdict (see `verdict.judge`), statement (one sentence)
+- verdict (see `verdict.rule`), statement (one sentence)
 - accuracy, auc, metadata_auc, matched_auc: value, low, high, standard_error, units, unit, trusted
-  (`assess.twosample.Interval`); auc also null_mean, null_sd and detectable (noticed with 80 %
+  (`assess.twosample.Interval`); auc also null_mean, null_sd and detectable (detected with 80 %
   probability); metadata_auc also p_value, training_rows; matched_auc also effective_real,
   effective_fake, imbalance_before, imbalance_after, columns
-- p_value (network), balanced_accuracy, called_fake (share of rows), baselines (majority_class,
+- p_value (network), balanced_accuracy, called_fake (fraction of rows), baselines (majority_class,
   majority_accuracy)
 - by_magnitude, magnitude: accuracy in bins of that column (`assess.twosample.accuracy_by`)
-- calibration (`assess.twosample.calibration`), telling_columns (`assess.control.telling_columns`)
-- most_confident: real and fake rows that were called right with the greatest confidence
+- calibration (`assess.twosample.calibration`)
+- telling_columns (`assess.control.column_differences`)
+- most_confident: real and fake rows that were classified correctly with the highest confidence
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from skyproof.core.stage import Context
     from skyproof.obiwan.options import Evaluate
 
-_CONTROL_ROWS = 200_000  # training rows for the control: more change nothing but the time
+_CONTROL_ROWS = 200_000  # training rows of the control; more rows do not change its AUC
 _CONTROL_LEAST = 50  # of each class
 _MATCHED_LEAST = 20  # effective rows of each class
 _BAND_DRAWS = 200
@@ -46,7 +47,7 @@ _CONFIDENT = 5
 def run(
     inputs: SimpleNamespace, outputs: SimpleNamespace, options: Evaluate, context: Context
 ) -> None:
-    """Measure, judge, draw."""
+    """Compute the figures of merit and the verdict, and draw the figures."""
     test = scores.read_scores(inputs.scores, options.bands)
     history = scores.read_history(inputs.history)
     items = list(blocks.read_indexes(inputs.split))
@@ -55,7 +56,7 @@ def run(
     )
     context.log.info("%d scores, %d rows for the control", len(test["score"]), len(train["id"]))
 
-    sample = ScoredPart(test, options, context)
+    sample = ScoredRows(test, options, context)
     metadata = metadata_scores(train, test, options.bands)
     metrics = measure(sample, train, metadata)
     write.json(outputs.metrics, rounded(metrics, six_decimals))
@@ -64,8 +65,8 @@ def run(
     draw(sample, metrics, metadata, history, items, inputs.scores, outputs)
 
 
-class ScoredPart:
-    """The scored test part with what every statistic of it needs."""
+class ScoredRows:
+    """The rows of the scored test part, with score, label and group, and their statistics."""
 
     def __init__(self, test: scores.Table, options: Evaluate, context: Context) -> None:
         self.table, self.options, self.context = test, options, context
@@ -89,7 +90,7 @@ class ScoredPart:
 
 
 def metadata_scores(train: scores.Table, test: scores.Table, bands: str) -> np.ndarray | None:
-    """Return the control's probability of class 1 [n]; None where training rows are too few."""
+    """Return the control's probability of class 1 [n], or None if training rows are too few."""
     label = train["label"].astype(int)
     if min((label == 0).sum(), (label == 1).sum()) < _CONTROL_LEAST:
         return None
@@ -97,8 +98,8 @@ def metadata_scores(train: scores.Table, test: scores.Table, bands: str) -> np.n
     return control.table_scores(table.train, label, table.test)
 
 
-def measure(sample: ScoredPart, train: scores.Table, metadata: np.ndarray | None) -> Metric:
-    """Return all figures of merit; keys as in the module's docstring."""
+def measure(sample: ScoredRows, train: scores.Table, metadata: np.ndarray | None) -> Metric:
+    """Return all figures of merit; keys as in the module docstring."""
     options, score, label = sample.options, sample.score, sample.label
     network = sample.permutation("network", score)
     magnitude = f"mag_{options.bands[0]}"
@@ -128,7 +129,7 @@ def measure(sample: ScoredPart, train: scores.Table, metadata: np.ndarray | None
             bins=options.magnitude_bins, confidence=options.confidence,
         ),
         "calibration": twosample.calibration(score, label),
-        "telling_columns": control.telling_columns(table.names, table.test, score, label),
+        "telling_columns": control.column_differences(table.names, table.test, score, label),
         "most_confident": most_confident(sample.table, magnitude),
     }  # fmt: skip
     if metadata is not None:
@@ -142,10 +143,10 @@ def measure(sample: ScoredPart, train: scores.Table, metadata: np.ndarray | None
     return metrics
 
 
-def network_auc(sample: ScoredPart, null: twosample.Permutation) -> Metric:
-    """Return the AUC with its interval, and what the sample could have noticed.
+def network_auc(sample: ScoredRows, null: twosample.Permutation) -> Metric:
+    """Return the AUC with its interval, and the smallest AUC that the sample can detect.
 
-    The larger of two errors counts: that of shuffles inside bricks, and that between bricks.
+    The error is the larger one of two: that of shuffles within bricks and that between bricks.
     """
     figure = sample.interval("auc", twosample.Ranking(sample.score, sample.label).auc)
     error = max(null.standard_deviation, figure["standard_error"])
@@ -157,8 +158,8 @@ def network_auc(sample: ScoredPart, null: twosample.Permutation) -> Metric:
     }
 
 
-def matched_auc(sample: ScoredPart, train: scores.Table) -> Metric | None:
-    """Return the AUC with brightness, colours and size made alike, or None without overlap."""
+def matched_auc(sample: ScoredRows, train: scores.Table) -> Metric | None:
+    """Return the AUC with brightness, colours and size balanced, or None without overlap."""
     train_label, label = train["label"].astype(int), sample.label
     if min((train_label == 0).sum(), (train_label == 1).sum()) < _CONTROL_LEAST:
         return None
@@ -180,7 +181,7 @@ def matched_auc(sample: ScoredPart, train: scores.Table) -> Metric | None:
 
 
 def baselines(label: np.ndarray, train_label: np.ndarray) -> Metric:
-    """Return what it gives to call all rows the training part's larger class (real if equal)."""
+    """Return the accuracy of always predicting the larger training class (real if equal)."""
     majority = int(2 * (train_label == 1).sum() > len(train_label))
     return {
         "majority_class": ("real", "fake")[majority],
@@ -189,7 +190,7 @@ def baselines(label: np.ndarray, train_label: np.ndarray) -> Metric:
 
 
 def most_confident(table: scores.Table, magnitude: str) -> dict[str, list[Metric]]:
-    """Return the rows of each class that were called right with the greatest confidence."""
+    """Return the rows of each class that were classified correctly with the highest confidence."""
     found: dict[str, list[Metric]] = {}
     for number, name in enumerate(("real", "fake")):
         score = table["score"].astype(float)
@@ -201,7 +202,7 @@ def most_confident(table: scores.Table, magnitude: str) -> dict[str, list[Metric
 
 
 def draw(
-    sample: ScoredPart,
+    sample: ScoredRows,
     metrics: Metric,
     metadata: np.ndarray | None,
     history: scores.Table,
@@ -229,7 +230,7 @@ def draw(
         write.figure(outputs.curves, plots.training_figure(history, chance=0.5, title="Training"))
 
 
-def roc_figure(sample: ScoredPart, metrics: Metric, metadata: np.ndarray | None) -> Any:
+def roc_figure(sample: ScoredRows, metrics: Metric, metadata: np.ndarray | None) -> Any:
     """Draw the network's ROC with its band, and that of the control."""
     ranking = twosample.Ranking(sample.score, sample.label)
     grid = np.linspace(0, 1, 101)

@@ -1,10 +1,10 @@
-"""The table of groups: which patch of sky is in which part, and which bricks lie across its edge.
+"""The table of groups: the part of each patch of sky, and the bricks that overlap it.
 
-`membership.csv` has a row a group: `group` (a brick, or `<brick>/<i>_<j>` for a patch), `brick`,
-`part` (train, test), `n_real`, `n_fake`, `overlaps` (bricks, other than its own, that have groups
-of the other part and whose images cover sky of this brick's image; separated by spaces), then the
-brick's world system and size: a job that splits one block must keep its training stamps off the
-test sky of bricks of other blocks.
+`membership.csv` has one row per group: `group` (a brick, or `<brick>/<i>_<j>` for a patch),
+`brick`, `part` (train, test), `n_real`, `n_fake`, `overlaps` (other bricks that have groups of the
+other part and whose images cover sky of this brick; separated by spaces), then the WCS and the size
+of the brick: a job that splits one block must exclude training stamps on the test sky of bricks of
+other blocks.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Group:
 def group_names(brick: str, x: np.ndarray, y: np.ndarray, patch_pixels: int) -> np.ndarray:
     """Return the group of each stamp at x, y [n] (pixels of the brick image), as str [n].
 
-    A stamp belongs to the patch that holds its centre pixel.
+    A stamp belongs to the patch that contains its centre pixel.
     """
     if patch_pixels == 0:
         return np.full(len(x), brick)
@@ -54,7 +54,7 @@ def group_names(brick: str, x: np.ndarray, y: np.ndarray, patch_pixels: int) -> 
 
 
 def patch_index(group: str) -> tuple[int, int] | None:
-    """Return (i, j) of a patch's name, or None for a whole brick."""
+    """Return (i, j) from the name of a patch, or None for a whole brick."""
     _, slash, patch = group.partition("/")
     if not slash:
         return None
@@ -63,7 +63,7 @@ def patch_index(group: str) -> tuple[int, int] | None:
 
 
 def write_table(path: Path, groups: Sequence[Group]) -> None:
-    """Write the table; the rows stand in the order given."""
+    """Write the table, rows in the given order."""
     columns: dict[str, list[Any]] = {
         "group": [group.name for group in groups],
         "brick": [group.brick for group in groups],
@@ -82,16 +82,17 @@ def write_table(path: Path, groups: Sequence[Group]) -> None:
 
 
 def read_table(path: Path, bricks: Collection[str]) -> dict[str, list[Group]]:
-    """Return the groups of the named bricks and of the bricks that these overlap, by brick.
+    """Return the groups of the given bricks and of the bricks that overlap them, by brick.
 
-    Reads the table twice, row by row: memory holds a block and its neighbours, not the survey.
+    The table is read twice, row by row, so that memory contains one block and its neighbours and
+    not the whole survey.
     """
     groups: dict[str, list[Group]] = {}
     _collect(path, set(bricks), groups)
     others = {name for rows in groups.values() for group in rows for name in group.overlaps}
     _collect(path, others - set(groups), groups)
     for missing in sorted(others - set(groups)):
-        raise InputError(path, "names a neighbour that has no row", record=missing)
+        raise InputError(path, "has no row of a brick listed in overlaps", record=missing)
     return groups
 
 
@@ -125,5 +126,5 @@ def _group(path: Path, number: int, row: Mapping[str, str]) -> Group:
         )
     except ValueError:
         raise InputError(
-            path, "cannot be read", record=number, expected="a row as obiwan.assign writes it"
+            path, "cannot be read", record=number, expected="a row written by obiwan.assign"
         ) from None

@@ -1,8 +1,8 @@
 """Stage obiwan.infer: the probability that a source was injected, for the test part or any stamps.
 
-`scores.parquet` has a row a stamp: `score` (float32, 0 to 1) and the columns of the catalogue (the
-test part), or of the stamps' table (.hdf5), or `file` and `row` (.npy files, [n, 64, 64, 2 x bands]
-with channels g_img, g_ivar, ...). Rows are in the order of the files' names.
+`scores.parquet` has one row per stamp: `score` (float32, 0 to 1) and the columns of the catalogue
+(test part), or of the table of stamps (.hdf5), or `file` and `row` (.npy files, [n, 64, 64, 2 x
+bands] with channels g_img, g_ivar, ...). Rows are in the order of the file names.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 Columns = dict[str, np.ndarray]
 
 
-class Source(NamedTuple):
-    """A file of stamps: its place, and the catalogue with the same rows where there is one."""
+class StampFile(NamedTuple):
+    """Path of a file of stamps, and of the catalogue with the same rows if there is one."""
 
     path: Path
     catalog: Path | None = None
@@ -42,7 +42,7 @@ class Source(NamedTuple):
 def run(
     inputs: SimpleNamespace, outputs: SimpleNamespace, options: Infer, context: Context
 ) -> None:
-    """Score every file, shared among the ranks; rank 0 writes the table."""
+    """Score all files, divided among the ranks; rank 0 writes the table."""
     if bool(inputs.split) == bool(inputs.stamps):
         raise UsageError("give either split=RECORD..., or stamps=FOLDER")
     where = device.prepare(context, options)
@@ -50,12 +50,12 @@ def run(
     network.to(where).eval()
     sources = list(find_stamps(inputs.stamps) if inputs.stamps else find_test_part(inputs.split))
     if not sources:
-        raise InputError(inputs.stamps or inputs.split[0], "holds no stamps to score")
+        raise InputError(inputs.stamps or inputs.split[0], "has no stamps to score")
     mine = share(list(enumerate(sources)), context.comm)
     progress = context.progress(len(mine), "scoring")
     scored = []
     for number, source in mine:
-        x, columns = read_source(source, bands, inputs.stamps)
+        x, columns = read_stamp_file(source, bands, inputs.stamps)
         columns["score"] = score(network, x, options.batch, where)
         scored.append((number, columns))
         progress.advance()
@@ -67,7 +67,7 @@ def run(
 
 
 def load_model(path: Path) -> tuple[StampClassifier, str]:
-    """Return the network of a model file and its bands (InputError if it is none)."""
+    """Return the network of a model file and its bands. Raise InputError if it is not one."""
     tensors, about = checkpoint.read(path, MODEL)
     network = StampClassifier(len(about["bands"]), about["pool"])
     try:
@@ -78,22 +78,24 @@ def load_model(path: Path) -> tuple[StampClassifier, str]:
     return network, about["bands"]
 
 
-def find_test_part(paths: list[Path]) -> Iterator[Source]:
+def find_test_part(paths: list[Path]) -> Iterator[StampFile]:
     """Yield the test files of a split, by brick and number."""
     for files in test_files(blocks.read_indexes(paths)):
-        yield Source(files.x, files.catalog)
+        yield StampFile(files.x, files.catalog)
 
 
-def find_stamps(folder: Path) -> Iterator[Source]:
-    """Yield the .npy and .hdf5 files below a folder, by name; labels (y*.npy) are passed over."""
+def find_stamps(folder: Path) -> Iterator[StampFile]:
+    """Yield the .npy and .hdf5 files below a folder, by name, except labels (y*.npy)."""
     for path in sorted(folder.rglob("*")):
         labels = path.name.startswith(("ytrain_", "ytest_"))
         if path.is_file() and path.suffix in (".npy", ".hdf5") and not labels:
-            yield Source(path)
+            yield StampFile(path)
 
 
-def read_source(source: Source, bands: str, folder: Path | None) -> tuple[np.ndarray, Columns]:
-    """Return the pixels [n, 64, 64, 2 x bands] of a file and the columns that name its rows."""
+def read_stamp_file(
+    source: StampFile, bands: str, folder: Path | None
+) -> tuple[np.ndarray, Columns]:
+    """Return the pixels [n, 64, 64, 2 x bands] of a file and the columns that identify its rows."""
     if source.path.suffix == ".hdf5":
         image, ivar, table = read_stamps(source.path)
         if image.shape[-1] != len(bands):
@@ -114,7 +116,7 @@ def read_source(source: Source, bands: str, folder: Path | None) -> tuple[np.nda
 
 
 def columns_of(table: np.ndarray | Columns) -> Columns:
-    """Return the columns of a table, bytes as text."""
+    """Return the columns of a table, with bytes decoded to text."""
     names = table.dtype.names if isinstance(table, np.ndarray) else list(table)
     columns = {name: np.asarray(table[name]) for name in names or ()}
     return {
@@ -127,8 +129,8 @@ def columns_of(table: np.ndarray | Columns) -> Columns:
 def score(network: StampClassifier, x: np.ndarray, batch: int, where: torch.device) -> np.ndarray:
     """Return the probability of class 1, float32 [n], for rows x [n, ...].
 
-    Every pass has exactly `batch` rows, the last one padded with zeros, as kernels differ with
-    the number of rows: so the score of a row does not depend on how the rows are grouped.
+    Every pass has exactly `batch` rows; the last one is padded with zeros. Kernels depend on the
+    number of rows, and with a fixed number the score of a row does not depend on the other rows.
     """
     scores = np.empty(len(x), np.float32)
     for start in range(0, len(x), batch):

@@ -1,7 +1,7 @@
-"""Stage obiwan.ingest: real exposures become bricks with injected galaxies, in one reduction.
+"""Stage obiwan.ingest: inject galaxies into real exposures and reduce these to bricks.
 
-The galaxies go into the single CCD images, before resampling, stacking and detection, so that real
-and injected sources pass through the same steps and any difference left is one of looks.
+Galaxies are added to the single CCD images, before resampling, stacking and detection. Real and
+injected sources thus pass through the same steps, and only their appearance can differ.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ if TYPE_CHECKING:
 
 _BRICK_PIXELS = 3600
 _FOOTPRINT_STEP = 0.02  # degree between the points of a CCD that are looked up in the brick grid
-_TABLE_ERROR = 30  # pixels by which distortions may move a CCD from where the table has it
-_CCD_EDGE = 2.0  # pixels next to a CCD's edge where no galaxy is put
-# A sliver of a brick with no room for stamps is not worth the name.
+_TABLE_ERROR = 30  # pixels: offset of a CCD from its position in the table, due to distortions
+_CCD_EDGE = 2.0  # pixels: width of the margin of a CCD without galaxies
+# A narrower part of a brick has no space for stamps and is skipped.
 _LEAST_SIDE = STAMP + HALF
 _STEPS_PER_SIGMA = 16  # of the compressed images: rounding adds 0.02 % to the noise
 
@@ -51,7 +51,7 @@ class Coverage:
     shape: tuple[int, int]
 
     def holds(self, ra: np.ndarray, dec: np.ndarray) -> np.ndarray:
-        """Say which positions fall on the CCD, away from its edge."""
+        """Return whether each position is on the CCD and not in its margin, bool [n]."""
         x, y = self.wcs.world_to_pixel_values(ra, dec)
         inside_x = (x >= _CCD_EDGE) & (x <= self.shape[1] - 1 - _CCD_EDGE)
         return inside_x & (y >= _CCD_EDGE) & (y <= self.shape[0] - 1 - _CCD_EDGE)
@@ -60,11 +60,11 @@ class Coverage:
 def run(
     inputs: SimpleNamespace, outputs: SimpleNamespace, options: Ingest, context: Context
 ) -> None:
-    """Make every brick that the CCDs of the table touch and write their record.
+    """Make all bricks that the CCDs of the table cover, and write the block index.
 
-    Files a brick and realisation: images and inverse variances of each band, the CCDs used, the
-    measured and the injected catalogue. There are no dust maps here: magnitudes are as observed,
-    mw_transmission is 1. A brick with a bad file or without CCDs in a band is named (InputError).
+    Files per brick and realisation: images and inverse variances of each band, the CCDs used, the
+    measured and the injected catalogue. Dust maps are not used: magnitudes are as observed, and
+    mw_transmission is 1. Raise InputError for a brick with a bad file or without CCDs in a band.
     """
     if options.mag_min >= options.mag_max:
         raise UsageError(f"mag_min {options.mag_min} is not below mag_max {options.mag_max}")
@@ -102,7 +102,7 @@ def run(
 def touched_bricks(
     ccds: Sequence[Ccd], bands: str, table: Path, context: Context
 ) -> dict[str, tuple[Brick, list[Ccd]]]:
-    """Return name -> brick and the CCDs near it, for all bricks of which the CCDs see enough."""
+    """Return name -> brick and nearby CCDs, for all bricks that are sufficiently covered."""
     wanted = [ccd for ccd in ccds if ccd.band in tuple(bands)]
     if not wanted:
         seen = ", ".join(sorted({ccd.band for ccd in ccds})) or "none"
@@ -117,14 +117,14 @@ def touched_bricks(
         x = min(b[0] for b in kept), max(b[1] for b in kept)
         y = min(b[2] for b in kept), max(b[3] for b in kept)
         if min(x[1] - x[0], y[1] - y[0]) - 2 * _TABLE_ERROR < _LEAST_SIDE:
-            context.log.info("%s left out: the CCDs see a sliver of it", brick.name)
+            context.log.info("%s skipped: the CCDs cover too small a part of it", brick.name)
             continue
         bricks[brick.name] = (brick, nearby)
     return bricks
 
 
 def footprint_points(ccd: Ccd) -> tuple[np.ndarray, np.ndarray]:
-    """Return positions (RA, Dec) on a CCD, so dense that no brick between them is missed."""
+    """Return positions (RA, Dec) on a CCD, dense enough to find every brick that it covers."""
     width, height = ccd.tan.width, ccd.tan.height
     (a, b), (c, d) = ccd.tan.cd
     step = _FOOTPRINT_STEP / np.sqrt(abs(a * d - b * c))
@@ -135,7 +135,7 @@ def footprint_points(ccd: Ccd) -> tuple[np.ndarray, np.ndarray]:
 
 
 def table_box(ccd: Ccd, tan: Tan) -> tuple[float, float, float, float] | None:
-    """Return the box (x0, x1, y0, y1) of brick pixels that a CCD may touch, or None."""
+    """Return the box (x0, x1, y0, y1) of brick pixels that a CCD may cover, or None."""
     bx, by = tan.pixel(*footprint_points(ccd))
     if not np.isfinite(bx).all():
         return None
@@ -147,9 +147,9 @@ def table_box(ccd: Ccd, tan: Tan) -> tuple[float, float, float, float] | None:
 def crop(
     brick: Brick, nearby: Sequence[Ccd], bands: str, inputs: SimpleNamespace
 ) -> tuple[Tan, list[Coverage]]:
-    """Return the part of the brick's grid that CCDs see, and those CCDs.
+    """Return the part of the brick's grid that CCDs cover, and those CCDs.
 
-    A band without a CCD on the brick is an InputError, as is a CCD whose image cannot be found.
+    Raise InputError if a band has no CCD on the brick or if an image cannot be found.
     """
     whole = brick_tan(brick, _BRICK_PIXELS)
     coverage, boxes = [], []
@@ -161,7 +161,7 @@ def crop(
             boxes.append(box)
     for band in bands:
         if not any(c.ccd.band == band for c in coverage):
-            raise InputError(inputs.ccds, f"no CCD in band {band} sees it", record=brick.name)
+            raise InputError(inputs.ccds, f"no CCD in band {band} covers it", record=brick.name)
     x0, x1 = min(b[1].start for b in boxes), max(b[1].stop for b in boxes)
     y0, y1 = min(b[0].start for b in boxes), max(b[0].stop for b in boxes)
     crpix = whole.crpix[0] - x0, whole.crpix[1] - y0
@@ -172,7 +172,10 @@ def inject_catalog(
     brick: str, rs: str, tan: Tan, coverage: Sequence[Coverage], table: Path,
     options: Ingest, context: Context,
 ) -> np.ndarray:  # fmt: skip
-    """Draw the galaxies of one realisation where all bands see the sky (InputError if nowhere)."""
+    """Draw the galaxies of one realisation on the sky that all bands cover.
+
+    Raise InputError if there is no such sky.
+    """
 
     def covered(x: np.ndarray, y: np.ndarray) -> np.ndarray:
         ra, dec = tan.sky(x, y)
@@ -187,11 +190,11 @@ def inject_catalog(
     rng = context.stream(brick, rs, "galaxies")
     galaxies = draw_galaxies(options.n_fake, limits, separation, tan, covered, rng)
     if len(galaxies) == 0:
-        problem = f"no room for a galaxy in the sky that bands {options.bands} share"
+        problem = f"no space for a galaxy on the sky that all bands {options.bands} cover"
         raise InputError(table, problem, record=brick)
     if len(galaxies) < options.n_fake:
         context.log.info(
-            "%s %s: room for %d of %d galaxies", brick, rs, len(galaxies), options.n_fake
+            "%s %s: space for %d of %d galaxies", brick, rs, len(galaxies), options.n_fake
         )
     return galaxies
 
@@ -200,7 +203,7 @@ def exposures(
     brick: str, rs: str, band: str, coverage: Sequence[Coverage], injected: np.ndarray,
     inputs: SimpleNamespace, context: Context,
 ) -> Iterator[Exposure]:  # fmt: skip
-    """Yield the band's exposures, one at a time, with the galaxies in them."""
+    """Yield the exposures of a band, one at a time, with the galaxies added."""
     for covering in coverage:
         ccd = covering.ccd
         if ccd.band == band:
@@ -209,7 +212,7 @@ def exposures(
 
 
 def tractor_catalog(brick: Brick, measured: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return the columns of the measured catalogue, brick and object numbers in front."""
+    """Return the columns of the measured catalogue, starting with brick and object numbers."""
     count = len(measured["ra"])
     return {
         "brickid": np.full(count, brick.id, np.int32),
@@ -224,7 +227,7 @@ def write_brick(
     files: ItemFiles, brick: str, rs: str, tan: Tan, stacks: dict[str, Coadd],
     ccds: np.ndarray, measured: dict[str, np.ndarray], injected: np.ndarray,
 ) -> None:  # fmt: skip
-    """Write the files of one realisation in the survey's layout."""
+    """Write the files of one realisation in the layout of the survey."""
     for band, planes in stacks.items():
         header = {**tan.cards(), "BRICKNAM": brick, "FILTER": band}
         with files.write(str(survey.image_path("", brick, "image", band, rs))) as path:
@@ -237,13 +240,13 @@ def write_brick(
         write.fits_table(path, measured)
     with files.write(str(survey.simcat_path("", brick, rs))) as path:
         write.fits_table(path, simcat_columns(injected, "".join(stacks)))
-    # Last: a realisation counts as there once its table of CCDs is.
+    # The table of CCDs is last: a realisation with this file is complete.
     with files.write(str(survey.ccds_path("", brick, rs))) as path:
         write.fits_table(path, ccds)
 
 
 def simcat_columns(injected: np.ndarray, bands: str) -> dict[str, np.ndarray]:
-    """Return the columns of the catalogue of injected galaxies, as Obiwan names them."""
+    """Return the columns of the catalogue of injected galaxies, with Obiwan's names."""
     columns = {name: injected[name] for name in ("id", "ra", "dec", "x", "y")}
     for band in bands:
         magnitude = injected[f"mag_{band}"]

@@ -1,8 +1,8 @@
-"""Bricks with known truth, in the layout of a release with injected galaxies.
+"""Stage obiwan.simulate: bricks with known truth, in the layout of a release with injections.
 
-A brick is drawn from its own random streams, so it is the same whichever block, rank or run makes
-it. Planted differences: `clump_fraction` turns real galaxies clumpy and spiral, `colour_offset`
-reddens injected ones; with both 0 the classes differ by their label only.
+Each brick has separate random streams, so that it does not depend on block, rank or run. Planted
+differences: `clump_fraction` gives real galaxies clumps and spiral arms, `colour_offset` makes
+injected ones redder; with both 0 the classes differ only in their label.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from skyproof.obiwan.options import Simulate
 
 REALIZATION = "rs0"
-_UNSEEN = 0.003  # brightness, in units of the sky's noise, below which a source is not drawn
+_UNSEEN = 0.003  # brightness, in units of the sky noise, below which a source is not drawn
 _STEPS_PER_SIGMA = 16  # of the compressed images: rounding adds 0.02 % to the noise
 
 
@@ -56,7 +56,7 @@ def run(
 def make_brick(
     brick: Brick, options: Simulate, files: ItemFiles, context: Context
 ) -> dict[str, Any]:
-    """Draw one brick, write its files and return what the record says of it."""
+    """Draw one brick, write its files and return its entry of the block index."""
     stream = partial(context.stream, brick.name)
     tan = brick_tan(brick, options.brick_pixels)
     galaxies = population.draw_galaxies(options, stream("galaxies"))
@@ -65,19 +65,20 @@ def make_brick(
     extinction = {band: DECAM_EXTINCTION[band] for band in options.bands}
     dust = transmission(stream("dust").uniform(0.01, 0.1), extinction)
     sources = all_sources(galaxies, stars, dust)
-    parts = picture(galaxies, stars, options.clump_fraction, stream("clumps"))
+    parts = light_components(galaxies, stars, options.clump_fraction, stream("clumps"))
     ccds, depths = [], {}
     for band in options.bands:
         ccds.append(depth.draw_ccds(band, options, fwhm[band], stream("ccds", band)))
         depths[band] = depth.coadded(ccds[-1], options.brick_pixels, stream("masks", band))
-        image = observed(sources, parts, band, fwhm[band], depths[band], stream("noise", band))
+        noise = stream("noise", band)
+        image = observed_image(sources, parts, band, fwhm[band], depths[band], noise)
         write_plane(files, brick.name, "image", band, image, tan)
         write_plane(files, brick.name, "invvar", band, depths[band].ivar, tan)
     measured = measurement.measure(sources, depths, fwhm, dust, brick, tan, stream("measurement"))
-    put_in = injection_catalogue(galaxies, sources, dust, tan)
+    injected = injection_catalogue(galaxies, sources, dust, tan)
     for path, table in (
         (survey.realization_tractor_path("", brick.name, REALIZATION), measured),
-        (survey.simcat_path("", brick.name, REALIZATION), put_in),
+        (survey.simcat_path("", brick.name, REALIZATION), injected),
         (survey.ccds_path("", brick.name, REALIZATION), np.concatenate(ccds)),
     ):
         with files.write(str(path)) as temporary:
@@ -92,7 +93,7 @@ def make_brick(
 
 
 def all_sources(galaxies: BrickGalaxies, stars: Stars, dust: dict[str, float]) -> Sources:
-    """Return galaxies, then stars, as the telescope sees them: dimmed by dust."""
+    """Return galaxies, then stars, with fluxes reduced by dust."""
     none = np.zeros(len(stars.x))
     magnitudes = {b: np.concatenate([galaxies.mag[b], stars.mag[b]]) for b in dust}
     return Sources(
@@ -104,23 +105,23 @@ def all_sources(galaxies: BrickGalaxies, stars: Stars, dust: dict[str, float]) -
     )
 
 
-def picture(
+def light_components(
     galaxies: BrickGalaxies, stars: Stars, clump_fraction: float, rng: np.random.Generator
 ) -> Gaussians:
-    """Return the light of all as Gaussians; real galaxies bear the planted clumps."""
-    looks = smooth(galaxies.shapes, PIXEL_SCALE)
+    """Return all sources as Gaussian components; real galaxies get the planted clumps."""
+    components = smooth(galaxies.shapes, PIXEL_SCALE)
     if clump_fraction > 0:
-        # Drawn for all galaxies, so that one's clumps do not hang on which others are real.
+        # Drawn for all galaxies, so that a galaxy's clumps do not depend on the labels of others.
         rough = clumpy(galaxies.shapes, clump_fraction, PIXEL_SCALE, rng)
-        looks = merged(
-            only(looks, galaxies.injected[looks.source]),
+        components = merged(
+            only(components, galaxies.injected[components.source]),
             only(rough, ~galaxies.injected[rough.source]),
         )
     stellar = points(len(stars.x))
-    return merged(looks, stellar._replace(source=stellar.source + len(galaxies.x)))
+    return merged(components, stellar._replace(source=stellar.source + len(galaxies.x)))
 
 
-def observed(
+def observed_image(
     sources: Sources,
     parts: Gaussians,
     band: str,
@@ -128,7 +129,7 @@ def observed(
     depth_map: depth.Depth,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """Return the image of a band [nanomaggies], float32 [ny, nx]."""
+    """Return the noisy image of a band [nanomaggies], float32 [ny, nx]."""
     ivar = depth_map.ivar
     floor = _UNSEEN / np.sqrt(float(ivar.max())) if ivar.any() else 1.0
     psf = depth.point_spread(fwhm)
@@ -139,7 +140,7 @@ def observed(
 def write_plane(
     files: ItemFiles, brick: str, kind: str, band: str, pixels: np.ndarray, tan: Tan
 ) -> None:
-    """Write an image (quantised finely) or an inverse variance (exact) in the survey's place."""
+    """Write an image (finely quantised) or an inverse variance (exact) at the survey's path."""
     how, quantize = ("RICE", _STEPS_PER_SIGMA) if kind == "image" else ("GZIP_2", 0)
     header = {**tan.cards(), "BRICK": brick, "FILTER": band}
     path = survey.image_path("", brick, kind, band, REALIZATION)
@@ -152,8 +153,8 @@ def injection_catalogue(
 ) -> dict[str, np.ndarray]:
     """Return the columns of Obiwan's simcat for the injected galaxies.
 
-    `<band>flux` is what went into the image [nanomaggies]; x, y count from 1, as Obiwan's do.
-    `rhalf` is the half-light radius along the major axis, as in the measured catalogue.
+    `<band>flux` is the flux in the image [nanomaggies], reduced by dust; x, y count from 1, as in
+    Obiwan. `rhalf` is the half-light radius along the major axis, as in the measured catalogue.
     """
     chosen = np.flatnonzero(galaxies.injected)
     x, y, shapes = galaxies.x[chosen], galaxies.y[chosen], only(galaxies.shapes, chosen)

@@ -1,9 +1,9 @@
-"""Shuffled arrays of the training and the test part, both classes in equal numbers, brick by brick.
+"""Stage obiwan.split: shuffled arrays of both parts, by brick, with equal numbers of both classes.
 
-A group (brick or patch) is in one part only, and a training stamp that touches the sky of the test
-part is left out: neighbouring bricks overlap, and stamps reach over the edge of a patch.
-`split_by: source` is the original's rule instead: 80/20 inside each brick, where both parts share
-sky. Memory holds the pixels of one file, whatever the size of a brick and their number.
+A group (brick or patch) is in one part only. Training stamps that overlap the sky of the test part
+are excluded, because neighbouring bricks overlap and stamps extend beyond the edge of a patch.
+`split_by: source` is the rule of the original: 80/20 within each brick, so that both parts share
+sky. Memory: the pixels of one file, for any size and number of bricks.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class Stamps(NamedTuple):
-    """A brick's stamps, first the real ones, then the injected ones; rows count through both."""
+    """The stamps of a brick; row numbers count the real ones first, then the injected ones."""
 
     brick: str
     paths: tuple[Path, Path]
@@ -43,7 +43,7 @@ class Stamps(NamedTuple):
 
 
 class Chunk(NamedTuple):
-    """The rows of one file, in their order; k counts from 1 in each brick and part."""
+    """The rows of one file, in order; k counts from 1 in each brick and part."""
 
     part: str
     k: int
@@ -53,16 +53,16 @@ class Chunk(NamedTuple):
 def run(
     inputs: SimpleNamespace, outputs: SimpleNamespace, options: Split, context: Context
 ) -> None:
-    """Write the arrays of every brick of a block and the block's record.
+    """Write the arrays of every brick of a block, and the block index.
 
-    InputError for a brick that the table does not know or whose values do not fit the type.
+    Raise InputError for a brick that is not in the table or whose values do not fit the type.
     """
     items = {item.name: item for item in read_index(inputs.cutouts)}
     groups = read_table(inputs.membership, items)
     if options.split_by == "source" and context.comm.rank == 0:
         context.log.warning(
             "split_by: source: stamps of the same sky are in both parts, as in the original; "
-            "a network may remember the sky instead of learning what an injected galaxy is"
+            "a network may memorise the sky instead of learning the features of injected galaxies"
         )
 
     def make(brick: str, files: ItemFiles) -> dict[str, Any]:
@@ -105,7 +105,10 @@ def read_brick(item: Item, bands: str) -> Stamps:
 
 
 def checked_table(path: Path, table: np.ndarray, label: int, bands: str) -> np.ndarray:
-    """Return a table of stamps with exactly its columns (InputError if one is missing)."""
+    """Return a table with exactly the columns of a table of stamps.
+
+    Raise InputError if a column is missing or a label is wrong.
+    """
     whole = np.empty(len(table), stamp_dtype(bands))
     for name in stamp_dtype(bands).names or ():
         if name not in (table.dtype.names or ()):
@@ -123,14 +126,14 @@ def checked_table(path: Path, table: np.ndarray, label: int, bands: str) -> np.n
 def part_of_rows(
     stamps: Stamps, groups: Sequence[Group], options: Split, membership: Path
 ) -> np.ndarray:
-    """Return the part of every stamp, str [n], as the table of groups says."""
+    """Return the part of every stamp, str [n], from the table of groups."""
     part_of = {group.name: group.part for group in groups}
     names = group_names(stamps.brick, stamps.table["x"], stamps.table["y"], options.patch_pixels)
     unknown = sorted(set(names.tolist()) - set(part_of))
     if unknown:
         raise InputError(
             membership, "has no such group", record=unknown[0],
-            expected="the table that obiwan.assign made of these stamps with this patch_pixels",
+            expected="the table made by obiwan.assign from these stamps with this patch_pixels",
         )  # fmt: skip
     return np.array([part_of[name] for name in names.tolist()])
 
@@ -138,11 +141,11 @@ def part_of_rows(
 def touches_test_sky(
     stamps: Stamps, parts: np.ndarray, groups: Mapping[str, Sequence[Group]], patch_pixels: int
 ) -> np.ndarray:
-    """Say of every stamp, bool [n], whether it covers sky that a test stamp may cover.
+    """Return whether each stamp covers sky that a test stamp may cover, bool [n].
 
-    In its own brick: any test stamp's box, of whatever realisation (only patches make such).
-    In another brick: the whole image of a test brick, or the area that stamps of a test patch may
-    cover. The other brick may belong to another block, so its stamps are not looked at.
+    In the same brick (with patches): the boxes of the test stamps of all realisations. In another
+    brick: the whole image of a test brick, or the area that stamps of a test patch may cover. The
+    stamps of another brick are not read, because it may belong to another block.
     """
     tan = groups[stamps.brick][0].tan
     x, y = stamps.table["x"], stamps.table["y"]
@@ -162,9 +165,9 @@ def touches_test_sky(
 
 
 def near_centres(x: np.ndarray, y: np.ndarray, chosen: np.ndarray, tan: Tan) -> np.ndarray:
-    """Say of stamps at x, y [n], bool [n], whether each shares a pixel with one of the chosen."""
+    """Return whether each stamp at x, y [n] shares a pixel with a chosen stamp, bool [n]."""
     cx, cy = centre_pixel(x, y)
-    reach = STAMP - 1  # centres that far apart share one row of pixels
+    reach = STAMP - 1  # largest distance of centres whose stamps share a row of pixels
     near = np.zeros((tan.width, tan.height), dtype=bool)
     for i, j in zip(cx[chosen], cy[chosen], strict=True):
         near[max(i - reach, 0) : i + reach + 1, max(j - reach, 0) : j + reach + 1] = True
@@ -172,7 +175,7 @@ def near_centres(x: np.ndarray, y: np.ndarray, chosen: np.ndarray, tan: Tan) -> 
 
 
 def group_box(group: Group, patch_pixels: int) -> np.ndarray:
-    """Return the box [1, 4] that holds every stamp of a group, in pixels of its brick."""
+    """Return the box [1, 4] that contains all stamps of a group, in pixels of its brick."""
     patch = patch_index(group.name)
     if patch is None:
         return image_box(group.tan)
@@ -184,9 +187,9 @@ def group_box(group: Group, patch_pixels: int) -> np.ndarray:
 def chunks_by_group(
     stamps: Stamps, parts: np.ndarray, options: Split, context: Context
 ) -> Iterator[Chunk]:
-    """Yield the chunks of both parts: equal numbers of both classes in each, in a random order.
+    """Yield the chunks of both parts, with equal numbers of both classes in random order.
 
-    Of the class that has more stamps in this brick and part, a random choice is used.
+    The class with more stamps in this brick and part is subsampled at random.
     """
     for part, rows in ((TRAIN, options.rows_train), (TEST, options.rows_test)):
         real, fake = shuffled_classes(stamps, parts == part, context, part)
@@ -197,10 +200,10 @@ def chunks_by_group(
 
 
 def chunks_by_source(stamps: Stamps, options: Split, context: Context) -> Iterator[Chunk]:
-    """Yield chunks by the original's rule: each run of 320 of both classes is cut 512 to 128.
+    """Yield chunks by the original's rule: 640 rows, 320 of each class, are divided 512 to 128.
 
-    The last, shorter run is cut in the same ratio, rounded down. Classes alternate before the cut,
-    so that both sides have equal numbers of them (the last one but for one row).
+    The last, shorter piece is divided in the same ratio, rounded down. Classes alternate before the
+    division, so that both parts have equal numbers of them (in the last piece up to one row).
     """
     real, fake = shuffled_classes(stamps, np.ones(len(stamps.table), dtype=bool), context, "source")
     rows = options.rows_train + options.rows_test
@@ -216,7 +219,7 @@ def chunks_by_source(stamps: Stamps, options: Split, context: Context) -> Iterat
 def shuffled_classes(
     stamps: Stamps, allowed: np.ndarray, context: Context, part: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return as many allowed rows of each class as the scarcer one has, in random order."""
+    """Return equal numbers of allowed rows of each class, as many as possible, in random order."""
     label = stamps.table["label"]
     real, fake = (
         context.stream(stamps.brick, part, kind).permutation(
@@ -243,15 +246,15 @@ def write_chunk(stamps: Stamps, chunk: Chunk, options: Split, files: ItemFiles) 
 def pixels(stamps: Stamps, rows: np.ndarray, options: Split) -> np.ndarray:
     """Return the pixels of rows [n] as [n, 64, 64, 2 x bands]: g_img, g_ivar, r_img, ...
 
-    InputError for a value that is not finite or does not fit the type.
+    Raise InputError for a value that is not finite or does not fit the type.
     """
     x = np.empty((len(rows), STAMP, STAMP, 2 * len(options.bands)), dtype=options.dtype)
     n_real = len(stamps.images[0])
-    for place, row in enumerate(rows):
+    for i, row in enumerate(rows):
         label = int(row >= n_real)
         index = row - n_real * label
-        x[place, ..., 0::2] = stored(stamps.images[label][index], "img", stamps, row, options)
-        x[place, ..., 1::2] = stored(stamps.weights[label][index], "ivar", stamps, row, options)
+        x[i, ..., 0::2] = stored(stamps.images[label][index], "img", stamps, row, options)
+        x[i, ..., 1::2] = stored(stamps.weights[label][index], "ivar", stamps, row, options)
     return x
 
 
@@ -260,8 +263,8 @@ def stored(
 ) -> np.ndarray:
     """Return one stamp [64, 64, bands] in the stored type.
 
-    What float16 cannot hold is refused; an inverse variance too small for it becomes the smallest
-    number above 0, since 0 means that a pixel is masked.
+    Raise InputError for a value that is not finite or exceeds the range of float16. An inverse
+    variance that would underflow becomes the smallest positive number, because 0 means masked.
     """
     largest = float(np.finfo(options.dtype).max)
     if not np.abs(plane).max() <= largest:  # NaN too
@@ -269,7 +272,7 @@ def stored(
         value = plane.flat[np.argmax(~(np.abs(plane) <= largest))]
         raise InputError(
             stamps.paths[int(source["label"])],
-            f"holds {value:g}",
+            f"has {value:g}",
             record=f"{source['rs'].decode()} {source['id']}".strip(),
             field=field,
             expected=f"finite numbers up to {largest:g}"
@@ -282,7 +285,7 @@ def stored(
 
 
 def _counts(chunks: Sequence[Chunk], dropped: int, options: Split) -> dict[str, Any]:
-    """Return what the record says of a brick's arrays."""
+    """Return the entry of a brick in the block index."""
     rows = {part: [len(c.rows) for c in chunks if c.part == part] for part in (TRAIN, TEST)}
     return {
         "n_train": sum(rows[TRAIN]),

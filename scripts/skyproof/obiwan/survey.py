@@ -1,6 +1,6 @@
-"""The data model of a tree in the layout of the Legacy Surveys: paths, images, catalogues, stamps.
+"""The data model of the layout of the Legacy Surveys: paths, images, catalogues, stamps.
 
-Every other module of this system asks here where a file lies and what is in it.
+All other modules of this system get the path and the content of survey files from here.
 Layout: legacysurvey.org, data release files; Obiwan's additions: `rs*` and `obiwan/` folders.
 """
 
@@ -21,7 +21,7 @@ _REALIZATION = re.compile(r"(?:more_)?(?:skip_)?rs\d+")
 
 
 def brick_folder(brick: str) -> str:
-    """Return the folder that holds a brick's folder: its first three characters."""
+    """Return the name of the folder of a brick's folder, its first three characters."""
     return brick[:3]
 
 
@@ -35,32 +35,32 @@ def image_path(root: str | Path, brick: str, kind: str, band: str, rs: str = "")
 
 
 def ccds_path(root: str | Path, brick: str, rs: str = "") -> Path:
-    """Return the path of the table of CCDs of a brick; where it lies, the brick was finished."""
+    """Return the path of the table of CCDs of a brick; if it exists, the brick is complete."""
     return _coadd(root, brick, rs) / f"legacysurvey-{brick}-ccds.fits"
 
 
 def tractor_path(root: str | Path, brick: str, rs: str = "") -> Path:
-    """Return the path of the measured catalogue: the realisation's own, where there is one."""
+    """Return the path of the measured catalogue, that of the realisation if there is one."""
     own = realization_tractor_path(root, brick, rs)
     release = Path(root) / "tractor" / brick_folder(brick) / own.name
     return own if own.is_file() else release
 
 
 def realization_tractor_path(root: str | Path, brick: str, rs: str) -> Path:
-    """Return where the measured catalogue of a realisation is written."""
+    """Return the path of the measured catalogue of a realisation, for writing."""
     return Path(root) / "tractor" / brick_folder(brick) / brick / rs / f"tractor-{brick}.fits"
 
 
 def simcat_path(root: str | Path, brick: str, rs: str) -> Path:
-    """Return the path of the catalogue of injected galaxies, as they were put in."""
+    """Return the path of the catalogue of injected galaxies with their input values."""
     return Path(root) / "obiwan" / brick_folder(brick) / brick / rs / f"simcat-elg-{brick}.fits"
 
 
 def realizations(root: str | Path, brick: str) -> list[str]:
     """Return the realisation folders of a brick (rs0, rs300, skip_rs0, ...); none for a release.
 
-    Each realisation injects other galaxies; a folder counts once its table of CCDs is there.
-    Natural order: by kind, then by number.
+    Each realisation has different injected galaxies; folders without a table of CCDs are
+    incomplete and not returned. Natural order: by kind, then by number.
     """
     tables = _coadd(root, brick, "").glob(f"*/{ccds_path(root, brick).name}")
     names = [table.parent.name for table in tables if _REALIZATION.fullmatch(table.parent.name)]
@@ -68,7 +68,7 @@ def realizations(root: str | Path, brick: str) -> list[str]:
 
 
 def bands_present(root: str | Path, brick: str, rs: str = "") -> str:
-    """Return the bands of which the brick has an image, judged by file names, as in 'grz'."""
+    """Return the bands of which the brick has an image file, for example 'grz'."""
     return "".join(b for b in BANDS if image_path(root, brick, "image", b, rs).is_file())
 
 
@@ -77,8 +77,8 @@ def read_plane(
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """Read a plane of a brick: the first image of a FITS file, compressed (.fits.fz) or not.
 
-    Returns the pixels, float32 [ny, nx], and the header as name -> value with NAXIS1, NAXIS2 of
-    the image. InputError as `read.fits_image`, and where every pixel is NaN.
+    Return the pixels, float32 [ny, nx], and the header as name -> value with NAXIS1, NAXIS2 of the
+    image. Raise InputError as `read.fits_image` does, and if every pixel is NaN.
     """
     pixels, header = read.fits_image(path, shape=shape)
     pixels = np.ascontiguousarray(pixels, dtype=np.float32)
@@ -90,11 +90,11 @@ def read_plane(
 def read_tractor(path: str | Path, bands: str) -> dict[str, np.ndarray]:
     """Read a measured catalogue (Tractor, data releases 4 and later).
 
-    Always there, for b in `bands`: objid, type, ra, dec [deg], flux_b [nanomaggies], flux_ivar_b
-    [nanomaggies^-2], mw_transmission_b, nobs_b. Where the file lacks them: bx, by [pixel, 0-based]
-    and psfsize_b [arcsec] are NaN, brick_primary is true, allmask_b is 0. shapeexp_r and shapedev_r
-    [arcsec] are half-light radii; releases 8 and later have one `shape_r`, which stands for both.
-    fracdev, the de Vaucouleurs share of a composite, is there where the file has it.
+    Required, for b in `bands`: objid, type, ra, dec [deg], flux_b [nanomaggies], flux_ivar_b
+    [nanomaggies^-2], mw_transmission_b, nobs_b. If missing in the file: bx, by [pixel, 0-based] and
+    psfsize_b [arcsec] are NaN, brick_primary is true, allmask_b is 0. shapeexp_r and shapedev_r
+    [arcsec] are half-light radii; releases 8 and later have one `shape_r`, which is used for both.
+    fracdev, the de Vaucouleurs fraction of a composite, is returned if the file has it.
     """
     per_band = ["flux_", "flux_ivar_", "mw_transmission_", "nobs_"]
     needed = ["objid", "type", "ra", "dec", *(name + b for b in bands for name in per_band)]
@@ -117,11 +117,11 @@ def read_tractor(path: str | Path, bands: str) -> dict[str, np.ndarray]:
 
 
 def read_simcat(path: str | Path, bands: str) -> dict[str, np.ndarray]:
-    """Read a catalogue of injected galaxies, as they were put in.
+    """Read a catalogue of injected galaxies with their input values.
 
-    Returns id, ra, dec [deg], rhalf [arcsec], and for b in `bands` flux_b [nanomaggies] and
-    mw_transmission_b (1 where the file has none: Obiwan's fluxes are free of extinction).
-    Pixel positions are not read: Obiwan's count from 1, and the WCS gives better ones.
+    Return id, ra, dec [deg], rhalf [arcsec], and for b in `bands` flux_b [nanomaggies] and
+    mw_transmission_b (1 if missing in the file: Obiwan's fluxes are without extinction). Pixel
+    positions are not read: Obiwan's count from 1, and the WCS gives more accurate ones.
     """
     extinction = [f"mw_transmission_{b}" for b in bands]
     needed = ["id", "ra", "dec", "rhalf", *(f"{b}flux" for b in bands)]

@@ -1,8 +1,8 @@
 """Stage obiwan.train: the network, trained on the training part of a split.
 
-`model.safetensors` holds the weights and the normalisation (`network.*`) and, as metadata, the
-bands and the pooling: what inference needs to rebuild it. Beside it lie `ckpts/`, `logs/`
-(TensorBoard) and `prof/` (chrome://tracing), each in a folder named by the training's cache key.
+`model.safetensors` contains the weights and the normalisation (`network.*`) and, as metadata, bands
+and pooling, from which inference builds the network. The folders `ckpts/`, `logs/` (TensorBoard)
+and `prof/` (chrome://tracing) next to it have a subfolder named by the cache key of the training.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 def run(
     inputs: SimpleNamespace, outputs: SimpleNamespace, options: Train, context: Context
 ) -> None:
-    """Check for leaks, fix the normalisation, train, write the model and its history."""
+    """Check for leaks, fit the normalisation, train, write the model and its history."""
     parts = on_first_rank(context.comm, lambda: _training_part(inputs, context))
     where = device.prepare(context, options)
     pairs = [(part.x, part.y) for part in parts]
@@ -74,12 +74,12 @@ def _training_part(inputs: SimpleNamespace, context: Context) -> list[SplitFiles
     check_no_leak(items, context.log)
     parts = training_files(items)
     if not parts:
-        raise InputError(inputs.split[0], "holds no training part", expected="xtrain_<k>.npy files")
+        raise InputError(inputs.split[0], "has no training part", expected="xtrain_<k>.npy files")
     return parts
 
 
 def _network(options: Train, context: Context, files: list[Path]) -> StampClassifier:
-    """Return the network at its start, with the scales of the training part, on every rank."""
+    """Return the initial network, with the normalisation of the training part, on every rank."""
     network = StampClassifier(len(options.bands), options.pool)
     initialise(network, context.stream)
 
@@ -93,11 +93,11 @@ def _network(options: Train, context: Context, files: list[Path]) -> StampClassi
 
 def _settings(options: Train, context: Context) -> TrainingSettings:
     exact = options.numerics == "portable"
-    an_equal_share = -(-options.batch // context.comm.size)
+    rows_of_a_rank = -(-options.batch // context.comm.size)
     return TrainingSettings(
         n_epochs=options.n_epochs,
         batch=options.batch,
-        micro_batch=options.micro_batch if exact else an_equal_share,
+        micro_batch=options.micro_batch if exact else rows_of_a_rank,
         learning_rate=options.learning_rate,
         schedule=options.schedule,
         weight_decay=options.weight_decay,
@@ -120,9 +120,9 @@ def _files(
 
 
 def _configuration(inputs: SimpleNamespace, options: Train, context: Context) -> str:
-    """Return the digest of options, data and device, which a checkpoint to start from must share.
+    """Return the digest of options, data and device, which must equal that of a start checkpoint.
 
-    The cache key cannot serve: it also depends on the code and on `start` itself.
+    The cache key is not suitable, because it also depends on the code and on `start` itself.
     """
     content = {
         "options": options.model_dump(mode="json", exclude={"checkpoint_every", "profile_steps"}),

@@ -1,1 +1,1 @@
-"""Astronomy that several systems share. No torch, no system."""
+"""Astronomy used by several systems. Imports no torch and no system."""

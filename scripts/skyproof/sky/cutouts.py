@@ -1,8 +1,8 @@
-"""Copying stamps out of the planes of an image (`sky.stamps` defines which pixels they cover).
+"""Copy stamps from the planes of an image (`sky.stamps` defines the pixels of a stamp).
 
-A stamp is `size` short pieces of each plane, each on a memory page of its own, and its axes are
-exchanged on the way. numpy does this band by band and waits for memory at every piece; the loop
-here is compiled.
+A stamp consists of `size` short pieces of each plane, each on a different memory page, and its axes
+are exchanged. numpy copies band by band and waits for memory at every piece; the loop here is
+compiled.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from functools import cache
 import numba
 import numpy as np
 
-_CACHE_LINE = 16  # float32 values that memory delivers at a time
-_TILE = 32  # columns whose transposed rows stay in the innermost cache
+_CACHE_LINE = 16  # float32 values per cache line
+_TILE = 32  # columns whose transposed rows fit into the first-level cache
 
 Gather = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], np.float32]
 
@@ -22,15 +22,15 @@ Gather = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], np.float32]
 def gather(planes: np.ndarray, cx: np.ndarray, cy: np.ndarray, out: np.ndarray) -> None:
     """Copy the stamps around pixels cx, cy [n] of planes [band, ny, nx] to out [n, x, y, band].
 
-    The size of a stamp is that of `out`, whose x and y axes are equally long. All arrays are
-    contiguous float32; all stamps must lie inside the image (`sky.stamps.stamp_inside`).
+    The size of a stamp is the length of the x and y axes of `out`. All arrays are contiguous
+    float32; all stamps must be inside the image (`sky.stamps.stamp_inside`).
     """
     _compiled(len(planes), out.shape[1])(planes, cx, cy, out)
 
 
 @cache
 def _compiled(n_bands: int, size: int) -> Gather:
-    """Return the loop for this number of bands and size: both known, it is twice as fast."""
+    """Return the loop compiled for fixed number of bands and size, which doubles its speed."""
     before = size // 2
     tile = _TILE if size % _TILE == 0 else size
 
@@ -38,9 +38,8 @@ def _compiled(n_bands: int, size: int) -> Gather:
         seen = np.float32(0)
         for row in range(len(cx)):
             x0, y0 = cx[row] - before, cy[row] - before
-            # One value of each cache line of the stamp first: these loads need not wait for each
-            # other, as those of the copy must. Returning their maximum keeps the compiler from
-            # removing them.
+            # First load one value of each cache line of the stamp: these loads run in parallel,
+            # unlike those of the copy. Their maximum is returned so that the compiler keeps them.
             for band in range(n_bands):
                 for y in range(y0, y0 + size):
                     for x in range(x0, x0 + size, _CACHE_LINE):
@@ -55,14 +54,14 @@ def _compiled(n_bands: int, size: int) -> Gather:
 
     try:
         return numba.njit(cache=True)(loop)
-    except RuntimeError:  # no folder for the compiled code can be written: each process compiles
+    except RuntimeError:  # no writable folder for the compiled code: each process compiles it
         return numba.njit(loop)
 
 
 def gather_edge(
     planes: np.ndarray, cx: np.ndarray, cy: np.ndarray, out: np.ndarray, fill: float
 ) -> None:
-    """As `gather`, for stamps that extend beyond the image: pixels outside it become `fill`."""
+    """Copy stamps that may extend beyond the image, as `gather`; pixels outside are `fill`."""
     ny, nx = planes.shape[1:]
     size = out.shape[1]
     out[...] = fill

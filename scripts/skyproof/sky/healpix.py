@@ -1,4 +1,4 @@
-"""HEALPix pixels of a finer resolution inside those of a coarser one (Gorski et al. 2005)."""
+"""Indices of the coarser HEALPix pixels that contain finer ones (Gorski et al. 2005)."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import numpy as np
 
 
 def superpixels(hpix: np.ndarray, nside: int, nside_group: int) -> np.ndarray:
-    """Return the NESTED index [n] of the pixel at nside_group that holds each RING pixel at nside.
+    """Return the NESTED index [n] at nside_group of the pixel that contains each RING pixel.
 
-    Both are powers of 2, nside_group at most nside.
+    `hpix` [n] is at nside. Both are powers of 2, and nside_group is at most nside.
     """
     import healpy
 
@@ -16,7 +16,7 @@ def superpixels(hpix: np.ndarray, nside: int, nside_group: int) -> np.ndarray:
 
 
 def coarse_pixels(hpix: np.ndarray, fine: int, coarse: int) -> np.ndarray:
-    """Return the RING pixel [n] at nside `coarse` that holds each RING pixel at nside `fine`."""
+    """Return the RING pixel [n] at nside `coarse` that contains each RING pixel at nside `fine`."""
     import healpy
 
     if fine == coarse:

@@ -12,10 +12,9 @@ from skyproof.sky.sphere import chord, unit_vectors
 def nearest_within(
     ra: ArrayLike, dec: ArrayLike, others_ra: ArrayLike, others_dec: ArrayLike, arcsec: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return, for every position [n] (degrees), its nearest other [m] nearer than a radius.
+    """Return for every position [n] (degrees) the nearest one of others [m] within a radius.
 
-    Returns whether there is one, bool [n], and the index of the nearest, int [n] (m where there is
-    none).
+    Return whether there is one, bool [n], and its index, int [n] (m if there is none).
     """
     tree = KDTree(unit_vectors(others_ra, others_dec).reshape(-1, 3))
     vectors = unit_vectors(ra, dec).reshape(-1, 3)

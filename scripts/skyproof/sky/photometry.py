@@ -21,8 +21,8 @@ def magnitude(
 ) -> np.ndarray:
     """Return the AB magnitude [n], float64, of a flux [n] corrected for dust.
 
-    `transmission` is the share of light that the dust lets through. NaN where flux or transmission
-    is not positive.
+    `transmission` is the fraction of light transmitted by dust. NaN if flux or transmission is not
+    positive.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         intrinsic = np.asarray(flux, "f8") / np.asarray(transmission, "f8")
@@ -36,7 +36,7 @@ def flux(magnitude: Number, zero_point: float = NANOMAGGIES) -> Number:
 
 
 def transmission(reddening: float, coefficients: Mapping[str, float]) -> dict[str, float]:
-    """Return the share of light that dust of this E(B-V) lets through, by band.
+    """Return the fraction of light transmitted by dust of this E(B-V), by band.
 
     `coefficients`: A / E(B-V) of each band.
     """

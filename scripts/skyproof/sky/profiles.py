@@ -1,9 +1,9 @@
 """Images of galaxies whose profiles and point-spread functions are mixtures of Gaussians.
 
-Two mixtures convolve exactly: every pair of components gives one Gaussian whose covariance is the
-sum of the two (Hogg & Lang 2013, PASP 125, 719; used by the Tractor). A pixel holds the surface
-brightness at its centre: the point-spread function is the effective one, which includes the pixel's
-response, as in coadds of the Legacy Surveys.
+The convolution of two mixtures is exact: every pair of components gives one Gaussian whose
+covariance is the sum of both (Hogg & Lang 2013, PASP 125, 719; used by the Tractor). The value of a
+pixel is the surface brightness at its centre: the point-spread function is the effective one, which
+includes the response of the pixel, as in coadds of the Legacy Surveys.
 """
 
 from __future__ import annotations
@@ -12,10 +12,9 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-# (share of the flux, sigma) of each component. Least-squares fits with weight 1/brightness, made
-# for this module: profiles of half-light radius 1 out to radius 8 (exponential) and 30 (de
-# Vaucouleurs), Moffat of exponent 3 and FWHM 1 out to 8. tests/unit/sky/test_profiles.py measures
-# their errors.
+# (fraction of the flux, sigma) of each component, from least-squares fits with weight 1/brightness:
+# profiles of half-light radius 1 up to radius 8 (exponential) and 30 (de Vaucouleurs), Moffat of
+# exponent 3 and FWHM 1 up to radius 8. tests/unit/sky/test_profiles.py measures their errors.
 EXPONENTIAL = np.array([
     [0.005262, 0.10553], [0.051354, 0.27044], [0.211616, 0.52330],
     [0.399482, 0.87634], [0.285777, 1.34327], [0.046509, 1.96965],
@@ -35,17 +34,17 @@ _SPIRAL_RADII = np.linspace(0.8, 2.8, 6)  # of the knots of an arm [half-light r
 _SPIRAL_WIDTH = 0.25  # sigma of a knot [half-light radii]
 _TAN_PITCH = np.tan(np.radians(22.0))  # of a typical late-type spiral
 _MOST_CLUMPS = 6
-_CLUMP_SHARE = 0.6  # of the light in clumps and arms, where a galaxy has clumps
-_CHUNK_PIXELS = 1 << 17  # evaluated at a time: fits the second-level cache
+_CLUMP_SHARE = 0.6  # clumps' fraction of the light in clumps and arms, for galaxies with clumps
+_CHUNK_PIXELS = 1 << 17  # pixels evaluated at a time: fits into the second-level cache
 
 
 class Shapes(NamedTuple):
-    """Form of n galaxies, arrays [n]: an exponential disc and a de Vaucouleurs bulge, aligned."""
+    """Shapes of n galaxies, arrays [n]: an aligned exponential disc and de Vaucouleurs bulge."""
 
     r_disc: np.ndarray  # half-light radius along the major axis [arcsec]
     r_bulge: np.ndarray
-    bulge_share: np.ndarray  # of the light: 0 a pure disc, 1 a pure de Vaucouleurs galaxy
-    axis_ratio: np.ndarray  # minor to major
+    bulge_share: np.ndarray  # fraction of the light: 0 pure disc, 1 pure de Vaucouleurs galaxy
+    axis_ratio: np.ndarray  # minor over major axis
     angle: np.ndarray  # of the major axis, north through east [deg]
 
 
@@ -53,7 +52,7 @@ class Gaussians(NamedTuple):
     """The Gaussian components of several sources, arrays [m]; positions relative to the source."""
 
     source: np.ndarray  # index of the source
-    share: np.ndarray  # of the source's flux
+    share: np.ndarray  # fraction of the flux of the source
     x: np.ndarray  # centre [pixel]
     y: np.ndarray
     xx: np.ndarray  # covariance [pixel^2]
@@ -62,13 +61,13 @@ class Gaussians(NamedTuple):
 
 
 class GaussianPsf(NamedTuple):
-    """A round point-spread function: a mixture of Gaussians about one centre."""
+    """A round point-spread function: a mixture of concentric Gaussians."""
 
-    mixture: np.ndarray  # [k, 2]: share of the flux, sigma in units of `width`
-    width: float  # [pixel]; of `MOFFAT` the FWHM
+    mixture: np.ndarray  # [k, 2]: fraction of the flux, sigma in units of `width`
+    width: float  # [pixel]; for `MOFFAT` the FWHM
 
     def effective_pixels(self) -> float:
-        """Return the number of pixels whose noise a matched filter adds up: 1 / sum(psf^2)."""
+        """Return the effective number of noise pixels of a matched filter, 1 / sum(psf^2)."""
         share, variance = self.mixture[:, 0], self.mixture[:, 1] ** 2
         overlap = np.outer(share, share) / (2 * np.pi * np.add.outer(variance, variance))
         return float(self.width**2 / overlap.sum())
@@ -84,12 +83,12 @@ def points(n: int) -> Gaussians:
 
 
 def merged(*lists: Gaussians) -> Gaussians:
-    """Return several lists of components as one; their sources keep their numbers."""
+    """Return several sets of components as one, with unchanged source numbers."""
     return Gaussians(*(np.concatenate(columns) for columns in zip(*lists, strict=True)))
 
 
 def only(rows: Columns, kept: np.ndarray) -> Columns:
-    """Return the chosen rows (mask or indices) of shapes or components."""
+    """Return the given rows (mask or indices) of shapes or components."""
     return type(rows)(*(column[kept] for column in rows))
 
 
@@ -106,8 +105,8 @@ def clumpy(
 ) -> Gaussians:
     """Return galaxies with `fraction` of their light in two spiral arms and 0 to 6 clumps.
 
-    Both lie in the plane of the disc and are positive, so the total is unchanged. A galaxy with
-    clumps has 60 % of that light in them; a galaxy without clumps has all of it in the arms.
+    Arms and clumps are in the plane of the disc, and the total flux is unchanged. A galaxy with
+    clumps has 60 % of this light in them; a galaxy without clumps has all of it in the arms.
     """
     n = len(shapes.angle)
     n_clumps = rng.integers(0, _MOST_CLUMPS + 1, n)
@@ -170,7 +169,7 @@ def _arms(
     handed = rng.choice([-1.0, 1.0], n)[:, None]
     angle = phase + handed * np.log(radius / radius[0]) / _TAN_PITCH
     angle[:, len(_SPIRAL_RADII) :] += np.pi
-    weight = radius * np.exp(-0.839 * radius)  # fades half as fast as the disc does
+    weight = radius * np.exp(-0.839 * radius)  # scale length twice that of the disc
     return _in_plane(
         shapes,
         share[:, None] * weight / weight.sum(),
@@ -201,7 +200,7 @@ def _clumps(
 
 
 def half_light_radius(shapes: Shapes) -> np.ndarray:
-    """Return the radius [n] (arcsec) along the major axis that holds half of the light."""
+    """Return the half-light radius [n] (arcsec) along the major axis."""
     share = np.concatenate([
         (1 - shapes.bulge_share)[:, None] * EXPONENTIAL[:, 0],
         shapes.bulge_share[:, None] * DE_VAUCOULEURS[:, 0],
@@ -228,10 +227,10 @@ def render(
     psf: GaussianPsf,
     floor: float,
 ) -> np.ndarray:
-    """Return the noise-free image of all sources, float32 [ny, nx], in the unit of `flux` a pixel.
+    """Return the noise-free image of all sources, float32 [ny, nx], in units of `flux` per pixel.
 
     shape: (ny, nx); x, y: 0-based positions of the sources [pixel]; flux: of each source. Every
-    Gaussian is drawn on the box in which it exceeds `floor`, a brightness below notice.
+    Gaussian is drawn on the box in which it exceeds `floor`, a negligible brightness.
     """
     gaussians = _convolved(parts, x, y, flux, psf)
     canvas = np.zeros(shape, np.float32)
@@ -240,7 +239,7 @@ def render(
     drop = log_peak - np.log(floor)
     widest = np.maximum(gaussians.xx, gaussians.yy)
     half = np.sqrt(2 * np.maximum(drop, 0) * widest)
-    # A few box sizes only, each sqrt(2) times the one before: boxes of one size are drawn together.
+    # Box sizes are powers of sqrt(2): boxes of one size are drawn together.
     size = np.ceil(2 * np.log2(np.maximum(half, 4))).astype(int)
     for step in np.unique(size[drop > 0]):
         box = int(np.ceil(2 ** (step / 2)))
@@ -279,7 +278,7 @@ def _convolved(
 def _draw(
     canvas: np.ndarray, some: Gaussians, det: np.ndarray, log_peak: np.ndarray, box: int
 ) -> None:
-    """Add Gaussians to the canvas, each on the (2 box + 1)^2 pixels about its centre."""
+    """Add Gaussians to the canvas, each on the (2 box + 1)^2 pixels around its centre."""
     left, low = np.rint(some.x).astype(int) - box, np.rint(some.y).astype(int) - box
     grid = np.arange(2 * box + 1)
     dx = (left[:, None] + grid - some.x[:, None]).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Positions on the sphere as unit vectors: no special cases at RA 0/360 or at the poles."""
+"""Positions on the sphere as unit vectors, without special cases at RA 0/360 or at the poles."""
 
 from __future__ import annotations
 
@@ -13,5 +13,5 @@ def unit_vectors(ra: ArrayLike, dec: ArrayLike) -> np.ndarray:
 
 
 def chord(angle: float) -> float:
-    """Return the distance of two unit vectors that enclose an angle in degrees."""
+    """Return the distance of two unit vectors that are separated by an angle in degrees."""
     return float(2 * np.sin(np.radians(angle) / 2))

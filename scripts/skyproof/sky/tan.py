@@ -1,4 +1,4 @@
-"""The tangent-plane coordinates of a brick image."""
+"""The tangent-plane projection of an image."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Tan:
 
     @classmethod
     def from_header(cls, header: Mapping[str, Any], file: object = "header") -> Tan:
-        """Read the cards of a FITS header; `file` is named in the error (InputError)."""
+        """Read the cards of a FITS header. Raise InputError, with `file`, if they are not valid."""
         try:
             kinds = str(header["CTYPE1"]).strip(), str(header["CTYPE2"]).strip()
             if kinds != ("RA---TAN", "DEC--TAN"):
@@ -41,11 +41,11 @@ class Tan:
             )
         except (KeyError, ValueError) as error:
             raise InputError(
-                str(file), f"has no usable {error}", expected="cards of a TAN world system"
+                str(file), f"has no usable {error}", expected="cards of a TAN projection"
             ) from None
 
     def cards(self) -> dict[str, Any]:
-        """Return the header cards, which `from_header` reads back to the same numbers."""
+        """Return the header cards; `from_header` reads the same values from them."""
         (cd11, cd12), (cd21, cd22) = self.cd
         return {
             "CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN",
@@ -104,7 +104,7 @@ def _number(header: Mapping[str, Any], name: str, default: float) -> float:
 
 
 def _axis(header: Mapping[str, Any], axis: int) -> int:
-    # A compressed image is a table: its own size stands in ZNAXISn, NAXISn is the table's.
+    # A compressed image is a table: ZNAXISn is the size of the image, NAXISn that of the table.
     letter = "WH"[axis - 1]
     for name in (f"ZNAXIS{axis}", f"IMAGE{letter}", f"NAXIS{axis}"):
         if name in header:
@@ -113,7 +113,7 @@ def _axis(header: Mapping[str, Any], axis: int) -> int:
 
 
 def footprint_info(tan: Tan) -> dict[str, Any]:
-    """Return what a record's info says of a brick's sky: centre [deg], size [pixel], WCS cards."""
+    """Return the block index's entry of a brick's footprint: centre [deg], size [pixel], WCS."""
     ra, dec = tan.sky((tan.width - 1) / 2, (tan.height - 1) / 2)
     return {
         "ra": float(ra),
@@ -125,7 +125,7 @@ def footprint_info(tan: Tan) -> dict[str, Any]:
 
 
 def tan_from_info(info: Mapping[str, Any], file: object = "record") -> Tan:
-    """Return the projection that `footprint_info` described (InputError where it is not there)."""
+    """Return the projection from `footprint_info`. Raise InputError if it is missing."""
     if "wcs" not in info:
         raise InputError(str(file), "has no footprint", field="wcs", expected="WCS cards")
     return Tan.from_header(info["wcs"], file)

@@ -272,11 +272,13 @@ def test_matching_removes_a_planted_magnitude_difference() -> None:
     assert 700 < control.effective_size(weights[test_label == 1]) < 1000
 
 
-def test_telling_columns_come_first() -> None:
+def test_columns_are_sorted_by_their_difference() -> None:
     rng = np.random.default_rng(15)
     test, label = columns(rng, 600, colour=0.3)
     constant = np.c_[test, np.ones(600)]
-    rows = control.telling_columns(["mag", "colour", "size", "one"], constant, -test[:, 0], label)
+    rows = control.column_differences(
+        ["mag", "colour", "size", "one"], constant, -test[:, 0], label
+    )
     assert rows[0]["column"] == "colour"
     assert {row["column"] for row in rows} == {"mag", "colour", "size"}
     correlation = {row["column"]: row["score_correlation"] for row in rows}

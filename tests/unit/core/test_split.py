@@ -49,9 +49,9 @@ def test_the_choice_is_the_same_on_every_machine() -> None:
 
 
 def test_a_group_in_both_parts_is_an_error() -> None:
-    split.check_no_leaks(["a", "b"], ["c"], file="here", what="brick")
+    split.check_disjoint(["a", "b"], ["c"], file="here", what="brick")
     with pytest.raises(InputError, match=r"^here: brick b is in .*, and 1 more") as caught:
-        split.check_no_leaks(["a", "b", "c"], ["c", "b"], file="here", what="brick")
+        split.check_disjoint(["a", "b", "c"], ["c", "b"], file="here", what="brick")
     assert caught.value.exit_code == 3
 
 

@@ -129,7 +129,7 @@ def test_a_record_of_another_stage_is_refused(tmp_path: Path, name: str) -> None
         ("part", "training", r"record 1, field part: is 'training'; expected train or test"),
         ("n_real", "many", r"record 1: cannot be read"),
         ("crval1", "", r"record 1: cannot be read"),
-        ("overlaps", "0000p000", r"record 0000p000: names a neighbour that has no row"),
+        ("overlaps", "0000p000", r"record 0000p000: has no row of a brick listed in overlaps"),
     ],
 )
 def test_a_spoilt_table_is_refused(tmp_path: Path, column: str, text: str, match: str) -> None:
@@ -196,7 +196,7 @@ def test_a_row_across_ra_zero_is_a_chain(tmp_path: Path) -> None:
 def test_the_log_says_how_many(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "skyproof"):
         assigned(tmp_path, [write_block(tmp_path, "block-00000", bricks_in_row(5))])
-    assert "1 of 5 groups are the test part" in caplog.text
+    assert "1 of 5 groups are in the test part" in caplog.text
 
 
 def test_bricks_far_apart_have_no_overlaps(tmp_path: Path) -> None:

@@ -115,13 +115,13 @@ def test_o04_a_rerun_keeps_finished_bricks_and_redoes_a_corrupt_file(root, out, 
     first = run(root, out, bricks)
     before = tree_bytes(out)
     cut: list[str] = []
-    original = cutouts.plan
+    original = cutouts.choose_sources
 
     def counting(image, brick, options):
         cut.append(brick)
         return original(image, brick, options)
 
-    monkeypatch.setattr(cutouts, "plan", counting)
+    monkeypatch.setattr(cutouts, "choose_sources", counting)
     assert run(root, out, bricks) == first
     assert cut == []
     damaged = out / "fake" / "hdf5" / BRICK[:3] / BRICK / "img_ivar_grz.hdf5"
@@ -297,7 +297,7 @@ def test_a_record_of_bricks_and_its_bad_ones(root, out, caplog):
     write.json(record, {"format": blocks.FORMAT, "items": items})
     with caplog.at_level(logging.WARNING):
         assert list(run(root, out, record)) == [BRICK]
-    assert f"{NAMES[1]} left out, as before: no image" in caplog.text
+    assert f"{NAMES[1]} skipped, as before: no image" in caplog.text
 
 
 def test_blocks_of_a_list(root, out):

@@ -139,9 +139,9 @@ def test_a_bad_brick_is_named_and_the_others_go_on(root, out, break_it, says):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("# nothing\n\n", "names no brick"),
-        ("1211p060\n1211p060\n", "record 1211p060: stands there twice"),
-        ("../../etc\n", "record ../../etc: is no brick name"),
+        ("# nothing\n\n", "has no brick name"),
+        ("1211p060\n1211p060\n", "record 1211p060: is repeated"),
+        ("../../etc\n", "record ../../etc: is not a brick name"),
         (b"\xff\xfe\x00", "cannot be read: 'utf-8' codec"),
     ],
 )

@@ -277,9 +277,9 @@ def without_mag_z(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize(
     ("change", "rows", "words"),
     [
-        (lambda c: {**c, "mag_g": np.full(300, np.nan)}, slice(None), "mag_g: is known of no real"),
+        (lambda c: {**c, "mag_g": np.full(300, np.nan)}, slice(None), "mag_g: is unknown in all"),
         (without_mag_z, slice(None), "field mag_z: has no such column"),
-        (lambda c: c, slice(0, 0), "holds no row"),
+        (lambda c: c, slice(0, 0), "has no row"),
         (lambda c: {**c, "label": np.ones(300, "u1")}, slice(None), "all 300 rows are fake"),
         (lambda c: {**c, "label": np.full(300, 2, "u1")}, slice(None), "row 0, field label: is 2"),
         (lambda c: {**c, "score": np.r_[0.5, np.nan, np.full(298, 0.5)]}, slice(None),
@@ -303,8 +303,12 @@ def test_bad_scores_are_refused_in_one_line(
         ("scores", b"no parquet", "cannot be read"),
         ("history", b"", "cannot be read"),
         ("history", b"step,epoch,loss\n1,1,0.7\n", "field accuracy: has no such column"),
-        ("history", b"step,epoch,loss,accuracy\n", "holds"),
-        ("history", b"step,epoch,loss,accuracy\n1,1,x,0.5\n", "field loss: holds other things"),
+        ("history", b"step,epoch,loss,accuracy\n", "has no step"),
+        (
+            "history",
+            b"step,epoch,loss,accuracy\n1,1,x,0.5\n",
+            "field loss: has values that are not",
+        ),
     ],
 )
 def test_bad_files_are_refused_in_one_line(

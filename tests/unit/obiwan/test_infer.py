@@ -156,5 +156,5 @@ def test_either_a_split_or_a_folder_must_be_given(model: Path, record: Path, tmp
 
 def test_a_folder_without_stamps_is_refused(model: Path, tmp_path: Path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="holds no stamps"):
+    with pytest.raises(InputError, match="has no stamps"):
         scores(model, tmp_path / "s.parquet", stamps=tmp_path / "empty")

@@ -276,7 +276,7 @@ def test_a_missing_band_is_named(tree: Tree, tmp_path: Path) -> None:
 
 
 def test_a_full_or_unseen_field_is_named(tree: Tree, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no room for a galaxy"):
+    with pytest.raises(InputError, match="no space for a galaxy"):
         ingested(tree, tmp_path, separation=40.0)
     with pytest.raises(UsageError, match="mag_min"):
         ingested(tree, tmp_path, mag_min=22.0, mag_max=21.0)

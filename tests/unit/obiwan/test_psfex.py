@@ -78,8 +78,8 @@ def test_without_a_model_the_width_of_the_table_serves(
         ({"psf_mask": None}, "field PSF_MASK"),
         ({"polscal2": None}, "field POLSCAL2"),
         ({"psf_mask": np.ones((2, 5, 5))}, "field psf_mask"),
-        ({"psf_mask": np.full((6, 5, 5), np.nan)}, "is no PSF"),
-        ({"psf_samp": 0.0}, "is no PSF"),
+        ({"psf_mask": np.full((6, 5, 5), np.nan)}, "is not a PSF"),
+        ({"psf_samp": 0.0}, "is not a PSF"),
     ],
 )
 def test_unusable_models_are_refused(change: dict[str, object], message: str) -> None:

@@ -223,7 +223,7 @@ def test_a_split_without_a_training_part_is_refused(record: Path, tmp_path: Path
     changed.write_text(json.dumps(content))
     result = skyproof(*words(changed, tmp_path))
     assert result.returncode == 3
-    assert "holds no training part" in one_line(result)
+    assert "has no training part" in one_line(result)
 
 
 def test_bands_that_are_not_those_of_the_stamps_are_refused(record: Path, tmp_path: Path):

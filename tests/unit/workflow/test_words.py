@@ -31,19 +31,6 @@ REPLACED = {
 SERIALISED = r'"recipe"|"grain"|\bgrain: dict|`grain`|\.refused\.json'
 SOURCES = ["scripts/skyproof/**/*.py", "rules/*.smk", "rules/report/*.rst", "Snakefile"]
 DOCUMENTS = ["*.md", "docs/**/*.md", "docs/**/*.yaml", "docs/*.json", "config.yaml"]
-# Files that still have such terms. Remove a file from this list when it has none.
-UNFINISHED: set[str] = {
-    "scripts/skyproof/obiwan/bricks/grid.py",
-    "scripts/skyproof/obiwan/dataset.py",
-    "scripts/skyproof/obiwan/mock/measurement.py",
-    "scripts/skyproof/obiwan/mock/population.py",
-    "scripts/skyproof/obiwan/options.py",
-    "scripts/skyproof/obiwan/reduction/inject.py",
-    "scripts/skyproof/obiwan/simulate.py",
-    "scripts/skyproof/obiwan/split.py",
-    "scripts/skyproof/obiwan/train.py",
-    "scripts/skyproof/sky/cutouts.py",
-}
 
 
 def found_in(text: str) -> list[str]:
@@ -61,7 +48,7 @@ def test_replaced_terms_are_not_used():
     wrong = {}
     for path in files():
         name = path.relative_to(ROOT).as_posix()
-        if name not in UNFINISHED and (terms := sorted(set(found_in(path.read_text())))):
+        if terms := sorted(set(found_in(path.read_text()))):
             wrong[name] = terms
     assert wrong == {}, f"use instead: {REPLACED}"
 

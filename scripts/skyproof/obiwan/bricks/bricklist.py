@@ -1,4 +1,4 @@
-"""The list of a release's bricks: text, one name a line, `#` starts a comment."""
+"""Read the list of bricks of a release: text with one name per line; `#` starts a comment."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from skyproof.core.formats import read
 
 
 def read_brick_list(path: Path) -> list[str]:
-    """Return the names in their order (InputError: not text, no name, or a name twice)."""
-    lines = read.text(path, "one brick name a line").splitlines()
+    """Return the names in order. Raise InputError if there are none or if one is repeated."""
+    lines = read.text(path, "one brick name per line").splitlines()
     names = [name for line in lines if (name := line.split("#", 1)[0].strip())]
     if not names:
-        raise InputError(path, "names no brick", expected="one brick name a line")
+        raise InputError(path, "has no brick name", expected="one brick name per line")
     twice = next((name for name, count in Counter(names).items() if count > 1), None)
     if twice is not None:
-        raise InputError(path, "stands there twice", record=twice, expected="each brick once")
+        raise InputError(path, "is repeated", record=twice, expected="each brick once")
     return names

@@ -1,4 +1,4 @@
-"""The grid of bricks that tiles the sky, 0.25 deg a side, as the Legacy Surveys number and name it.
+"""The grid of 0.25 deg bricks that tiles the sky, with the numbers and names of the Legacy Surveys.
 
 It reproduces the survey's table of bricks (survey-bricks.fits): Dey et al. 2019, AJ 157, 168.
 """
@@ -31,10 +31,10 @@ class Brick(NamedTuple):
 
 @cache
 def _row_starts() -> np.ndarray:
-    """Return how many bricks lie south of each row, and in all (662,174).
+    """Return the number of bricks south of each row, and in total (662,174).
 
-    A row has as many columns of 0.25 deg as cover its edge nearer to the equator, rounded up to an
-    even number; each pole has one brick.
+    The number of columns of a row is the length of its edge nearer to the equator over 0.25 deg,
+    rounded up to an even number; each pole has one brick.
     """
     edge = np.maximum(np.abs(0.25 * np.arange(_N_ROWS) - 90) - 0.125, 0)
     columns = 2 * np.ceil(720 * np.cos(np.radians(edge)) - 1e-9).astype(int)
@@ -43,11 +43,11 @@ def _row_starts() -> np.ndarray:
 
 
 def brick_of_id(brickid: int) -> Brick:
-    """Return the brick that the survey numbers `brickid` (1 to 662174)."""
+    """Return the brick with the survey's number `brickid` (1 to 662174)."""
     starts = _row_starts()
     row = int(np.searchsorted(starts, brickid - 1, side="right")) - 1
     column, columns = brickid - 1 - int(starts[row]), int(starts[row + 1] - starts[row])
-    tenth_ra = (2 * column + 1) * 1800 // columns  # integers: names never hang on a rounding
+    tenth_ra = (2 * column + 1) * 1800 // columns  # integers: no rounding in names
     hundredth_dec = 25 * row - 9000
     sign = "m" if hundredth_dec < 0 else "p"
     name = f"{tenth_ra:04d}{sign}{abs(hundredth_dec) // 10:03d}"
@@ -55,7 +55,7 @@ def brick_of_id(brickid: int) -> Brick:
 
 
 def survey_bricks(n: int) -> list[Brick]:
-    """Return the first `n` bricks of a synthetic survey: those from 1211p060 on, eastwards."""
+    """Return the first `n` bricks of a synthetic survey, starting at 1211p060 towards the east."""
     total = int(_row_starts()[-1])
     if not 0 < n <= total:
         raise UsageError(f"n_bricks: expected 1 to {total}, the bricks of the whole sky, got {n}")
@@ -68,20 +68,20 @@ def brick_names(n: int) -> list[str]:
 
 
 def brick_tan(brick: Brick, pixels: int) -> Tan:
-    """Return the projection of a brick's image, `pixels` a side, north up and east to the left."""
-    # With the digits that a FITS card keeps, so that the image's header tells the same.
+    """Return the projection of a square brick image, north up and east to the left."""
+    # Rounded to the digits of a FITS card, so that the header has the same values.
     ra, step = (float(f"{value:.14e}") for value in (brick.ra, PIXEL_SCALE / 3600))
     middle = (pixels + 1) / 2
     return Tan(ra, brick.dec, (middle, middle), ((-step, 0.0), (0.0, step)), pixels, pixels)
 
 
 def synthetic_bricks(n: int, pixels: int) -> list[tuple[str, Tan]]:
-    """Return name and projection of the first `n` bricks; up to 1000 pixels none share sky."""
+    """Return name and projection of the first `n` bricks; none overlap up to 1000 pixels."""
     return [(brick.name, brick_tan(brick, pixels)) for brick in survey_bricks(n)]
 
 
 def bricks_of_block(names: Sequence[str], block: int, block_size: int) -> list[str]:
-    """Return the bricks of one job, at most `block_size` (UsageError where the list is shorter)."""
+    """Return the bricks of one job, at most `block_size`. Raise UsageError if there are none."""
     blocks = -(-len(names) // block_size)
     if not 0 <= block < blocks:
         raise UsageError(f"block {block}: {len(names)} bricks make blocks 0 to {blocks - 1}")
@@ -89,7 +89,7 @@ def bricks_of_block(names: Sequence[str], block: int, block_size: int) -> list[s
 
 
 def bricks_at(ra: np.ndarray, dec: np.ndarray) -> np.ndarray:
-    """Return the identifiers of the bricks that hold positions (RA, Dec) [deg], int64."""
+    """Return the identifiers, int64 [n], of the bricks that contain positions (RA, Dec) [deg]."""
     starts = _row_starts()
     row = np.floor((np.asarray(dec, float) + 90.125) / 0.25).astype(int)
     first = starts[row]

@@ -1,4 +1,4 @@
-"""Draws that simulated and injected galaxies share: magnitudes, and positions apart."""
+"""Random draws used for simulated and injected galaxies: magnitudes, and separated positions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 def draw_magnitudes(
     n: int, brightest: float, faintest: float, slope: float, rng: np.random.Generator
 ) -> np.ndarray:
-    """Draw magnitudes [n] whose log10 counts rise by `slope` per magnitude."""
+    """Draw magnitudes [n] whose log10 counts increase by `slope` per magnitude."""
     u = rng.uniform(size=n)
     if slope == 0:
         return brightest + (faintest - brightest) * u
@@ -20,10 +20,10 @@ def draw_magnitudes(
 def positions_apart(
     candidates: Iterable[Iterable[float]], count: int, separation: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return x, y of the first `count` candidates that keep a distance from those taken before.
+    """Return x, y of the first `count` candidates with a minimum separation from each other.
 
-    Candidates nearer than `separation` to one of those are left out. Fewer are returned where the
-    candidates run out.
+    A candidate nearer than `separation` to an accepted one is skipped. Fewer than `count` positions
+    are returned if there are not enough candidates.
     """
     x, y = np.empty(count), np.empty(count)
     n = 0

@@ -1,8 +1,8 @@
-"""Which catalogued sources become stamps: the padded emission-line-galaxy box and quality cuts.
+"""Selection of catalogued sources for stamps: padded emission-line-galaxy box and quality cuts.
 
 The box is that of the DESI emission-line galaxies (DESI Collaboration 2016, arXiv:1611.00036,
-section 3), widened on all sides. The same cuts serve both classes: a cut on one class only would
-let a network tell the classes apart by the cut.
+section 3), padded on all sides. Both classes have the same cuts: with a cut on one class only, a
+network could distinguish the classes by the cut.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ Columns = Mapping[str, np.ndarray]
 class Limits:
     """Limits of the selection; magnitudes (AB) are corrected for Galactic extinction.
 
-    A line of the colour box is (slope, intercept in mag): g-r lies below slope (r-z) + intercept.
-    The lines and the r-z range are those before padding by `colour_pad`, which is a distance in
-    the colour plane, at right angles to each edge.
+    A line of the colour box is (slope, intercept in mag): g-r is below slope (r-z) + intercept.
+    Lines and r-z range are given before padding by `colour_pad`, a distance in the colour plane
+    perpendicular to each edge.
     """
 
     colour_pad: float = 0.5  # mag
@@ -32,21 +32,21 @@ class Limits:
     blue_line: tuple[float, float] = (1.15, -0.15)
     red_line: tuple[float, float] = (-1.2, 1.6)
     r_half_range: tuple[float, float] = (0.131, 2.0)  # arcsec, inclusive; 0.131 is half a pixel
-    # Faintest (exclusive): where the target selection ends, plus the padding.
+    # Faintest (exclusive): the limit of the target selection plus the padding.
     faintest: Mapping[str, float] = field(default_factory=lambda: {"g": 24.5, "r": 23.9, "z": 23.0})
-    # Brightest (inclusive): the brightest galaxies that Obiwan injects.
+    # Brightest (inclusive): the brightest galaxies injected by Obiwan.
     brightest: Mapping[str, float] = field(
         default_factory=lambda: {"g": 20.6766, "r": 20.4659, "z": 19.4391}
     )
-    # Models that the injected exponential galaxies do not resemble, and Gaia duplicates. All
-    # others stay: PSF, EXP, REX, SIMP (older releases) and SER (newer ones, whose exponential
-    # galaxies are partly fitted as Sersic profiles).
+    # Models unlike the injected exponential galaxies, and Gaia duplicates. All others are kept:
+    # PSF, EXP, REX, SIMP (older releases) and SER (newer releases, which fit a part of the
+    # exponential galaxies as Sersic profiles).
     excluded_types: tuple[bytes, ...] = (b"COMP", b"DEV", b"DUP")
 
 
 @dataclass(frozen=True)
 class SelectedSources:
-    """`kept`: bool [n]; `removed`: cut -> how many it removed of those that passed all before."""
+    """`kept`: bool [n]; `removed`: cut -> number removed of those that passed all previous cuts."""
 
     kept: np.ndarray
     removed: dict[str, int]
@@ -55,8 +55,8 @@ class SelectedSources:
 def select_measured(columns: Columns, bands: str, limits: Limits) -> SelectedSources:
     """Apply all cuts to Tractor columns (name -> [n] array, lower-case names).
 
-    Cuts that need a band outside `bands` do not apply: without z there is no colour box and no
-    r-z range, and flux, magnitude and exposure cuts ask for the bands in use only.
+    Cuts on bands outside `bands` are not applied: without z there is no colour box and no r-z
+    range, and cuts on flux, magnitude and exposures use only `bands`.
     """
     cuts: dict[str, np.ndarray] = {
         "brick_primary": columns["brick_primary"],
@@ -82,7 +82,7 @@ def select_all(count: int) -> SelectedSources:
 def corrected_magnitudes(columns: Columns, bands: str) -> dict[str, np.ndarray]:
     """Return band -> AB magnitude [n], float64: 22.5 - 2.5 log10(flux / mw_transmission).
 
-    NaN where flux or transmission is not positive.
+    NaN if flux or transmission is not positive.
     """
     return {
         band: magnitude(columns[f"flux_{band}"], columns[f"mw_transmission_{band}"])
@@ -98,9 +98,9 @@ def morphology(columns: Columns) -> np.ndarray:
 def half_light_radius(columns: Columns, bands: str) -> np.ndarray:
     """Return the half-light radius [n] in arcsec, float32.
 
-    Galaxies: the radius of the fitted profile, `shapedev_r` for DEV, the mean of both for COMP,
-    else `shapeexp_r`. Point sources: half the mean FWHM of the point-spread function over the
-    bands where it is known, else NaN.
+    Galaxies: the radius of the fitted profile: `shapedev_r` for DEV, the mean of both for COMP,
+    otherwise `shapeexp_r`. Point sources: half of the mean FWHM of the point-spread function over
+    the bands in which it is known, otherwise NaN.
     """
     kind = morphology(columns)
     exponential, bulge = columns["shapeexp_r"], columns["shapedev_r"]
@@ -127,8 +127,8 @@ def _appearance(magnitudes: Columns, r_half: np.ndarray, limits: Limits) -> dict
         low, high = limits.rz_range
         rz = magnitudes["r"] - magnitudes["z"]
         cuts["r-z"] = (rz >= low - limits.colour_pad) & (rz <= high + limits.colour_pad)
-    # In the precision of the catalogue, so that a float32 radius equal to the limit passes. An
-    # unknown radius passes too: a point source of a catalogue without PSF sizes.
+    # Compared in the precision of the catalogue, so that a float32 radius equal to the limit
+    # passes. An unknown radius (a point source in a catalogue without PSF sizes) also passes.
     smallest, largest = limits.r_half_range
     cuts["r_half"] = np.isnan(r_half) | ((r_half >= smallest) & (r_half <= largest))
     for band in sorted(set(limits.faintest) & set(magnitudes)):
@@ -138,10 +138,10 @@ def _appearance(magnitudes: Columns, r_half: np.ndarray, limits: Limits) -> dict
 
 
 def colour_box(gr: np.ndarray, rz: np.ndarray, limits: Limits) -> np.ndarray:
-    """Say which colours (mag, [n]) lie below both lines, each moved outwards by the padding.
+    """Return which colours (mag, [n]) are below both lines, moved outwards by the padding.
 
-    A line y = s x + c moved by p at right angles passes through (x - p sin a, y + p cos a) with
-    a = atan s.
+    A line y = s x + c moved by p perpendicular to itself passes through (x - p sin a, y + p cos a)
+    with a = atan s.
     """
     inside = np.ones(len(gr), bool)
     for slope, intercept in (limits.blue_line, limits.red_line):

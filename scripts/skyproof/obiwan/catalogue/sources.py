@@ -1,4 +1,4 @@
-"""The sources of a brick's image: the class of each, and its row in the table of stamps."""
+"""The sources of a brick image: their classes and their rows in the table of stamps."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from skyproof.sky.tan import Tan
 if TYPE_CHECKING:
     from skyproof.obiwan.options import Cutouts
 
-MATCH_ARCSEC = 1.0  # a catalogued source nearer than this to an injected one is that one
+MATCH_ARCSEC = 1.0  # matching radius of catalogued and injected sources
 
 
 @dataclass(frozen=True)
-class Image:
+class BrickImage:
     """One image of a brick and the classes that are cut from it."""
 
     root: Path
@@ -32,9 +32,9 @@ class Image:
 
 
 def tables(
-    image: Image, brick: str, tan: Tan, options: Cutouts, counts: dict[str, Counter[str]]
+    image: BrickImage, brick: str, tan: Tan, options: Cutouts, counts: dict[str, Counter[str]]
 ) -> dict[str, np.ndarray]:
-    """Return class -> table of its selected sources on the image, sorted by id, `ivar_*` unset."""
+    """Return class -> table of the selected sources on the image, by id; `ivar_*` are not set."""
     result = {}
     simcat = tractor = None
     if "fake" in image.classes or options.real_images == "injected":
@@ -70,8 +70,8 @@ def class_rows(
     """Return the rows of a catalogue that belong to a class.
 
     fake: the nearest row to each injected galaxy, within 1 arcsec. real: rows without an injected
-    galaxy within 1 arcsec (all, without a simcat). A row near an injected galaxy to which another
-    row is nearer is neither: a piece of it, or a blend.
+    galaxy within 1 arcsec (all rows, without a simcat). A row within 1 arcsec of an injected galaxy
+    that is not its nearest row is in no class: it is a fragment or a blend.
     """
     n_rows = len(tractor["ra"])
     if simcat is None or not len(simcat["ra"]) or not n_rows:
@@ -87,7 +87,7 @@ def class_rows(
 def measured_sources(
     tractor: dict[str, np.ndarray], tan: Tan, name: str, options: Cutouts
 ) -> tuple[np.ndarray, selection.SelectedSources]:
-    """Return table rows of catalogued sources, all of them, and which the cuts keep."""
+    """Return the table rows of all catalogued sources, and the sources that the cuts keep."""
     bands = options.bands
     table = np.zeros(len(tractor["objid"]), survey.stamp_dtype(bands))
     table["id"], table["type"] = tractor["objid"], selection.morphology(tractor)
@@ -108,9 +108,9 @@ def measured_sources(
 def input_sources(
     simcat: dict[str, np.ndarray], tan: Tan, options: Cutouts
 ) -> tuple[np.ndarray, selection.SelectedSources]:
-    """Return table rows of injected galaxies as they were put in, and which the cuts keep.
+    """Return the table rows of injected galaxies with input values, and those that the cuts keep.
 
-    Of the cuts only those on magnitude, colour and size apply. `type` is empty, `psfsize_*` NaN.
+    Only the cuts on magnitude, colour and size apply. `type` is empty, `psfsize_*` are NaN.
     """
     bands = options.bands
     table = np.zeros(len(simcat["id"]), survey.stamp_dtype(bands))
@@ -127,7 +127,7 @@ def input_sources(
 
 
 def _on_image(table: np.ndarray, tan: Tan, counts: Counter[str]) -> np.ndarray:
-    """Leave out sources whose centre is off the image, and set `dx`, `dy` of the others."""
+    """Return the sources whose centre is on the image, with `dx`, `dy` set."""
     placed = table[np.isfinite(table["x"]) & np.isfinite(table["y"])]
     cx, cy = centre_pixel(placed["x"], placed["y"])
     on = on_image(cx, cy, (tan.height, tan.width))

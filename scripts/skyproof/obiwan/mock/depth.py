@@ -1,4 +1,4 @@
-"""Depth and seeing of a synthetic brick: which CCDs cover it, their noise, and the holes."""
+"""Depth and seeing of a synthetic brick: the CCDs that cover it, their noise, masked pixels."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from skyproof.sky.profiles import MOFFAT, GaussianPsf
 if TYPE_CHECKING:
     from skyproof.obiwan.options import Simulate
 
-# A CCD of the Dark Energy Camera and the gaps between, as shares of a 3600 pixel brick: smaller
-# bricks show the same pattern (Flaugher et al. 2015, AJ 150, 150).
+# Size of a CCD of the Dark Energy Camera and of the gaps, as fractions of a 3600 pixel brick, so
+# that smaller bricks have the same pattern (Flaugher et al. 2015, AJ 150, 150).
 _CCD = (4094 / 3600, 2046 / 3600)  # x, y
 _GAP = (153 / 3600, 201 / 3600)
-_EXPOSURES = (3, 5)  # of a band
-_DEAD = 0.03  # share of CCDs that delivered nothing
+_EXPOSURES = (3, 5)  # per band
+_DEAD = 0.03  # fraction of CCDs without data
 
 # Depth in a band relative to g [mag], as in the survey's exposures.
 _DEPTH = {"g": 0.0, "r": -0.5, "i": -0.9, "z": -1.3}
-# Median FWHM relative to r: sky worse in the blue.
+# Median FWHM relative to r: larger in blue bands.
 _SEEING = {"g": 1.3 / 1.2, "r": 1.0, "i": 1.15 / 1.2, "z": 1.1 / 1.2}
 
 CCD_DTYPE = np.dtype([
@@ -36,14 +36,14 @@ CCD_DTYPE = np.dtype([
 class Depth(NamedTuple):
     """Depth of one band over the brick, arrays [ny, nx]."""
 
-    ivar: np.ndarray  # float32 [nanomaggies^-2]; 0 where nothing was seen
-    nobs: np.ndarray  # int16, CCDs that look at the pixel
+    ivar: np.ndarray  # float32 [nanomaggies^-2]; 0 without data
+    nobs: np.ndarray  # int16, number of CCDs that cover the pixel
 
 
 def draw_seeing(bands: str, median: float, rng: np.random.Generator) -> dict[str, float]:
-    """Draw the FWHM [arcsec] of each band of a brick, within 15 % of the band's median.
+    """Draw the FWHM [arcsec] of each band of a brick, with 15 % scatter around the band's median.
 
-    A band is drawn whether it is in use or not: its sky does not depend on what else is looked at.
+    All bands are drawn, also those not in use, so that one band does not depend on the others.
     """
     drawn = {b: median * ratio * rng.uniform(0.85, 1.15) for b, ratio in _SEEING.items()}
     return {b: drawn[b] for b in bands}
@@ -69,10 +69,11 @@ def draw_ccds(band: str, options: Simulate, fwhm: float, rng: np.random.Generato
         spans_x, spans_y = (_spans(pixels, k, rng) for k in (0, 1))
         for number, (y0, y1, x0, x1) in enumerate((*v, *h) for v in spans_y for h in spans_x):
             alive = rng.uniform() >= _DEAD
-            own = sigma * np.exp(0.02 * rng.standard_normal())
+            sigma_ccd = sigma * np.exp(0.02 * rng.standard_normal())
             if alive:
                 name = f"S{number + 1}"
-                rows.append((exposure, name, band, fwhm / PIXEL_SCALE, own, x0, x1, y0, y1))
+                pixels_fwhm = fwhm / PIXEL_SCALE
+                rows.append((exposure, name, band, pixels_fwhm, sigma_ccd, x0, x1, y0, y1))
     return np.array(rows, CCD_DTYPE)
 
 
@@ -101,9 +102,9 @@ def coadded(ccds: np.ndarray, pixels: int, rng: np.random.Generator) -> Depth:
 
 
 def with_noise(image: np.ndarray, ivar: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return the image with the sky's noise, N(0, 1/sqrt(ivar)), and 0 where ivar is 0.
+    """Return the image with sky noise of standard deviation 1/sqrt(ivar), and 0 where ivar is 0.
 
-    Only the sky's: the photon noise of the sources is neglected, as if the sky outshone them all.
+    The photon noise of the sources is neglected: the sky is assumed to be much brighter.
     """
     noise = rng.standard_normal(image.shape, dtype=np.float32)
     seen = ivar > 0

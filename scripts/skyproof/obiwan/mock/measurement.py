@@ -1,7 +1,7 @@
-"""The catalogue that a measurement of a synthetic brick would give: truth, noise, and holes.
+"""Simulated measured catalogue of a synthetic brick, instead of a run of the Tractor.
 
-It stands for the Tractor. The noise depends on flux, size, seeing and depth and on nothing else,
-so real and injected galaxies are treated alike.
+Measured values are the truth plus noise, without masked sources. The noise depends only on flux,
+size, seeing and depth, so that real and injected galaxies are measured in the same way.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from skyproof.obiwan.bricks.grid import PIXEL_SCALE, Brick, bricks_at
 from skyproof.obiwan.mock.depth import Depth, point_spread
 from skyproof.sky.tan import Tan
 
-_CALIBRATION = 0.005  # error of a flux that no depth mends
-_POINT_RADIUS = 0.2  # arcsec; smaller measured radii cannot be told from a point
-_ROUND_SNR = 20.0  # below, galaxies are fitted as round exponentials
-_NEAR = 3  # pixels on either side over which the inverse variance at a source is averaged
+_CALIBRATION = 0.005  # relative error of a flux at any depth
+_POINT_RADIUS = 0.2  # arcsec; sources with smaller measured radii are classified as points
+_ROUND_SNR = 20.0  # at lower S/N, galaxies are fitted as round exponentials
+_NEAR = 3  # half width [pixel] of the box over which the inverse variance is averaged
 
 
 class Sources(NamedTuple):
-    """All sources of a brick as they are, arrays [n]."""
+    """True properties of all sources of a brick, arrays [n]."""
 
     x: np.ndarray  # 0-based pixel
     y: np.ndarray
@@ -40,7 +40,7 @@ def measure(
     tan: Tan,
     rng: np.random.Generator,
 ) -> dict[str, np.ndarray]:
-    """Return the columns of a Tractor catalogue, in an order that tells nothing of the classes."""
+    """Return the columns of a Tractor catalogue, in an order independent of the classes."""
     n = len(sources.x)
     fluxes: dict[str, np.ndarray] = {}
     snr_squared = np.zeros(n)
@@ -83,7 +83,7 @@ def _single(column: np.ndarray) -> np.ndarray:
 def _photometry(
     sources: Sources, depth: Depth, band: str, fwhm: float, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return measured flux, its inverse variance (both 0 where nothing was seen), and nobs."""
+    """Return measured flux, its inverse variance (both 0 without data), and nobs."""
     draw = rng.standard_normal(len(sources.x))
     ivar, nobs = _ivar_near(sources, depth.ivar), _at(sources, depth.nobs)
     gathered = (
@@ -114,7 +114,7 @@ def _ivar_near(sources: Sources, ivar: np.ndarray) -> np.ndarray:
 def _positions(
     sources: Sources, snr: np.ndarray, fwhm: float, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return measured positions; the error is that of a centroid, 0.6 widths over the S/N."""
+    """Return measured positions, with the error of a centroid, 0.6 widths over the S/N."""
     width = np.hypot(fwhm, sources.r_half) / PIXEL_SCALE
     error = np.minimum(0.6 * width / snr, 0.5) * rng.standard_normal((2, len(snr)))
     return sources.x + error[0], sources.y + error[1]
@@ -123,7 +123,7 @@ def _positions(
 def _forms(
     sources: Sources, snr: np.ndarray, fwhm: float, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return measured half-light radius [arcsec] and the model that would fit best."""
+    """Return the measured half-light radius [arcsec] and the best-fitting model."""
     error = np.hypot(fwhm, sources.r_half) / snr
     radius = np.maximum(sources.r_half + error * rng.standard_normal(len(snr)), 0)
     share = sources.bulge_share + np.minimum(4 / snr, 0.5) * rng.standard_normal(len(snr))

@@ -1,8 +1,8 @@
-"""What is in a synthetic brick: stars, and one population of galaxies, some of them injected.
+"""The sources of a synthetic brick: stars, and one population of galaxies, some of them injected.
 
-Real and injected galaxies are drawn together and told apart by a random label at the end, so
-without a planted difference the classes are exchangeable: no statistic of any kind can separate
-them but by chance. Neighbouring bricks are drawn independently, where they overlap, too.
+Real and injected galaxies are drawn together and then get random labels. Without a planted
+difference the classes are therefore exchangeable, and no statistic can separate them except by
+chance. Neighbouring bricks are drawn independently, also where they overlap.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 Magnitudes = dict[str, np.ndarray]
 
-_DISC, _BULGE_AND_DISC = 0.6, 0.25  # shares of the population; the rest is de Vaucouleurs
-_TARGETS = 0.85  # share of galaxies with colours of emission-line galaxies; the rest is red
+_DISC, _BULGE_AND_DISC = 0.6, 0.25  # fractions of the population; the rest is de Vaucouleurs
+_TARGETS = 0.85  # fraction of galaxies with colours of emission-line galaxies; the rest is red
 _STAR_MAG = (16.0, 20.0)  # bright stars: all brighter than the selection's limits
 _DWARF_MAG = (20.0, 22.5)  # M dwarfs: redder in g-r than the selection's colour box
 
 
 class BrickGalaxies(NamedTuple):
-    """Galaxies of a brick as they are, arrays [n]."""
+    """True properties of the galaxies of a brick, arrays [n]."""
 
     x: np.ndarray  # 0-based pixel
     y: np.ndarray
@@ -48,10 +48,11 @@ class Stars(NamedTuple):
 
 
 def check_options(options: Simulate) -> None:
-    """Refuse (UsageError) a population that cannot be drawn."""
+    """Raise UsageError for a population that cannot be drawn."""
     if options.mag_min >= options.mag_max:
         raise UsageError(f"mag_min {options.mag_min} is not below mag_max {options.mag_max}")
-    # Discs dropped at random without overlap jam at 55 % of the area; well below, it is quick.
+    # Random sequential placement of discs without overlap ends at 55 % of the area; well below
+    # this limit it is fast.
     n = options.n_real + options.n_fake
     covered = n * np.pi / 4 * (options.separation / PIXEL_SCALE / options.brick_pixels) ** 2
     if covered > 0.35:
@@ -62,7 +63,7 @@ def check_options(options: Simulate) -> None:
 
 
 def draw_galaxies(options: Simulate, rng: np.random.Generator) -> BrickGalaxies:
-    """Draw real and injected galaxies; `colour_offset` is the only difference made here."""
+    """Draw real and injected galaxies; the only planted difference here is `colour_offset`."""
     n = options.n_real + options.n_fake
     edge = options.brick_pixels - 0.5
     candidates = (rng.uniform(-0.5, edge, 2) for _ in itertools.count())
@@ -79,8 +80,9 @@ def draw_galaxies(options: Simulate, rng: np.random.Generator) -> BrickGalaxies:
 def draw_shapes(g: np.ndarray, median: float, rng: np.random.Generator) -> Shapes:
     """Draw discs (60 %), discs with a bulge (25 %), de Vaucouleurs galaxies (15 %).
 
-    The half-light radius has its `median` [arcsec] at g = 22 and falls by 0.06 dex a magnitude,
-    with a scatter of 0.12 dex; axis ratios are those of Obiwan's emission-line galaxies, U(0.2, 1).
+    The median half-light radius is `median` [arcsec] at g = 22 and decreases by 0.06 dex per
+    magnitude, with a scatter of 0.12 dex. Axis ratios are U(0.2, 1), as of Obiwan's emission-line
+    galaxies.
     """
     n = len(g)
     log_radius = np.log10(median) - 0.06 * (g - 22) + 0.12 * rng.standard_normal(n)
@@ -93,7 +95,7 @@ def draw_shapes(g: np.ndarray, median: float, rng: np.random.Generator) -> Shape
 
 
 def draw_colours(r_half: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Draw g-r and r-z: 85 % as of emission-line galaxies, 15 % red; large ones are redder."""
+    """Draw g-r and r-z: 85 % of emission-line galaxies, 15 % red; large galaxies are redder."""
     n = len(r_half)
     target = rng.uniform(size=n) < _TARGETS
     gr = np.where(target, 0.45, 1.55) + 0.12 * rng.standard_normal(n)
@@ -102,9 +104,9 @@ def draw_colours(r_half: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarr
 
 
 def draw_stars(options: Simulate, rng: np.random.Generator) -> Stars:
-    """Draw stars that the selection for stamps leaves out: bright ones and, a third, M dwarfs.
+    """Draw stars that the selection for stamps excludes: bright ones and, one third, M dwarfs.
 
-    Were some of them selected, they would be 'real' sources without injected counterparts.
+    A selected star would be a 'real' source without an injected counterpart.
     """
     n = options.n_stars
     x, y = rng.uniform(-0.5, options.brick_pixels - 0.5, (2, n))

@@ -1,7 +1,7 @@
-"""Finding and opening the files of an imaging survey: images and calibrations of single CCDs.
+"""Find and open the files of an imaging survey: images and calibrations of single CCDs.
 
 The names are those of the DECam, Mosaic-3 and 90prime community-pipeline images and of the
-calibrations that the Legacy Surveys publish beside them (https://www.legacysurvey.org/dr9/files).
+calibrations published by the Legacy Surveys (https://www.legacysurvey.org/dr9/files).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _IMAGE_TAG = re.compile(r"_o[ok]i_")
 
 @dataclass(frozen=True)
 class Hdu:
-    """Array and header of one extension; the header falls back to the primary one's cards."""
+    """Array and header of one extension; cards missing there are read from the primary header."""
 
     path: Path
     data: np.ndarray
@@ -40,10 +40,10 @@ def stem_of(name: str) -> str:
 
 
 def find_image(images: Path, image_filename: str, ccdname: str) -> Path:
-    """Return the file of an image below `images` (InputError where there is none).
+    """Return the file of an image below `images`. Raise InputError if there is none.
 
-    Tried in this order: the name itself, its other compressions, one file a CCD beside it
-    (`<name>-<ccdname>.fits`), and the same file names anywhere below `images`.
+    Tried in this order: the name itself, its other compressions, one file per CCD in the same
+    folder (`<name>-<ccdname>.fits`), and the same file names anywhere below `images`.
     """
     wanted = images / image_filename
     stem = stem_of(wanted.name)
@@ -63,7 +63,7 @@ def find_image(images: Path, image_filename: str, ccdname: str) -> Path:
 
 @cache
 def _files_below(folder: Path) -> dict[str, Path]:
-    """Return the first path, in sorted order, of every file name below a folder."""
+    """Return file name -> path for all files below a folder; the first path in sorted order."""
     index: dict[str, Path] = {}
     for path in sorted(folder.rglob("*.fits*")):
         index.setdefault(path.name, path)
@@ -83,16 +83,16 @@ def companion(image_filename: str, kind: str) -> str:
 
 
 def read_image(path: Path, ccdname: str, hdu: int) -> Hdu:
-    """Return the 2-d image of a CCD: the extension of that name, else number `hdu`.
+    """Return the 2-d image of a CCD from the extension of that name, or else number `hdu`.
 
-    A file that cannot be read, or holds no such image, is an InputError.
+    Raise InputError for a file that cannot be read or has no such image.
     """
     data, header, primary = read.fits_extension(path, ccdname, hdu)
     return Hdu(path, data, {**_cards(primary), **_cards(header)})
 
 
 def read_header(path: Path, ccdname: str, hdu: int) -> Header:
-    """Return the header of a CCD's extension, for its world coordinates (InputError as above)."""
+    """Return the header of a CCD's extension, for its WCS. Raise InputError as `read_image`."""
     return read.fits_extension(path, ccdname, hdu, pixels=False)[1]
 
 
@@ -101,7 +101,7 @@ def _cards(header: Header) -> dict[str, Any]:
 
 
 def read_table(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
-    """Return the rows (structured, lower-case names) and cards (lower case) of the first table."""
+    """Return rows (structured, lower-case names) and cards (lower case) of the first table."""
     columns, cards = read.fits_table_and_header(path)
     count = len(next(iter(columns.values()))) if columns else 0
     rows = np.zeros(count, [(n.lower(), v.dtype, v.shape[1:]) for n, v in columns.items()])
@@ -112,7 +112,7 @@ def read_table(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Key:
-    """What the names of a CCD's calibrations are made of."""
+    """The values that determine the file names of a CCD's calibrations."""
 
     image_filename: str
     camera: str
@@ -123,9 +123,9 @@ class Key:
 def read_calibration(calib: Path, kind: str, key: Key) -> tuple[Path, dict[str, Any]] | None:
     """Return file and values of a CCD's calibration of `kind` ('psfex', 'sky'), or None.
 
-    The values are the columns of the CCD's row and, for names that are no columns, the header
-    cards; all names in lower case. Files of one CCD and merged files of an exposure (a row a
-    CCD) are both known, in the layouts of data releases 3 to 10.
+    The values are the columns of the CCD's row and, for other names, the header cards; all names in
+    lower case. Both files of one CCD and merged files of an exposure (one row per CCD) are read, in
+    the layouts of data releases 3 to 10.
     """
     for path in _calibration_paths(calib, kind, key):
         if not path.is_file():
@@ -167,5 +167,5 @@ def _row_of(rows: np.ndarray, key: Key) -> np.void | None:
 
 
 def text(value: Any) -> str:
-    """Return a table's text without padding."""
+    """Return a text value of a table without padding."""
     return str(value).strip()

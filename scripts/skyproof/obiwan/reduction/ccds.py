@@ -1,8 +1,8 @@
-"""Single CCD images of a survey, calibrated: nanomaggies, without sky, with noise, WCS and PSF.
+"""Calibrated single CCD images of a survey: nanomaggies, sky-subtracted, with noise, WCS and PSF.
 
-Inputs are a `survey-ccds` table and community-pipeline images as the Legacy Surveys use them
-(Dey et al. 2019, AJ 157, 168): `_ooi_` images, `_oow_` weight maps (inverse variance, in image
-units^-2), `_ood_` data-quality masks, calibrations of sky and PSF.
+Inputs are a `survey-ccds` table and community-pipeline images as used by the Legacy Surveys (Dey et
+al. 2019, AJ 157, 168): `_ooi_` images, `_oow_` weight maps (inverse variance, in image units^-2),
+`_ood_` data-quality masks, and calibrations of sky and PSF.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from skyproof.obiwan.reduction.psf import Psf, read_psf
 from skyproof.sky.photometry import NANOMAGGIES, flux
 from skyproof.sky.tan import Tan
 
-# Images whose header names no unit: these cameras' pipeline images are rates, others are counts.
+# Without a unit in the header, pipeline images of these cameras are rates, others are counts.
 _RATE_CAMERAS = ("mosaic", "90prime")
 _RATE_UNIT = re.compile(r"(/s(ec(ond)?)?|s(ec)?\*?\*?\^?\(?-1\)?)$")
-# Lossy compression turns weights of zero into small ones; the Legacy Surveys cut here too.
+# Lossy compression turns weights of zero into small values; the Legacy Surveys use the same cut.
 _LEAST_WEIGHT = 0.1  # of the median
 _SOURCE_SIGMA = 20.0
 _LEAST_SOURCE_PIXELS = 20
@@ -47,11 +47,11 @@ class Ccd:
     hdu: int
     band: str
     exptime: float  # s
-    zero_point: float  # magnitude of one image unit, or of one a second where the image is counts
-    gain: float  # electrons per ADU; 0 where the table does not say
-    fwhm: float  # pixel; 0 where the table does not say
-    offset: tuple[float, float]  # arcsec, to add to the header's (RA, Dec)
-    tan: Tan  # without the distortions, good to some pixels
+    zero_point: float  # magnitude of one image unit, or for counts of one image unit per second
+    gain: float  # electrons per ADU; 0 if unknown
+    fwhm: float  # pixel; 0 if unknown
+    offset: tuple[float, float]  # arcsec, to add to (RA, Dec) of the header
+    tan: Tan  # without distortions, accurate to some pixels
     row: int  # in the table
 
     @property
@@ -64,18 +64,19 @@ class Exposure:
     """A calibrated CCD image."""
 
     ccd: Ccd
-    image: np.ndarray  # [ny, nx] float32, nanomaggies a pixel; 0 where masked
+    image: np.ndarray  # [ny, nx] float32, nanomaggies per pixel; 0 where masked
     ivar: np.ndarray  # [ny, nx] float32, nanomaggies^-2; 0 where masked
     wcs: WCS
     psf: Psf
     electrons: float  # detected from a source of one nanomaggy
-    noise_of_sources: bool  # whether the inverse variance counts the photons of sources
+    noise_of_sources: bool  # whether the inverse variance includes the photon noise of sources
 
 
 def read_ccds(path: Path) -> tuple[np.ndarray, list[Ccd]]:
-    """Return the table of CCDs as it is (lower-case names) and the rows that can be used.
+    """Return the whole table of CCDs (lower-case names) and its usable rows.
 
-    Rows that the survey cut (`ccd_cuts` not 0) are left out. A missing column is an InputError.
+    Rows excluded by the survey (`ccd_cuts` not 0) are not usable. Raise InputError for a missing
+    column.
     """
     rows, _ = archive.read_table(path)
     names = set(rows.dtype.names or ())
@@ -86,13 +87,13 @@ def read_ccds(path: Path) -> tuple[np.ndarray, list[Ccd]]:
         raise InputError(path, "has no such column", field="ccdzpt", expected="it, or zpt")
     kept = rows["ccd_cuts"] == 0 if "ccd_cuts" in names else np.ones(len(rows), bool)
     if not kept.any():
-        raise InputError(path, "has no usable row", expected="a row a CCD, with ccd_cuts 0")
+        raise InputError(path, "has no usable row", expected="one row per CCD, with ccd_cuts 0")
     return rows, [_ccd(rows[i], int(i)) for i in np.flatnonzero(kept)]
 
 
 def _ccd(row: np.void, index: int) -> Ccd:
     def number(*names: str) -> float:
-        """Return the first of the columns that has a usable value; else 0."""
+        """Return the value of the first column that has a usable one, or 0."""
         values = [float(row[name]) for name in names if name in (row.dtype.names or ())]
         return next((v for v in values if np.isfinite(v) and v != 0), 0.0)
 
@@ -122,7 +123,7 @@ def _ccd(row: np.void, index: int) -> Ccd:
 
 
 def read_wcs(images: Path, ccd: Ccd) -> tuple[WCS, tuple[int, int]]:
-    """Return the world coordinates of a CCD, with the table's offset, and its shape (ny, nx)."""
+    """Return the WCS of a CCD, with the offset of the table, and its shape (ny, nx)."""
     path = archive.find_image(images, ccd.key.image_filename, ccd.key.ccdname)
     header = archive.read_header(path, ccd.key.ccdname, ccd.hdu)
     try:
@@ -151,12 +152,12 @@ def read_wcs(images: Path, ccd: Ccd) -> tuple[WCS, tuple[int, int]]:
 def read_exposure(
     ccd: Ccd, table: Path, images: Path, calib: Path, log: logging.Logger
 ) -> Exposure:
-    """Read and calibrate one CCD; InputError names the file (or row of `table`) that is bad.
+    """Read and calibrate one CCD. Raise InputError with the bad file (or row of `table`).
 
     image = (pixels - sky) / scale and ivar = weight scale^2, where a source of one nanomaggy
-    (magnitude 22.5) has `scale` = 10^(0.4 (zero point - 22.5)) image units. Pixels with any value
-    in the data-quality mask (a code or bits, by version of the pipeline: 0 is good in both),
-    without weight or not finite are masked.
+    (magnitude 22.5) has `scale` = 10^(0.4 (zero point - 22.5)) image units. A pixel is masked if
+    its data-quality value is not 0 (the values are codes or bits, depending on the version of the
+    pipeline), if it has no weight, or if it is not finite.
     """
     for field, value in (("ccdzpt", ccd.zero_point), ("exptime", ccd.exptime)):
         if value <= 0:
@@ -194,7 +195,7 @@ def _planes(images: Path, ccd: Ccd) -> tuple[archive.Hdu, archive.Hdu, archive.H
         if plane.data.shape != planes[0].data.shape:
             raise InputError(
                 plane.path, f"has shape {plane.data.shape}", record=ccdname,
-                expected=f"{planes[0].data.shape}, as the image",
+                expected=f"{planes[0].data.shape}, that of the image",
             )  # fmt: skip
     return planes[0], planes[1], planes[2]
 
@@ -208,14 +209,14 @@ def _clean_weight(
         good &= ivar >= _LEAST_WEIGHT * np.median(ivar[good])
     if not good.any():
         raise InputError(
-            weight.path, "leaves no usable pixel", record=ccd.name,
+            weight.path, "gives no usable pixel", record=ccd.name,
             expected="finite pixels with weight > 0 and mask 0",
         )  # fmt: skip
     return np.where(good, ivar, 0)
 
 
 def _units(ccd: Ccd, header: Mapping[str, Any]) -> tuple[bool, float]:
-    """Return whether the image is a rate, and the electrons of one image unit (times seconds)."""
+    """Return whether the image is a rate, and the electrons per image unit (for rates, times s)."""
     unit = str(header.get("BUNIT", "")).strip().lower().replace(" ", "")
     camera = ccd.key.camera.lower()
     per_second = bool(_RATE_UNIT.search(unit)) if unit else camera.startswith(_RATE_CAMERAS)
@@ -229,15 +230,15 @@ def _units(ccd: Ccd, header: Mapping[str, Any]) -> tuple[bool, float]:
 def read_sky(
     calib: Path, ccd: Ccd, pixels: np.ndarray, ivar: np.ndarray, log: logging.Logger
 ) -> np.ndarray:
-    """Return the sky [ny, nx] in image units: the spline of the calibration, else a constant.
+    """Return the sky [ny, nx] in image units: the spline of the calibration, or a constant.
 
-    The calibration holds values on a grid of CCD pixels, of which the image's first one is
-    (x0, y0), and the `order` of the spline through them. The constant is a sigma-clipped median.
+    The calibration has values on a grid of CCD pixels, in which the first pixel of the image is
+    (x0, y0), and the `order` of the interpolating spline. The constant is a sigma-clipped median.
     """
     found = archive.read_calibration(calib, "sky", ccd.key)
     if found is None:
         _, constant, _ = sigma_clipped_stats(pixels[ivar > 0], sigma=2.5, maxiters=20)
-        log.warning("%s: no sky model below %s; a constant of %.5g", ccd.name, calib, constant)
+        log.warning("%s: no sky model in %s; constant %.5g is used", ccd.name, calib, constant)
         return np.full(pixels.shape, constant)
     path, values = found
     ny, nx = pixels.shape
@@ -254,7 +255,7 @@ def read_sky(
     except KeyError as error:
         raise InputError(path, "is missing", record=ccd.name, field=str(error).strip("'")) from None
     except (ValueError, IndexError, TypeError) as error:
-        problem = f"holds no sky spline ({str(error).splitlines()[0]})"
+        problem = f"has no valid sky spline ({str(error).splitlines()[0]})"
         raise InputError(path, problem, record=ccd.name, field="gridvals") from None
     sky = spline(x, y).T
     if not np.isfinite(sky).all():
@@ -270,10 +271,10 @@ def _warn_of_sky(pixels: np.ndarray, ivar: np.ndarray, ccd: Ccd, log: logging.Lo
 
 
 def _counts_sources(pixels: np.ndarray, ivar: np.ndarray, noise_per_unit: float) -> bool:
-    """Say whether the weight map counts the photon noise of sources, as some pipelines' do.
+    """Return whether the weight map includes the photon noise of sources, as in some pipelines.
 
-    If so, the variance grows by `noise_per_unit` with each unit of light. Without enough bright
-    pixels to tell, it is taken to count them.
+    If so, the variance increases by `noise_per_unit` per unit of light. With too few bright pixels
+    for this test, True is returned.
     """
     good = ivar > 0
     light, variance = pixels[good], 1 / ivar[good]

@@ -1,7 +1,7 @@
-"""Sources of a stacked image, found and measured alike whether the sky or we put them there.
+"""Detection and measurement of sources in a stacked image, the same for real and injected ones.
 
-Detection and measurement follow Source Extractor (Bertin & Arnouts 1996, A&AS 117, 393) in its
-library form sep (Barbary 2016, JOSS 1, 58); the catalogue has the columns of a Tractor catalogue.
+The methods are those of Source Extractor (Bertin & Arnouts 1996, A&AS 117, 393) in the library sep
+(Barbary 2016, JOSS 1, 58); the catalogue has the columns of a Tractor catalogue.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ from skyproof.obiwan.reduction.resample import Coadd
 from skyproof.sky.tan import Tan
 
 _LEAST_PIXELS = 5
-# sep's working memory; the defaults overflow on a survey's brick.
+# Buffer sizes of sep; the defaults overflow on a brick of a survey.
 _PIXEL_STACK, _OBJECT_LIMIT = 10_000_000, 100_000
 _KRON_FACTOR = 2.5  # of Bertin & Arnouts (1996)
 _KRON_RADII = 6.0
-# Half-light radii of exponential and Moffat profiles do not add in quadrature (2, for Gaussians);
-# measured for PSFs of 0.8-1.3 arcsec and galaxies of 0.25-0.9 arcsec.
+# Exponent of the addition of half-light radii (2 for Gaussians) for exponential and Moffat
+# profiles; measured for PSFs of 0.8-1.3 arcsec and galaxies of 0.25-0.9 arcsec.
 _RADIUS_POWER = 1.5
-_LEAST_GROWTH = 0.7  # share of the light in an aperture; noisier corrections are not made
+_LEAST_GROWTH = 0.7  # minimum fraction of the light in an aperture; limits noisy corrections
 _LEAST_APERTURE = 1.2  # radius in units of the FWHM of the point-spread function
-_POINT_LIKE = 1.1  # half-light radius, in units of the point-spread function's
+_POINT_LIKE = 1.1  # half-light radius, in units of that of the point-spread function
 _ROUND = 0.7  # axis ratio
-# 90 % over 50 % radius; measured at high signal-to-noise: exponential profiles 2.1-2.4, de
-# Vaucouleurs' 2.4-2.8. Fainter sources cannot be told apart.
+# 90 % over 50 % radius, measured at high signal-to-noise ratio: exponential profiles 2.1-2.4, de
+# Vaucouleurs 2.4-2.8. Fainter sources cannot be distinguished.
 _CONCENTRATED, _CONCENTRATED_SNR = 2.45, 40.0
-_SKY_MARGIN = 8  # pixels around sources that are no sky
+_SKY_MARGIN = 8  # pixels around sources that are not used as sky
 
 
 @dataclass
 class Detections:
-    """What was found: sep's objects and the map of their pixels."""
+    """Detected sources: the objects of sep and the map of their pixels."""
 
     objects: np.ndarray
     segments: np.ndarray  # [ny, nx] int32: number of the object, from 1; 0 is sky
@@ -47,10 +47,10 @@ class Detections:
 
 
 def detect(stacks: Mapping[str, Coadd], sigma: float) -> Detections:
-    """Find sources above `sigma` times the measured noise of the smoothed combined image.
+    """Detect sources above `sigma` times the measured noise of the smoothed combined image.
 
-    The kernel is a Gaussian as wide as the point-spread function, which is nearly the best filter
-    for faint ones. Where an image has no detection, the arrays are empty.
+    The kernel is a Gaussian with the width of the point-spread function, which is nearly the
+    optimal filter for faint sources. Without detections the arrays are empty.
     """
     image, ivar = combine(stacks)
     kernel = gaussian_kernel(mean_fwhm(stacks) / PIXEL_SCALE)
@@ -94,24 +94,24 @@ def gaussian_kernel(fwhm: float) -> np.ndarray:
 
 
 def smoothed_noise(image: np.ndarray, ivar: np.ndarray, kernel: np.ndarray) -> float:
-    """Return the noise of the smoothed image over that of uncorrelated pixels, from its spread.
+    """Return the noise of the smoothed image over that expected for uncorrelated pixels.
 
-    Resampled pixels are correlated, so that smoothing averages less noise away.
+    Resampled pixels are correlated, so that smoothing reduces the noise less.
     """
     signal = fftconvolve(image * ivar, kernel, mode="same")
     noise = np.sqrt(np.maximum(fftconvolve(ivar, kernel**2, mode="same"), 0))
     significance = signal[ivar > 0] / noise[ivar > 0]
-    # Sources lift the upper half of the distribution; the lower half is sky.
+    # Sources change the upper half of the distribution; the lower half is sky.
     median, low = np.percentile(significance, [50, 15.865])
     return float(max(median - low, 0.1))
 
 
 def measure(found: Detections, stacks: Mapping[str, Coadd], tan: Tan) -> dict[str, np.ndarray]:
-    """Measure the detections: name -> column [n] of a Tractor catalogue, but for brick and objid.
+    """Measure the detections: name -> column [n] of a Tractor catalogue, without brick and objid.
 
     Positions are windowed centroids of the combined image. Fluxes [nanomaggies] are sums in one
     elliptical Kron aperture for all bands, without the pixels of neighbours; shape radii [arcsec]
-    are half-light radii less the point-spread function's.
+    are half-light radii after correction for the point-spread function.
     """
     objects = found.objects
     mask = found.ivar <= 0
@@ -154,7 +154,7 @@ def light_radii(
     variance = 1 / np.where(mask, 1, found.ivar)
     inside, error, _ = sep.sum_ellipse(found.image, *aperture, 1.0, var=variance, **pixels)
     total = np.maximum(inside, 1e-12)
-    for _ in range(2):  # what lies beyond the aperture follows from the radius, and the other way
+    for _ in range(2):  # the light outside the aperture depends on the radius, and vice versa
         radii, _ = sep.flux_radius(
             found.image, aperture[0], aperture[1], 2 * reach, [0.5, 0.9], normflux=total, **pixels
         )
@@ -164,21 +164,21 @@ def light_radii(
 
 
 def convolved(radius: np.ndarray, psf_radius: float) -> np.ndarray:
-    """Return the half-light radius of a galaxy of intrinsic `radius` seen with a PSF."""
+    """Return the half-light radius of a galaxy of intrinsic `radius` convolved with a PSF."""
     return (radius**_RADIUS_POWER + psf_radius**_RADIUS_POWER) ** (1 / _RADIUS_POWER)
 
 
 def deconvolved(radius: np.ndarray, psf_radius: float) -> np.ndarray:
-    """Return the intrinsic half-light radius of a galaxy seen with `radius`; 0 for points."""
+    """Return the intrinsic half-light radius for an observed `radius`; 0 for points."""
     power = np.maximum(radius**_RADIUS_POWER - psf_radius**_RADIUS_POWER, 0)
     return power ** (1 / _RADIUS_POWER)
 
 
 def growth(x: np.ndarray) -> np.ndarray:
-    """Return the share of the light within x half-light radii, not below a least share.
+    """Return the fraction of the light within x half-light radii, not below a minimum.
 
-    That of an exponential profile, 1 - (1 + 1.678 x) exp(-1.678 x); a Moffat profile of a typical
-    point-spread function differs by some 2 % at the radii used here.
+    It is that of an exponential profile, 1 - (1 + 1.678 x) exp(-1.678 x); a typical Moffat PSF
+    differs by about 2 % at the radii used here.
     """
     return np.maximum(1 - (1 + 1.678 * x) * np.exp(-1.678 * x), _LEAST_GROWTH)
 
@@ -196,7 +196,7 @@ def kron_ellipses(
 def windowed_positions(
     found: Detections, objects: np.ndarray, radii: np.ndarray, mask: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return windowed centroids (x, y) [pixel]; isophotal ones where the iteration wanders off."""
+    """Return windowed centroids (x, y) [pixel], or isophotal ones if the iteration diverges."""
     widths = np.clip(np.nan_to_num(radii, nan=1.0), 0.5, 20) * 2 / 2.3548
     x, y, _ = sep.winpos(found.image, objects["x"], objects["y"], widths, mask=mask)
     stays = np.hypot(x - objects["x"], y - objects["y"]) < 2.0
@@ -206,7 +206,7 @@ def windowed_positions(
 def aperture_flux(
     stack: Coadd, aperture: tuple[np.ndarray, ...], segments: np.ndarray, ids: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the sum in each aperture and its inverse variance; both 0 without a good pixel."""
+    """Return the sum in each aperture and its inverse variance; both are 0 without good pixels."""
     bad = stack.ivar <= 0
     variance = 1 / np.where(bad, 1, stack.ivar)
     flux, error, _ = sep.sum_ellipse(
@@ -229,8 +229,8 @@ def classify(
 ) -> dict[str, np.ndarray]:  # fmt: skip
     """Return type and shape radii [arcsec], by size and concentration.
 
-    `radii`: 50 % and 90 % radius [n, 2, pixel]; `intrinsic`: half-light radius without the
-    point-spread function's [arcsec].
+    `radii`: 50 % and 90 % radius [n, 2, pixel]; `intrinsic`: half-light radius corrected for the
+    point-spread function [arcsec].
     """
     concentration = radii[:, 1] / np.maximum(radii[:, 0], 1e-6)
     point = radii[:, 0] * PIXEL_SCALE < _POINT_LIKE * psf_radius
@@ -244,10 +244,10 @@ def classify(
 
 
 def sky_statistics(stack: Coadd, segments: np.ndarray) -> dict[str, float]:
-    """Return median and robust spread of pixel times sqrt(inverse variance) away from sources.
+    """Return median and robust standard deviation of pixel x sqrt(inverse variance) of the sky.
 
-    Both in sigma; sky that is well subtracted and weighted has 0 and 1, less where resampled
-    pixels are correlated.
+    Both are in sigma. With a correct sky and weights they are 0 and 1; the second one is smaller
+    for correlated resampled pixels.
     """
     sky = (stack.ivar > 0) & ~binary_dilation(segments > 0, iterations=_SKY_MARGIN)
     if not sky.any():

@@ -1,8 +1,8 @@
-"""Galaxies that are put into real images: which, where, and their light.
+"""Injection of galaxies into real images: population, positions, and light.
 
 The population is Obiwan's emission-line galaxies: exponential profiles of random shape (Kong et al.
-2020, MNRAS 499, 3943). Each is added to every CCD image at its exact position, convolved with that
-CCD's point-spread function, with the photon noise of its light.
+2020, MNRAS 499, 3943). Each galaxy is added to every CCD image at its exact position, convolved
+with the point-spread function of the CCD, with the photon noise of its light.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from skyproof.obiwan.reduction.ccds import Exposure
 from skyproof.sky.photometry import flux
 from skyproof.sky.tan import Tan
 
-_COUNT_SLOPE = 0.3  # dex/mag of faint galaxies in g
-_COLOUR_MEAN = (0.85, 0.35)  # (r-z, g-r); scatter below; kept where inside the target box
+_COUNT_SLOPE = 0.3  # dex/mag, of the counts of faint galaxies in g
+_COLOUR_MEAN = (0.85, 0.35)  # (r-z, g-r); scatter below; only colours in the target box are kept
 _COLOUR_SCATTER = (0.25, 0.2)
-_I_FROM_RZ = 0.55  # of r-z lies between r and i: a smooth spectrum
+_I_FROM_RZ = 0.55  # (r-i) / (r-z) of a smooth spectrum
 _RADIUS_MEDIAN, _RADIUS_SCATTER = 0.5, 0.35  # arcsec, natural logarithm
 _RADIUS_RANGE = (0.2, 1.5)  # arcsec
 _AXIS_RATIO_RANGE = (0.2, 1.0)
-_PROFILE_RADII = 6.0  # half-light radii that are drawn: 99.95 % of an exponential's light
-_TRIES = 200  # positions tried for each galaxy before the field counts as full
+_PROFILE_RADII = 6.0  # size of a stamp in half-light radii: 99.95 % of the exponential profile
+_TRIES = 200  # positions tried per galaxy
 
 Covered = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
@@ -39,10 +39,10 @@ def draw_galaxies(
     covered: Covered,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """Draw up to `count` galaxies on a brick image, fewer where the covered sky is full.
+    """Draw up to `count` galaxies on a brick image, fewer if the covered sky has no more space.
 
-    `magnitudes`: brightest and faintest in g. `separation`: least distance in pixels. `covered`
-    says which pixel positions (x, y arrays) all bands cover. Returns a structured array: id from
+    `magnitudes`: brightest and faintest in g. `separation`: minimum distance in pixels. `covered`
+    returns which pixel positions (x, y arrays) all bands cover. Return a structured array: id from
     1, ra, dec [deg], x, y [pixel, 0-based], mag_g, mag_r, mag_i, mag_z, rhalf (half-light radius of
     the circle of equal area, arcsec), n (Sersic index), ba (axis ratio), pa (deg, north through
     east).
@@ -79,10 +79,10 @@ def draw_positions(
     covered: Covered,
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw positions [pixel] over the covered sky, none nearer than `separation` to another.
+    """Draw positions [pixel] on the covered sky with a minimum `separation`.
 
-    At most as many as give each (2 `separation`)^2 of its own, so that a small field is not paved
-    with injected galaxies.
+    The number is limited to one per area of (2 `separation`)^2, so that injected galaxies do not
+    cover a small field.
     """
     tries = _TRIES * count
     x = rng.uniform(-0.5, size[0] - 0.5, tries)
@@ -117,10 +117,10 @@ def draw_radii(count: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def add_galaxies(exposure: Exposure, catalog: np.ndarray, rng: np.random.Generator) -> Exposure:
-    """Return the exposure with the galaxies' light, its photon noise, and the variance of that.
+    """Return the exposure with the light of the galaxies, its photon noise, and its variance.
 
-    Masked pixels stay masked. The variance grows only where the survey's own weights count the
-    light of sources; otherwise the weights would give the injected galaxies away.
+    Masked pixels stay masked. The variance is increased only if the survey's weights include the
+    photon noise of sources; otherwise the weights would reveal the injected galaxies.
     """
     image = exposure.image.astype(np.float64)
     variance = np.zeros_like(image)
@@ -149,7 +149,7 @@ def add_galaxies(exposure: Exposure, catalog: np.ndarray, rng: np.random.Generat
 def draw_stamp(
     exposure: Exposure, galaxy: np.void, x: float, y: float
 ) -> tuple[tuple[slice, slice], np.ndarray] | None:
-    """Return where in the CCD image a galaxy of unit flux falls, and its light; None if outside."""
+    """Return the box in the CCD image and the light of a galaxy of unit flux; None if outside."""
     to_sky = local_jacobian(exposure, x, y)
     radius_pixels = galaxy["rhalf"] / np.sqrt(to_sky.pixelArea())
     half = int(np.ceil(_PROFILE_RADII * radius_pixels / np.sqrt(galaxy["ba"]))) + 32
@@ -164,7 +164,7 @@ def draw_stamp(
     profile = profile.shear(q=galaxy["ba"], beta=(90 - galaxy["pa"]) * galsim.degrees)
     seen = galsim.Convolve(profile, to_sky.toWorld(exposure.psf.at(x, y)))
     image = galsim.Image(galsim.BoundsI(x0, x1 - 1, y0, y1 - 1), dtype=np.float64)
-    # The PSF holds the pixel's response already.
+    # The PSF already includes the response of the pixel.
     seen.drawImage(image, wcs=to_sky, center=(x, y), method="no_pixel")
     return (slice(y0, y1), slice(x0, x1)), image.array
 

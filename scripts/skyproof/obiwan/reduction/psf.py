@@ -1,9 +1,9 @@
-"""The point-spread function of a CCD: a PSFEx model, or a Moffat profile where there is none.
+"""The point-spread function of a CCD: a PSFEx model, or a Moffat profile if there is no model.
 
 A PSFEx model (Bertin 2011, ASP Conf. Ser. 442, 435) is a set of images `psf_mask` [terms, ny, nx],
-sampled at PSF_SAMP image pixels, which are added with polynomials of the position:
-sum over j + k <= POLDEG of u^j v^k, u = (x - POLZERO1) / POLSCAL1, v likewise in y. It contains the
-response of the pixel, so light convolved with it must not be integrated over pixels again.
+sampled at PSF_SAMP image pixels. The model at a position is their sum with weights u^j v^k,
+j + k <= POLDEG, u = (x - POLZERO1) / POLSCAL1, v the same in y. It includes the response of the
+pixel: light convolved with it must not be integrated over pixels again.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 from skyproof.core.errors import InputError
 from skyproof.obiwan.reduction import archive
 
-# Between what is found, 2.5, and theory's 4.8 (Trujillo et al. 2001, MNRAS 328, 977).
+# Between the usual measured value, 2.5, and theory, 4.8 (Trujillo et al. 2001, MNRAS 328, 977).
 _MOFFAT_BETA = 3.5
 
 
@@ -39,10 +39,10 @@ class PsfexModel:
     zero: tuple[float, float]
     scale: tuple[float, float]
     degree: int
-    sampling: float  # image pixels a sample
+    sampling: float  # image pixels per sample
 
     def stamp(self, x: float, y: float) -> np.ndarray:
-        """Return the image [ny, nx] of the model at 0-based pixel (x, y), its sum 1."""
+        """Return the image [ny, nx] of the model at 0-based pixel (x, y), normalised to sum 1."""
         # PSFEx counts pixels from 1.
         u = (x + 1 - self.zero[0]) / self.scale[0]
         v = (y + 1 - self.zero[1]) / self.scale[1]
@@ -57,7 +57,7 @@ class PsfexModel:
 
 @dataclass(frozen=True)
 class MoffatPsf:
-    """A round Moffat profile, the same all over the CCD."""
+    """A round Moffat profile, constant over the CCD."""
 
     fwhm: float  # pixel
 
@@ -66,10 +66,10 @@ class MoffatPsf:
 
 
 def read_psf(calib: Path, key: archive.Key, fwhm: float, log: logging.Logger) -> Psf:
-    """Return the PSFEx model of a CCD; without one, a Moffat profile of `fwhm` pixels (logged).
+    """Return the PSFEx model of a CCD, or with a warning a Moffat profile of `fwhm` pixels.
 
-    A calibration file that cannot be used is an InputError, as is a missing one where `fwhm` is
-    not positive.
+    Raise InputError for an invalid calibration file, or if there is none and `fwhm` is not
+    positive.
     """
     found = archive.read_calibration(calib, "psfex", key)
     if found is not None:
@@ -84,7 +84,7 @@ def read_psf(calib: Path, key: archive.Key, fwhm: float, log: logging.Logger) ->
 
 
 def psfex_from_values(path: Path, values: Mapping[str, Any]) -> PsfexModel:
-    """Build the model from a calibration's values (lower-case names), or raise InputError."""
+    """Build the model from the values of a calibration (lower-case names). Raise InputError."""
     try:
         degree = int(values["poldeg1"]) if "poldeg1" in values else 0
         terms = (degree + 1) * (degree + 2) // 2
@@ -105,5 +105,5 @@ def psfex_from_values(path: Path, values: Mapping[str, Any]) -> PsfexModel:
         )
     if not (np.all(np.isfinite(basis)) and basis[0].sum() > 0 and sampling > 0 and min(scale) > 0):
         expected = "finite values of positive sum"
-        raise InputError(path, "is no PSF", field="psf_mask", expected=expected)
+        raise InputError(path, "is not a PSF", field="psf_mask", expected=expected)
     return PsfexModel(basis, (zero[0], zero[1]), (scale[0], scale[1]), degree, sampling)

@@ -1,4 +1,4 @@
-"""From CCD pixels to the pixels of a brick, and the stack of all exposures of a band."""
+"""Resampling of CCD pixels to the pixels of a brick, and stacking of the exposures of a band."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from skyproof.obiwan.reduction.ccds import Exposure
 from skyproof.sky.tan import Tan
 
 Box = tuple[slice, slice]
-_BORDER_STEPS = 33  # points along each side of a CCD, where its distortions bend it
+_BORDER_STEPS = 33  # points along each side of a CCD, to follow its distortions
 _AREA_STEPS = 9
 
 
@@ -27,15 +27,15 @@ class Coadd:
 
     image: np.ndarray  # float32, nanomaggies; 0 where no exposure has a good pixel
     ivar: np.ndarray  # float32, nanomaggies^-2
-    nobs: np.ndarray  # uint8, good exposures
+    nobs: np.ndarray  # uint8, number of good exposures
     psfsize: np.ndarray  # float32, arcsec: mean FWHM, weighted by inverse variance; 0 where none
     psf_radius: float  # arcsec: mean half-light radius of the point-spread functions
 
 
 def stack(exposures: Iterable[Exposure], tan: Tan) -> Coadd:
-    """Resample exposures to a brick and average them with their inverse variances as weights.
+    """Resample exposures to a brick and average them with inverse-variance weights.
 
-    One exposure is held at a time. A brick pixel is good where the CCD pixels around it are.
+    One exposure is in memory at a time. A brick pixel is good if the CCD pixels around it are good.
     """
     shape = tan.height, tan.width
     weighted, ivar, widths = (np.zeros(shape, np.float32) for _ in range(3))
@@ -58,12 +58,12 @@ def stack(exposures: Iterable[Exposure], tan: Tan) -> Coadd:
 
 
 def resample(exposure: Exposure, tan: Tan) -> tuple[Box, np.ndarray, np.ndarray] | None:
-    """Return the box of the brick that a CCD touches, and its image and inverse variance there.
+    """Return the box of the brick that a CCD covers, and its image and inverse variance there.
 
-    The image is interpolated with cubic splines as surface brightness, so that the flux of a
-    source is kept whatever the pixel scales; inverse variances are interpolated linearly.
-    Interpolated pixels are correlated; what that does to the noise is measured on the stack.
-    None where the CCD does not touch the brick.
+    The image is interpolated with cubic splines as surface brightness, so that the flux of a source
+    is conserved for any pixel scale; inverse variances are interpolated linearly. Interpolated
+    pixels are correlated; the effect on the noise is measured on the stack. Return None if the CCD
+    does not cover the brick.
     """
     box = footprint_box(exposure.wcs, exposure.image.shape, tan)
     if box is None:
@@ -76,7 +76,7 @@ def resample(exposure: Exposure, tan: Tan) -> tuple[Box, np.ndarray, np.ndarray]
     image = _reproject(surface, exposure.wcs, target, shape, "bicubic") * PIXEL_SCALE**2
     weight = fill_masked(exposure.ivar, good) * (area / PIXEL_SCALE**2) ** 2
     weight, clean = _reproject(np.stack([weight, good]), exposure.wcs, target, shape, "bilinear")
-    # Less than 1 where the interpolation touches a masked pixel.
+    # Less than 1 if the interpolation uses a masked pixel.
     usable = np.isfinite(image) & np.isfinite(weight) & (clean > 0.999)
     return (
         box,
@@ -97,7 +97,7 @@ def _reproject(
 
 
 def fill_masked(image: np.ndarray, good: np.ndarray) -> np.ndarray:
-    """Give masked pixels the value of the nearest good one, so that splines do not ring there."""
+    """Return the image with masked pixels set to the nearest good one, against spline ringing."""
     if good.all():
         return image
     nearest = distance_transform_edt(~good, return_distances=False, return_indices=True)
@@ -119,7 +119,7 @@ def pixel_area(wcs: WCS, shape: tuple[int, int]) -> np.ndarray:
 
 
 def footprint_box(wcs: WCS, shape: tuple[int, int], tan: Tan) -> Box | None:
-    """Return the box of brick pixels that an image of `shape` touches, or None."""
+    """Return the box of brick pixels that an image of `shape` covers, or None."""
     ny, nx = shape
     t = np.linspace(-0.5, 0.5, _BORDER_STEPS)
     side = np.full_like(t, 0.5)
@@ -146,7 +146,7 @@ def box_wcs(tan: Tan, box: Box) -> WCS:
 
 
 def psf_size(exposure: Exposure) -> tuple[float, float]:
-    """Return FWHM and half-light radius [arcsec] of the PSF in the middle of a CCD."""
+    """Return FWHM and half-light radius [arcsec] of the PSF at the centre of a CCD."""
     ny, nx = exposure.image.shape
     scale = np.sqrt(pixel_area(exposure.wcs, exposure.image.shape)[ny // 2, nx // 2])
     psf = exposure.psf.at((nx - 1) / 2, (ny - 1) / 2)

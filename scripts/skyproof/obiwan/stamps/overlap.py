@@ -1,9 +1,10 @@
-"""Which bricks and stamps share sky: geometry through the bricks' tangent-plane WCS.
+"""Overlap of bricks and stamps on the sky, computed with the tangent-plane WCS of the bricks.
 
 A box is (x_low, x_high, y_low, y_high): its edges in pixels of one brick image, where pixel i
-covers [i - 0.5, i + 0.5). Two rectangles, each straight in its own brick, share sky exactly if
-each one's bounding box touches the other in the other's frame (the separating-axis theorem: four
-axes, two from each frame). Straight lines stay straight between tangent planes: corners suffice.
+covers [i - 0.5, i + 0.5). Two rectangles, each parallel to the axes of its brick, share sky exactly
+if the bounding box of each one overlaps the other in the frame of the other (the separating-axis
+theorem: four axes, two from each frame). Straight lines stay straight between tangent planes, so
+only corners are projected.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ import numpy as np
 from skyproof.sky.sphere import unit_vectors
 from skyproof.sky.tan import Tan
 
-# Neighbouring boxes share an edge; what a round trip through the sky adds is far below this.
+# Neighbouring boxes share an edge; the rounding error of projecting to the sky and back is smaller.
 _ROUNDING_PIXELS = 1e-3
-# A test patch's stamps may end inside a pixel of another brick: what touches it counts as covered.
+# Stamps of a test patch may end inside a pixel of another brick: the whole pixel counts as covered.
 MARGIN_PIXELS = 1.0
 _ROUNDING_CHORD = 1e-14
 
@@ -31,7 +32,7 @@ def image_box(tan: Tan) -> np.ndarray:
 
 
 def stacked(tans: Sequence[Tan]) -> Tan:
-    """Return one projection whose numbers are columns [n, 1]: `project` then works row by row."""
+    """Return one projection with values [n, 1], with which `project` works row by row."""
     numbers = np.array(
         [(t.ra, t.dec, *t.crpix, *t.cd[0], *t.cd[1], t.width, t.height) for t in tans], dtype=float
     )
@@ -41,13 +42,13 @@ def stacked(tans: Sequence[Tan]) -> Tan:
 
 
 def project(boxes: np.ndarray, source: Tan, target: Tan) -> np.ndarray:
-    """Return the bounding boxes [n, 4], in the target's pixels, of boxes [n, 4] of the source."""
+    """Return the bounding boxes [n, 4], in pixels of `target`, of boxes [n, 4] of `source`."""
     x, y = target.pixel(*source.sky(boxes[:, [0, 1, 1, 0]], boxes[:, [2, 2, 3, 3]]))
     return np.stack([x.min(axis=1), x.max(axis=1), y.min(axis=1), y.max(axis=1)], axis=-1)
 
 
 def touch(a: np.ndarray, b: np.ndarray, margin: float = -_ROUNDING_PIXELS) -> np.ndarray:
-    """Say which of boxes a [..., 4] and b [..., 4] (broadcast) come nearer than `margin` pixels."""
+    """Return which boxes a [..., 4] and b [..., 4] (broadcast) are nearer than `margin` pixels."""
     return (
         (a[..., 0] < b[..., 1] + margin)
         & (b[..., 0] < a[..., 1] + margin)
@@ -57,7 +58,7 @@ def touch(a: np.ndarray, b: np.ndarray, margin: float = -_ROUNDING_PIXELS) -> np
 
 
 def images_touch(first: Sequence[Tan], second: Sequence[Tan]) -> np.ndarray:
-    """Say of pairs of brick images, bool [n], which share sky or come within a pixel of it."""
+    """Return which pairs of brick images share sky or are within a pixel of it, bool [n]."""
     a, b = stacked(first), stacked(second)
     return touch(project(image_box(a), a, b), image_box(b), MARGIN_PIXELS) & touch(
         project(image_box(b), b, a), image_box(a), MARGIN_PIXELS
@@ -71,7 +72,7 @@ def shared_pairs(
     if not len(boxes_a) or not len(boxes_b):
         return []
     b_in_a, a_in_b = project(boxes_b, tan_b, tan_a), project(boxes_a, tan_a, tan_b)
-    near = np.flatnonzero(touch(b_in_a, image_box(tan_a)))  # keeps the table of pairs small
+    near = np.flatnonzero(touch(b_in_a, image_box(tan_a)))  # reduces the number of pairs
     pairs = []
     for j in near:
         both = touch(boxes_a, b_in_a[j]) & touch(a_in_b, boxes_b[j])
@@ -80,10 +81,10 @@ def shared_pairs(
 
 
 class Neighbours:
-    """Search among many bricks for those that may share sky with one; any place on the sphere.
+    """Search for the bricks that may share sky with a given one, anywhere on the sphere.
 
-    Bricks sorted by declination, then chords between unit vectors: no trouble at RA 0/360 or at
-    the poles. 56 bytes a brick.
+    Bricks are sorted by declination, then compared by chords between unit vectors, which have no
+    special cases at RA 0/360 or at the poles. Memory: 56 bytes per brick.
     """
 
     def __init__(self, tans: Sequence[Tan]) -> None:
@@ -96,7 +97,7 @@ class Neighbours:
         self._window = np.degrees(2 * radii.max(initial=0.0))
 
     def near(self, index: int) -> list[int]:
-        """Return the other bricks whose circle around the image meets that of brick `index`."""
+        """Return the other bricks whose circle around the image overlaps that of brick `index`."""
         place = self._place[index]
         edges = self._dec[place] + np.array([-self._window, self._window])
         low, high = np.searchsorted(self._dec, edges)
@@ -107,8 +108,10 @@ class Neighbours:
 
 
 def circles(tans: Sequence[Tan]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return circles that hold the images and a pixel more: unit vectors [n, 3] of the centres,
-    declinations [n] (degrees), radii [n] (radians)."""
+    """Return circles around the images plus one pixel.
+
+    Unit vectors [n, 3] of the centres, declinations [n] (degrees), radii [n] (radians).
+    """
     tan = stacked(tans)
     x, y = (np.concatenate([-1 + 0 * size, size], axis=1) for size in (tan.width, tan.height))
     corners = unit_vectors(*tan.sky(x[:, [0, 1, 1, 0]], y[:, [0, 0, 1, 1]]))

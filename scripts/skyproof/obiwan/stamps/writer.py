@@ -1,4 +1,4 @@
-"""Writer of stamp files: gathers the stamps of a brick and writes them, block by block."""
+"""Writer of stamp files: collects the stamps of a brick and writes them block by block."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from skyproof.obiwan.stamps.reader import KINDS, bands_of, group_names
 from skyproof.sky.cutouts import gather, gather_edge
 from skyproof.sky.stamps import centre_pixel, stamp_inside
 
-# Stamps in memory at a time: few enough to stay in the cache until they are written. 32 is the
+# Stamps in memory at a time, few enough to stay in the CPU cache until they are written. 32 is the
 # fastest of 8, 16, 32 and 64.
 BLOCK = 32
 
@@ -22,24 +22,24 @@ BLOCK = 32
 def typical(stamps: np.ndarray) -> np.ndarray:
     """Return the median of every fourth pixel each way, [n, band], of stamps [n, 64, 64, band].
 
-    Weights vary slowly, so that 256 pixels tell as much as 4096, whose sorting would take longer
+    Weights vary slowly, so that 256 pixels are sufficient; sorting 4096 pixels would take longer
     than cutting the stamp.
     """
     few = stamps[:, ::4, ::4]
     few = np.moveaxis(few, -1, 1).reshape(len(stamps), stamps.shape[-1], STAMP**2 // 16)
     middle = STAMP**2 // 32
-    # numpy's median asks for two middle elements, which is slow; one is vectorised.
+    # numpy's median partitions for two middle elements, which is slow; for one it is vectorised.
     parted = np.partition(few, middle, axis=-1)
     return (parted[..., :middle].max(axis=-1) + parted[..., middle]) / 2
 
 
 class StampWriter:
-    """Writes a stamp file block by block, so that memory holds one block of stamps.
+    """Writes a stamp file block by block, with one block of stamps in memory.
 
-    `table` [n] (`survey.stamp_dtype`) is given at the start, and its `ivar_*` are set as stamps
-    come. Layout `array`: datasets `img`, `ivar` [n, 64, 64, band], `table`. Layout `original`:
+    `table` [n] (`survey.stamp_dtype`) is given at the start; its `ivar_*` are set when stamps are
+    added. Layout `array`: datasets `img`, `ivar` [n, 64, 64, band], `table`. Layout `original`:
     `table`, and for each source `<id>/img` and `<id>/ivar` [64, 64, band]; with several
-    realisations `<rs>-<id>/...`, as each counts its sources anew.
+    realisations `<rs>-<id>/...`, because identifiers are unique only within one.
     """
 
     def __init__(self, path: str | Path, table: np.ndarray, bands: str, layout: str) -> None:
@@ -62,9 +62,9 @@ class StampWriter:
         return self
 
     def cut(self, planes: Mapping[str, np.ndarray], table: np.ndarray) -> None:
-        """Cut the stamps of the next rows out of planes, kind -> [band, ny, nx], and add them.
+        """Cut the stamps of the next rows from planes, kind -> [band, ny, nx], and add them.
 
-        `table` is those rows, all wholly inside the image, or all at its edge.
+        `table` is these rows, either all entirely inside the image or all at its edge.
         """
         cx, cy = centre_pixel(table["x"], table["y"])
         inside = bool(stamp_inside(cx, cy, planes["img"].shape[1:], STAMP).all())
@@ -78,7 +78,7 @@ class StampWriter:
             for kind, stamps in block.items():
                 if inside:
                     gather(planes[kind], cx[rows], cy[rows], stamps)
-                else:  # 0, as a NaN would spread in a network; its inverse variance 0 marks it
+                else:  # 0, because a NaN would spread in a network; inverse variance 0 marks it
                     gather_edge(planes[kind], cx[rows], cy[rows], stamps, fill=0)
             self.add(block["img"], block["ivar"])
 
@@ -106,9 +106,9 @@ class StampWriter:
 def write_stamps(
     path: str | Path, img: np.ndarray, ivar: np.ndarray, table: np.ndarray, layout: str
 ) -> None:
-    """Write img, ivar [n, 64, 64, band] and the table [n] at once; `StampWriter` says how.
+    """Write img, ivar [n, 64, 64, band] and the table [n] to a file, as `StampWriter` does.
 
-    The table's `ivar_*` become those of `ivar`, in the file; `table` stays as it is.
+    `ivar_*` of the table are computed from `ivar` in the file; `table` is not changed.
     """
     with StampWriter(path, table.copy(), bands_of(table), layout) as writer:
         writer.add(img, ivar)

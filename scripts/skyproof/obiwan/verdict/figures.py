@@ -1,4 +1,4 @@
-"""The mosaic of real and injected galaxies, after the figure of Obiwan's deep-learning page."""
+"""The mosaic of real and injected galaxies, as in the figure of Obiwan's deep-learning page."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ _GAP = 0.12
 def choose_pairs(
     magnitudes: np.ndarray, labels: np.ndarray, percentiles: Sequence[float] = PERCENTILES
 ) -> np.ndarray:
-    """Return rows [2 x pairs]: real, fake, real, fake, ... of alike magnitude, bright to faint.
+    """Return rows [2 x pairs]: real, fake, real, fake, ... in pairs of similar magnitude.
 
-    For each percentile in brightness: the real row nearest to that magnitude, then the fake row
-    nearest to this real one. No row comes twice; pairs end where a class has no more rows.
+    Pairs are from bright to faint. For each percentile in brightness: the real row nearest to that
+    magnitude, then the fake row nearest to this real row. No row is used twice; there are fewer
+    pairs if a class has too few rows.
     """
     free = np.isfinite(magnitudes)
     chosen: list[int] = []
@@ -45,11 +46,11 @@ def choose_pairs(
 
 
 def mosaic(pixels: np.ndarray, rows: Mapping[str, np.ndarray], bands: str) -> Figure:
-    """Draw a row a galaxy: colours, images, inverse variances.
+    """Draw one row per galaxy: colours, images, inverse variances.
 
     pixels [n, 64, 64, 2 x bands] (x before y; channels image, ivar of each band), rows label, score
-    and mag_<first band> [n]. A pair of rows shares its grey scale in each band, so that real and
-    injected compare; inverse variances share one scale a band, from zero.
+    and mag_<first band> [n]. A pair of rows has the same grey scale in each band, so that real and
+    injected galaxies are comparable; inverse variances have one scale per band, from zero.
     """
     images, ivars = pixels[..., 0::2], pixels[..., 1::2]
     n_rows, n_bands = len(pixels), len(bands)
@@ -101,7 +102,7 @@ def _panel(
 
 
 def _grey_scale(images: np.ndarray) -> tuple[float, float]:
-    """Return black and white for images [n, 64, 64]: from below the sky to the galaxies' peaks."""
+    """Return the values of black and white for images [n, 64, 64]: below the sky, and the peaks."""
     sky, core = np.median(images), images[:, 27:38, 27:38]
     noise = 1.4826 * float(np.median(np.abs(images - sky)))
     return float(sky - 2 * noise), float(max(np.max(core), sky + 5 * noise) + 1e-12)

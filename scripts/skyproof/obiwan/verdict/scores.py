@@ -1,4 +1,4 @@
-"""What the evaluation reads: the scored test part, training catalogues, the training history."""
+"""The inputs of the evaluation: the scored test part, training catalogues, training history."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def columns_of(bands: str) -> tuple[str, ...]:
 def read_scores(path: Path, bands: str) -> Table:
     """Return the columns of `scores.parquet`, each [n], with text as str.
 
-    InputError where the file, a column or a row cannot be used: no row, one class only, a score
-    outside [0, 1], a label other than 0 and 1, a class without any magnitude in the first band.
+    Raise InputError for a file without rows or with one class only, a score outside [0, 1], a label
+    other than 0 and 1, or a class without any magnitude in the first band.
     """
     wanted = ("score", *columns_of(bands))
     scores = read.parquet(path, wanted)
@@ -45,7 +45,7 @@ def read_scores(path: Path, bands: str) -> Table:
 def _check_scores(path: Path, scores: Table, magnitude: str) -> None:
     score, label = scores["score"], scores["label"]
     if not len(score):
-        raise InputError(path, "holds no row", expected="scores of the test part")
+        raise InputError(path, "has no row", expected="scores of the test part")
     for name, good, expected in (
         ("score", (score >= 0) & (score <= 1), "a number from 0 to 1"),
         ("label", np.isin(label, (0, 1)), "0 (real) or 1 (fake)"),
@@ -57,7 +57,7 @@ def _check_scores(path: Path, scores: Table, magnitude: str) -> None:
             )
     for number, name in enumerate(("real", "fake")):
         if (label == number).any() and not np.isfinite(scores[magnitude][label == number]).any():
-            raise InputError(path, f"is known of no {name} row", field=magnitude)
+            raise InputError(path, f"is unknown in all {name} rows", field=magnitude)
     if len(np.unique(label)) == 1:
         raise InputError(
             path, f"all {len(label)} rows are {'fake' if label[0] else 'real'}",
@@ -68,7 +68,7 @@ def _check_scores(path: Path, scores: Table, magnitude: str) -> None:
 def read_training(
     files: Sequence[SplitFiles], bands: str, most: int, stream: np.random.Generator
 ) -> Table:
-    """Return the catalogues [n] of training files, taken in random order until `most` rows."""
+    """Return catalogues [n] of training files, read in random order until there are `most` rows."""
     parts: list[Table] = []
     rows = 0
     for index in stream.permutation(len(files)):
@@ -88,14 +88,14 @@ def read_history(path: Path) -> Table:
     history = read.csv(path, HISTORY)
     for name, values in history.items():
         if values.dtype.kind not in "if" or not np.isfinite(values).all():
-            raise InputError(path, "holds other things than numbers", field=name)
+            raise InputError(path, "has values that are not finite numbers", field=name)
     if not len(history["step"]):
-        raise InputError(path, "holds no step", expected="a row for each training step")
+        raise InputError(path, "has no step", expected="a row for each training step")
     return history
 
 
 def groups_of(table: Table, patch_pixels: int) -> np.ndarray:
-    """Return the group of every row: its brick, or its patch of one; str [n]."""
+    """Return the group of every row, a brick or a patch of a brick, str [n]."""
     groups = table["brick"].astype(object)
     if patch_pixels:
         for mine in rows_by_group(table["brick"]):
@@ -106,7 +106,7 @@ def groups_of(table: Table, patch_pixels: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Features:
-    """Columns [n, columns] of training and test part that a classifier without eyes may use."""
+    """Columns [n, columns] of training and test part for a classifier that sees no image."""
 
     names: list[str]
     train: np.ndarray
@@ -120,7 +120,7 @@ class Features:
 def features(train: Table, test: Table, bands: str) -> Features:
     """Return magnitudes, colours, sizes, depths, sub-pixel positions and types as numbers.
 
-    Left out is what only says where a source lies: brick, ra, dec, x, y.
+    Columns that only give the position of a source are excluded: brick, ra, dec, x, y.
     """
     types = sorted(set(train["type"]) | set(test["type"]))
     both = [_numbers(table, bands, types) for table in (train, test)]
@@ -141,15 +141,15 @@ def _numbers(table: Table, bands: str, types: Sequence[str]) -> Table:
 
 
 def matched_columns(bands: str) -> list[str]:
-    """Return the features that matching makes alike: brightness, colours and size."""
+    """Return the features that the weights balance: brightness, colours and size."""
     colours = [f"{blue}-{red}" for blue, red in pairwise(bands)]
     return [f"mag_{bands[0]}", *colours, "r_half"]
 
 
 def read_pixels_of(rows: Table, items: Sequence[Item], bands: str, scores: Path) -> np.ndarray:
-    """Return the pixels [n, 64, 64, 2 x bands], float32, of a few rows of the scores.
+    """Return the pixels [n, 64, 64, 2 x bands], float32, of the given rows of the scores.
 
-    A row is found in the test files of its brick by (rs, label, id).
+    A row is identified in the test files of its brick by (rs, label, id).
     """
     by_name = {item.name: item for item in items}
     pixels = []
