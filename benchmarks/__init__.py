@@ -1,4 +1,4 @@
-"""Measurements of speed and memory, each against something else in the same run.
+"""Measurements of speed and memory, each relative to a reference in the same run.
 
 A benchmark is a module with a frozen dataclass `Size`, whose defaults are the size of the published
 figures, a constant `TINY` of that class, and `run(size) -> Result`. `python -m benchmarks NAME`
@@ -22,12 +22,12 @@ class Row:
     unit: str  # "x" of a ratio of two figures, "1" of any other pure number
     target: str = ""
     form: str = ".4g"  # how the value is printed
-    any_sign: bool = False  # a difference, a share or a correlation: zero and less may be right
+    any_sign: bool = False  # a difference, a fraction or a correlation, which may be <= 0
 
 
 @dataclass(frozen=True)
 class Result:
-    """The figures of a benchmark, and what was measured on which data."""
+    """The figures of a benchmark, with a description of measurement and data."""
 
     name: str
     rows: list[Row]

@@ -1,4 +1,4 @@
-"""`python -m benchmarks [--tiny] [NAME ...]`: run benchmarks, print a table each.
+"""`python -m benchmarks [--tiny] [NAME ...]`: run benchmarks, print a table for each.
 
 Nothing here is a test: a shared machine is too noisy. The tests run each one at its tiny size.
 """

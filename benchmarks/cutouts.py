@@ -1,4 +1,4 @@
-"""Stamps a second of one core, beside the plain way: a loop that writes two datasets a source."""
+"""Stamps per second of one core, compared with a loop that writes two datasets per source."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ BANDS = "grz"
 
 @dataclass(frozen=True)
 class Size:
-    """A brick and its sources; the fastest of the repeats counts, as other work only slows one."""
+    """A brick and its sources; the fastest repeat counts, because other work only slows one."""
 
     pixels: int = 3600
     n_sources: int = 2000
@@ -97,7 +97,7 @@ def gathered(planes: Planes, table: np.ndarray) -> None:
 
 
 def ours(path: Path, planes: Planes, table: np.ndarray) -> None:
-    """Write one array a brick, as the stage does."""
+    """Write one array per brick, as the stage does."""
     with StampWriter(path, table, BANDS, "array") as writer:
         writer.cut(planes, table)
 

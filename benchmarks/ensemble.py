@@ -1,4 +1,4 @@
-"""The batched ensemble beside one network at a time: CPU time of an epoch, its parts, memory.
+"""The batched ensemble compared with single networks: CPU time of an epoch, its parts, memory.
 
 Every measurement is a process of its own, under the numerics that it is about. CPU time of all
 threads is what counts, the least of some repeats: a shared machine disturbs it least.
@@ -32,7 +32,7 @@ REST = "remainder: step sizes, statistics, best epoch"
 
 @dataclass(frozen=True)
 class Size:
-    """Rows of the table and of its parts, networks of a group, and repeats (the least counts)."""
+    """Rows of the table and its parts, networks of a group, and repeats (the fastest counts)."""
 
     rows: int = 41_653
     train: int = 24_991
@@ -62,7 +62,7 @@ TINY = Size(
 
 
 def run(size: Size) -> Result:
-    """Measure; each row says under which numerics."""
+    """Measure; each row gives its numerics."""
     measure = partial(child, size)
     portable = measure("portable", "parts")
     native = measure("native", "parts")
@@ -112,7 +112,7 @@ def child(size: Size, profile: str, what: str, number: int = 0) -> dict[str, flo
 
 
 def cpu_ms(work: Callable[[], object], repeats: int) -> float:
-    """Return the least CPU time of some repeats."""
+    """Return the smallest CPU time of some repeats."""
     taken = []
     for _ in range(repeats):
         begin = time.process_time()
@@ -154,7 +154,7 @@ def make_group(size: Size, n: int, scale: int = 1, *, compile: bool = False) -> 
 
 
 def parts(_: int, size: Size) -> dict[str, float]:
-    """Return CPU-ms a member of an epoch, and of its parts."""
+    """Return CPU-ms per member of an epoch, and of its parts."""
     group = make_group(size, size.group)
     group.run_epoch()
     taken = list(group.batches())
@@ -178,7 +178,7 @@ def parts(_: int, size: Size) -> dict[str, float]:
 
 
 def compiled(_: int, size: Size) -> dict[str, float]:
-    """Return CPU-ms a member of an epoch whose step is compiled, and seconds of the first step."""
+    """Return CPU-ms per member of an epoch with a compiled step, and seconds of the first step."""
     group = make_group(size, size.group, compile=True)
     begin = time.perf_counter()
     next(iter(group.step(group.parameters, batch) for _, batch in group.batches()))
@@ -189,7 +189,7 @@ def compiled(_: int, size: Size) -> dict[str, float]:
 
 
 def members(n: int, size: Size) -> dict[str, float]:
-    """Return CPU-ms a member of an epoch of `n` members, and the peak memory."""
+    """Return CPU-ms per member of an epoch of `n` members, and the peak memory."""
     group = make_group(size, n)
     group.run_epoch()
     return {"ms": cpu_ms(group.run_epoch, size.repeats) / n, "MiB": peak_mib()}

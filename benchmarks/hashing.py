@@ -1,4 +1,4 @@
-"""How fast `verify` hashes, against OpenSSL's own SHA-256 in the same run on the same machine."""
+"""Speed of hashing in `verify`, compared with OpenSSL's SHA-256 in the same run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from skyproof.proof.verify import verify
 
 @dataclass(frozen=True)
 class Size:
-    """Each file, and how often the programs take turns."""
+    """Number and size of files, and number of alternating repeats."""
 
     file_mib: int = 256
     rounds: int = 5

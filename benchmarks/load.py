@@ -1,4 +1,4 @@
-"""Three hundred jobs through a local SLURM: is one lost, and what do jobs cost beside the work?
+"""Three hundred jobs on a local SLURM: lost jobs, and the overhead of jobs.
 
 Small bricks are generated (simulate, then cutouts) in jobs of several sizes, down to one brick a
 job. A job has one rank. Needs root and SLURM, as `make cluster` does.
@@ -40,7 +40,7 @@ class Cut:
 
 @dataclass(frozen=True)
 class Size:
-    """The runs, and further words of Snakemake."""
+    """The runs, and further arguments of Snakemake."""
 
     cuts: tuple[Cut, ...] = (
         Cut("25 bricks a job", 50, 25),
@@ -58,7 +58,7 @@ TINY = Size(
 
 
 def run(size: Size) -> Result:
-    """Run each cut; return its jobs, wall time, and the share that is not the stages' work."""
+    """Run each cut; return its jobs, wall time, and the fraction of overhead."""
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="load-") as name, cluster(Path(name) / "slurm") as env:
         for cut in size.cuts:
@@ -96,7 +96,7 @@ def measure(cut: Cut, folder: Path, env: dict[str, str], words: tuple[str, ...])
     in_jobs, in_stages = sum(seconds for _, seconds in batch), worked(folder)
     beside = in_jobs - in_stages
     wanted = len(RULES) * -(-cut.bricks // cut.block_size)
-    # Start and end of a batch job are whole seconds: of short jobs the rest may be negative.
+    # Start and end of a batch job are whole seconds: for short jobs the rest may be negative.
     rest, each = beside / len(batch), f"{cut.what}: the same a batch job"
     return [
         Row(f"{cut.what}: blocks wanted", wanted, "blocks", form="d"),

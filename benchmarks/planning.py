@@ -1,4 +1,4 @@
-"""How long Snakemake, and `skyproof plan` over it, plan a survey of 100,000 bricks in blocks."""
+"""Planning time of Snakemake and `skyproof plan` for a survey of 100,000 bricks in blocks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SURVEY = "obiwan: {block_size: 64, simulate: {n_bricks: %d, brick_pixels: 3600}}
 
 @dataclass(frozen=True)
 class Size:
-    """Bricks of a survey, and of a small one beside it."""
+    """Numbers of bricks of a large and a small survey."""
 
     many: int = 100_000
     few: int = 1_000

@@ -1,4 +1,4 @@
-"""Training on one rank and on two of the same machine: what a second core brings, bit for bit.
+"""Training on one rank and on two of the same machine: speed-up by a second core.
 
 Also what the exact reduction costs, beside a sum of floats. Each measurement starts the ranks anew;
 the first epoch of each warms up and is not counted.
@@ -27,7 +27,7 @@ BATCH, MICRO_BATCH = 16, 8
 
 @dataclass(frozen=True)
 class Size:
-    """Rows of an epoch, and how often the cases take turns (other work may slow one)."""
+    """Rows of an epoch, and number of alternating repeats (other work may slow one)."""
 
     n_shards: int = 4
     rows: int = 160
@@ -38,7 +38,7 @@ TINY = Size(n_shards=1, rows=16, repeats=1)
 
 
 def run(size: Size) -> Result:
-    """Measure images a second on 1 and 2 ranks, with exact and with plain sums on 1."""
+    """Measure images per second on 1 and 2 ranks, with exact and with plain sums on 1."""
     cases = {"1 rank": (1, "exact"), "2 ranks": (2, "exact"), "1 rank, plain sums": (1, "plain")}
     taken: dict[str, list[float]] = {what: [] for what in cases}
     with tempfile.TemporaryDirectory() as name:
@@ -61,7 +61,7 @@ def run(size: Size) -> Result:
 
 
 def launch(ranks: int, sums: str, folder: str) -> float:
-    """Return the seconds of an epoch on so many ranks, as rank 0 sees it."""
+    """Return the seconds of an epoch on `ranks` ranks, measured by rank 0."""
     mpiexec = Path(sys.executable).parent / "mpiexec"
     result = subprocess.run(
         [mpiexec, "-n", str(ranks), sys.executable, "-m", "benchmarks.ranks",

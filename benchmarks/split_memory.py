@@ -37,7 +37,7 @@ class Size:
 
 TINY = Size(n_bricks=(2, 3), n_stamps=4)
 
-# A parent of its own: the peak of a child begins at the size of the process that started it.
+# A separate parent: the peak of a child starts at the size of the process that started it.
 _MEASURE = (
     "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True);"
     "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
@@ -68,7 +68,7 @@ def peak_mib(folder: Path, n_bricks: int, n_stamps: int) -> float:
 
 
 def write_stamp_tree(folder: Path, n_bricks: int, n_stamps: int) -> Path:
-    """Write random stamps as obiwan.cutouts does; return the record."""
+    """Write random stamps as obiwan.cutouts does; return the block index."""
     items = {
         name: {
             "info": footprint_info(tan) | {f"n_{kind}": n_stamps for kind in CLASSES},
@@ -84,7 +84,7 @@ def write_stamp_tree(folder: Path, n_bricks: int, n_stamps: int) -> Path:
 
 
 def write_class(folder: Path, brick: str, tan: Tan, label: int, n_stamps: int) -> dict[str, Any]:
-    """Write the stamps of one class of a brick; return the file's entry in the record."""
+    """Write the stamps of one class of a brick; return the file's entry of the block index."""
     draw = np.random.default_rng([label, *brick.encode()])
     table = np.zeros(n_stamps, survey.stamp_dtype(BANDS))
     table["id"], table["brick"], table["label"] = np.arange(n_stamps), brick.encode(), label
@@ -101,7 +101,7 @@ def write_class(folder: Path, brick: str, tan: Tan, label: int, n_stamps: int) -
 
 
 def stage(*words: str) -> float:
-    """Run a stage in a process of its own and return its peak memory [MiB]."""
+    """Run a stage in a separate process and return its peak memory [MiB]."""
     package = Path(write.__file__).parents[2]
     result = subprocess.run(
         [sys.executable, "-c", _MEASURE, sys.executable, "-m", "skyproof", *words],

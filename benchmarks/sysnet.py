@@ -1,4 +1,4 @@
-"""The headline training on a real table: 5 folds x 20 chains x 70 epochs, and how well it does.
+"""The reference training on a real table: 5 folds x 20 chains x 70 epochs; times and losses.
 
 Needs the real inputs (SKYPROOF_DATA, default ../shared/data beside the checkout). The original
 takes 0.22 s for an epoch of one network there on two idle cores, most of it in its loader, so some
@@ -49,7 +49,7 @@ class Size:
 
     @property
     def original_s(self) -> float:
-        """Seconds of the original for so many networks and epochs."""
+        """Seconds of the original for this number of networks and epochs."""
         return 0.22 * self.n_folds * self.n_chains * self.n_epochs
 
 
@@ -64,7 +64,7 @@ TINY = Size(
 
 
 def run(size: Size) -> Result:
-    """Train the headline in each way, and compare losses with the original's."""
+    """Train in each way, and compare the losses with those of the original."""
     if not size.noise_pixels and not TABLE.is_file():
         return Result(f"SYSNet headline: not run, {TABLE} is absent", [])
     rows: list[Row] = []
@@ -85,7 +85,7 @@ def run(size: Size) -> Result:
 
 
 def noise_table(n_pixels: int) -> np.ndarray:
-    """Return a table of the real one's form: labels and three templates of noise."""
+    """Return a table with the columns of the real one: labels and three templates of noise."""
     kinds = [("hpix", "i8"), ("label", "f8"), ("fracgood", "f8"), ("features", "f8", 3)]
     draw, data = np.random.default_rng(1), np.zeros(n_pixels, kinds)
     data["hpix"] = draw.permutation(n_pixels)
@@ -133,7 +133,7 @@ def train(
     options: tuple[str, ...],
     size: Size,
 ) -> tuple[float, float]:
-    """Run the stage as a user does; return wall and CPU seconds, starts of the ranks included."""
+    """Run the stage as a user does; return wall and CPU seconds, including start-up."""
     groups = -(-size.n_folds * size.n_chains // size.group)
     words = [sys.executable, "-m", "skyproof", "sysnet.train", "--in"]
     words += [f"{name}={path}" for name, path in inputs.items()]

@@ -1,4 +1,4 @@
-"""SYSNet on mock skies: what each model's weights recover and erase, and whether p-values are flat.
+"""SYSNet on mock skies: recovery and loss of power of each model, uniformity of p-values.
 
 Environment: SYSNET_NSIDE (64), SYSNET_SKIES (3) and SYSNET_NULLS (200; 1000 is s24) set the size.
 """
@@ -116,7 +116,7 @@ def judge(table: Table, survey: Survey, regression: Regression) -> dict[str, lis
 
 
 def p_values(size: Size) -> list[Row]:
-    """Return how flat p-values of null skies are (s24): raw, and after their own weights.
+    """Return the uniformity of p-values of null skies (s24), raw and after weighting.
 
     The covariance is that of further skies. Weights come from the stack of constant, linear and
     quadratic fits with its shrinkage, made anew for every sky.

@@ -1,4 +1,4 @@
-"""Training from streamed shards, beside a bare loop over arrays in memory; memory by shards.
+"""Training from streamed shards, compared with a plain loop over arrays; memory by shards.
 
 Each measurement is a process of its own, with the threads that it is about. Threads belong to
 native numerics, in which a rank takes its batch in one piece and adds in floats; `ranks` measures
@@ -37,7 +37,7 @@ OURS = "ours: streamed, with checkpoints"
 
 @dataclass(frozen=True)
 class Size:
-    """Shards and their rows of both measurements; the least and the most shards of memory."""
+    """Shards and rows of both measurements; smallest and largest number of shards for memory."""
 
     shards: int = 4
     rows: int = 160  # 40 steps an epoch
@@ -53,7 +53,7 @@ TINY = Size(
 
 
 def run(size: Size) -> Result:
-    """Measure images a second by threads, and the peak memory for few and for many shards."""
+    """Measure images per second by threads, and the peak memory for few and many shards."""
     rows = []
     for threads in size.threads:
         seconds = child(size, "speed", threads)
@@ -88,7 +88,7 @@ def child(size: Size, what: str, number: int) -> dict[str, float]:
 
 
 def speed(threads: int, size: Size) -> dict[str, float]:
-    """Return the median seconds of an epoch, for ours and for bare loops, taken in turns."""
+    """Return the median seconds of an epoch of this and of plain loops, run alternately."""
     from skyproof.learn import device
     from skyproof.obiwan.network import StampClassifier, initialise
 
@@ -135,7 +135,7 @@ def memory(n_shards: int, size: Size) -> dict[str, float]:
 
 
 def of_any_float(network: Any) -> Any:
-    """Let a network take rows of any float type, as those of the project do."""
+    """Return a network that accepts rows of any float type."""
     import torch
 
     class Float(torch.nn.Module):
@@ -204,7 +204,7 @@ def streamed(
 def bare_loop(
     network: Any, files: list[tuple[Path, Path]], *, channels_last: bool
 ) -> Callable[[], None]:
-    """Return a plain PyTorch epoch over normalised arrays in memory: no reading, no turning."""
+    """Return a plain PyTorch epoch over normalised arrays in memory, without augmentation."""
     import torch
 
     from skyproof.obiwan.network import loss_and_accuracy

@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 
 def wait_for(look: Callable[[], T], what: str, *, timeout: float = 180, pause: float = 0.02) -> T:
-    """Return the first true value that `look` gives; fail, naming `what`, if there is none."""
+    """Return the first true value of `look`; fail with `what` if there is none."""
     end = time.monotonic() + timeout
     while time.monotonic() < end:
         if found := look():
@@ -37,7 +37,7 @@ def wait_for(look: Callable[[], T], what: str, *, timeout: float = 180, pause: f
 
 @dataclass(frozen=True)
 class Job:
-    """One job of a run, ended or not; times as ISO text, "N/A" where there is none yet."""
+    """One job of a run, ended or not; times as ISO text, "N/A" if not yet known."""
 
     id: str
     state: str
@@ -49,7 +49,7 @@ class Job:
 
 
 class Cluster:
-    """The cluster of this session, and how to run things on it."""
+    """The cluster of this session, with methods to run and control jobs."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -61,7 +61,7 @@ class Cluster:
         }
 
     def ask(self, *words: str) -> str:
-        """Return what a client of SLURM prints."""
+        """Return the output of a client of SLURM."""
         done = subprocess.run(
             words, env=self._all(), capture_output=True, text=True, timeout=60, check=True
         )
@@ -70,7 +70,7 @@ class Cluster:
     def start(
         self, run: Path, *words: str, config: dict = TINY, profile: str = "slurm"
     ) -> subprocess.Popen[str]:
-        """Start `snakemake --profile slurm` from the checkout for a folder of its own."""
+        """Start `snakemake --profile slurm` of the checkout for a separate folder."""
         # A shell that runs the tests in the background would have them ignore an interrupt.
         command = ["env", "--default-signal=INT", sys.executable, "-m", "tests.cluster.quick"]
         command += ["--profile", profile]
@@ -137,8 +137,8 @@ class Cluster:
         os.kill(pid, signal.SIGTERM)
         wait_for(lambda: not Path(f"/proc/{pid}").exists(), "end of slurmctld")
 
-    def mend(self) -> None:
-        """Start nodes that crashed, cancel what is left, and put all nodes back to work."""
+    def restore(self) -> None:
+        """Start crashed nodes, cancel all jobs, and return all nodes to service."""
         self.ask("scancel", "-u", "root")
         for conf in (self.folder / "etc").glob("*/slurm.conf"):
             node = conf.parent.name
@@ -182,7 +182,7 @@ def cluster() -> Iterator[Cluster]:
 
 
 def examine(cluster: Cluster, profile: str | Path, folder: Path) -> tuple[int, dict[str, str]]:
-    """Let `doctor` look at a cluster; return its exit code, and what each check printed."""
+    """Run `doctor` on a cluster; return its exit code, and the output of each check."""
     folder.mkdir()
     words = ("doctor", "--profile", profile, "--directory", folder)
     conf = cluster.environment["SLURM_CONF"]
@@ -205,13 +205,13 @@ def examine(cluster: Cluster, profile: str | Path, folder: Path) -> tuple[int, d
 
 @pytest.fixture
 def untrained(tiny, tmp_path) -> Path:  # noqa: F811
-    """A copy of the tiny run without its training and what follows."""
+    """A copy of the tiny run without its training and the later stages."""
     return without(tiny, tmp_path / "run", "train", "infer", "evaluate")
 
 
 @pytest.fixture
 def unevaluated(tiny, tmp_path) -> Path:  # noqa: F811
-    """A copy of the tiny run without its evaluation and what follows."""
+    """A copy of the tiny run without its evaluation and the later stages."""
     return without(tiny, tmp_path / "run", "evaluate")
 
 

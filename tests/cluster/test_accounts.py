@@ -1,4 +1,4 @@
-"""A cluster that keeps accounts, as most do: jobs are charged to the profile's, or refused."""
+"""A cluster with accounting: jobs are charged to the account of the profile, or rejected."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_doctor_sends_its_jobs_to_the_account_and_names_a_wrong_one(keeping_acco
 
 
 def test_a_run_is_charged_to_its_account(keeping_accounts, tiny, unevaluated, tmp_path):
-    """And so is the job that takes a cancelled one's place."""
+    """Also the job that replaces a cancelled one."""
     words = profile(tmp_path / "profile", "research")
     master = keeping_accounts.start(unevaluated, profile=str(words))
     keeping_accounts.ask("scancel", keeping_accounts.running(unevaluated, "obiwan_evaluate"))

@@ -1,4 +1,4 @@
-"""A cluster whose jobs' memory the kernel watches, as on most sites."""
+"""A cluster on which the kernel limits the memory of jobs, as on most sites."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 
 
 def test_a_rank_that_the_kernel_kills_gets_more_memory(tiny, tmp_path):
-    """SLURM calls such a job FAILED, as its own process ends by itself; the log says why."""
+    """The state of such a job in SLURM is FAILED, because its main process ends by itself."""
     run = without(tiny, tmp_path / "run", "infer", "evaluate")
     with running(CGROUPS="1") as cluster:
         code, output = cluster.finish(

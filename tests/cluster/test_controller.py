@@ -1,4 +1,4 @@
-"""Jobs that are sent while the controller is away or does not answer: each is sent, and once."""
+"""Jobs submitted while the controller is down or does not answer: each is submitted once."""
 
 from __future__ import annotations
 

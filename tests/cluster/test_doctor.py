@@ -14,7 +14,7 @@ from tests.conftest import ROOT
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 
 
-def test_a_sound_cluster_is_all_ok_but_for_the_gpu(cluster, tmp_path):
+def test_a_working_cluster_passes_all_checks_except_the_gpu(cluster, tmp_path):
     """Its GPUs are character devices; torch sees none, and no job asks for one."""
     code, lines = examine(cluster, "slurm", tmp_path / "run")
     assert code == 0, lines
@@ -26,7 +26,7 @@ def test_a_sound_cluster_is_all_ok_but_for_the_gpu(cluster, tmp_path):
     assert "no accounts are kept" in lines["status"]
 
 
-def test_each_wrong_word_is_named_with_its_mend(cluster, tmp_path):
+def test_each_wrong_setting_is_reported_with_its_remedy(cluster, tmp_path):
     profile = tmp_path / "wrong"
     shutil.copytree(ROOT / "profiles/slurm", profile)
     words = yaml.safe_load((profile / "config.yaml").read_text())

@@ -1,4 +1,4 @@
-"""What kills jobs and masters, and what a user has to mend: the same root in the end."""
+"""Failures of jobs and masters, and errors that a user must fix: the final root is the same."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TRAINING = "logs/obiwan/train.log"
 
 
 def test_jobs_that_are_too_slow_cancelled_or_too_big(cluster, tiny, untrained):
-    """Each is tried again; a training goes on, and memory doubles, as a site says."""
+    """Each is retried; a training resumes, and memory doubles, as configured by a site."""
     master = cluster.start(
         untrained, "--set-resources", "obiwan_infer:mem_mb=600 * 2 ** (attempt - 1)"
     )
@@ -88,8 +88,8 @@ def test_masters_that_are_interrupted_ended_and_killed(cluster, tiny, untrained)
     assert root_of(untrained) == root_of(tiny)
 
 
-def test_a_full_disk_is_told_in_one_line(cluster, tiny, untrained):
-    """It takes the first checkpoint and not the second; with room, the training goes on."""
+def test_a_full_disk_is_reported_in_one_line(cluster, tiny, untrained):
+    """The first checkpoint fits and the second does not; with more space the training resumes."""
     results, aside = untrained / "results", untrained / "aside"
     results.rename(aside)
     results.mkdir()
@@ -107,8 +107,8 @@ def test_a_full_disk_is_told_in_one_line(cluster, tiny, untrained):
         assert root_of(untrained) == root_of(tiny)
 
 
-def test_a_bad_record_is_worked_on_once(cluster, tiny, unevaluated):
-    """Further attempts of the same run repeat what is wrong; the next run looks again."""
+def test_a_bad_file_is_processed_once(cluster, tiny, unevaluated):
+    """Further attempts of the same run repeat the message; the next run reads the file again."""
     scores = unevaluated / "results/obiwan/infer/scores.parquet"
     good, times = scores.read_bytes(), scores.stat()
     bad = pd.read_parquet(scores)
@@ -127,7 +127,7 @@ def test_a_bad_record_is_worked_on_once(cluster, tiny, unevaluated):
 
 
 def test_amounts_double_up_to_what_a_node_gives(cluster, untrained):
-    """Those of the rules and those of a site, in memory and in time."""
+    """Memory and time limits of the rules and of a site."""
     mine = (
         "obiwan_train:mem_mb=5000 * 2 ** (attempt - 1)",
         "obiwan_train:runtime=120 * 2 ** (attempt - 1)",

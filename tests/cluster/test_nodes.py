@@ -1,4 +1,4 @@
-"""All systems over several nodes, on a SLURM whose nodes and controller go away and come back."""
+"""All systems on several nodes, on a SLURM whose nodes and controller stop and restart."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_all_systems_under_a_controller_that_restarts(cluster, tiny_all, tmp_pat
         assert over - {(1, "regular1"), (1, "regular2")} == {(wanted, "regular[1-2]")}, folder
 
 
-def test_drained_nodes_are_told_and_a_dead_one_is_got_over(cluster, tiny, untrained, tmp_path):
+def test_drained_nodes_are_reported_and_a_dead_one_is_replaced(cluster, tiny, untrained, tmp_path):
     """Two runs at once: a training on two nodes with requeue, an evaluation on one without.
 
     Nothing starts on drained nodes, and both say so. Then both run, and the node that holds the
@@ -108,7 +108,7 @@ def test_drained_nodes_are_told_and_a_dead_one_is_got_over(cluster, tiny, untrai
         assert "Restarts=1" in cluster.ask("scontrol", "show", "job", jobs[0].id)
         assert root_of(untrained) == root_of(tiny)
     finally:
-        cluster.mend()
+        cluster.restore()
 
 
 def states(cluster: Cluster, run: Path) -> set[str]:
@@ -125,7 +125,7 @@ def no_requeue(folder: Path) -> Path:
 
 
 def said(run: Path) -> str:
-    """Return what Snakemake has said of a run so far."""
+    """Return the output of Snakemake for a run so far."""
     return "".join(p.read_text() for p in (run / ".snakemake/log").glob("*.snakemake.log"))
 
 
@@ -191,7 +191,7 @@ def test_no_message_stays_behind_when_a_rank_leaves_mpi(cluster, tmp_path, excha
 
 @on_cpus
 def test_a_job_that_asked_for_a_gpu_and_sees_none_stops(cluster, tiny, untrained):
-    """It lands where the GPUs are; torch sees none there; exit 4 and one line."""
+    """The job runs on a node with GPUs, but torch sees none: exit 4 and one line."""
     gpu = ("device=cuda", "gpu=1", "gpu_model=a100", "tasks=1", "nodes=1", "mpi=")
     words = ("--set-resources", *(f"obiwan_train:{word}" for word in gpu), "--retries", "0")
     code, output = cluster.finish(untrained, *words)

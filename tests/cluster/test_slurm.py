@@ -1,4 +1,4 @@
-"""What the workflow refuses on a real SLURM: settings and launchers that would fail silently."""
+"""Errors on a real SLURM: settings and launchers that would otherwise fail silently."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ pytestmark = [pytest.mark.workflow, pytest.mark.slow]
         (("--slurm-init-seconds-before-status-checks", "700"), "use 600 or less"),
     ],
 )
-def test_settings_that_lose_jobs_are_refused(cluster, untrained, words, expected):
+def test_settings_that_lose_jobs_are_errors(cluster, untrained, words, expected):
     code, output = cluster.finish(untrained, *words)
     assert code == 1
     assert expected in output
     assert "Submitted" not in output
 
 
-def test_a_wrong_mpi_type_is_told_with_both_numbers(cluster, untrained):
-    """Plain srun starts worlds of one rank each, silently; the stage counts them."""
+def test_a_wrong_mpi_type_is_reported_with_both_numbers(cluster, untrained):
+    """Plain srun silently starts separate worlds of one rank; the stage counts them."""
     record = "results/obiwan/cutouts/block-00000.json"
     words = ("--forcerun", "obiwan_cutouts", "--until", "obiwan_cutouts", "--retries", "0")
     launcher = ("--set-resources", "obiwan_cutouts:mpi=srun --mpi=none -n 4")
@@ -37,7 +37,7 @@ def test_a_wrong_mpi_type_is_told_with_both_numbers(cluster, untrained):
     assert not (untrained / record).exists() or (untrained / record).read_bytes() == before
 
 
-def test_it_says_in_one_line_why_it_cannot_start(tmp_path):
+def test_the_reason_for_no_start_is_one_line(tmp_path):
     far = tmp_path / ("x" * 80)
     result = launch([ROOT / "scripts/cluster", "start", far])
     assert result.returncode == 4

@@ -18,7 +18,7 @@ from tests.workflow.conftest import TINY_ALL, copy_checkout, snakemake, tiny, ti
 
 @pytest.fixture(scope="session")
 def images(tmp_path_factory) -> Path:
-    """A copy of the checkout with a record of its own of the images, or a skip that says why not.
+    """A copy of the checkout with a separate record of the images, or a skip with the reason.
 
     The images lie where `make images` puts them, and are built where they are missing. Their
     record in the copy is of what they are now, also where Debian has newer packages by then.
@@ -76,7 +76,7 @@ def finished(images, tmp_path_factory) -> Path:
 def as_root_of_a_machine_like(
     script: str, timeout: float = 120, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run a shell script in a mount namespace of its own; skip for who may not."""
+    """Run a shell script in a new mount namespace; skip without the permission."""
     if os.geteuid() != 0 or shutil.which("unshare") is None:
         pytest.skip("needs root, to make a machine with the fault")
     command = ["unshare", "--mount", "bash", "-euc", script]

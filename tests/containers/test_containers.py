@@ -1,4 +1,4 @@
-"""Images built just now: reproducible, equal to a local run, with faults that are named."""
+"""Newly built images: reproducible, same results as a local run, and reported faults."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.workflow.conftest import planned, snakemake
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 
-# Whose image a stage runs in, where it is not that of `generate`.
+# The image of a stage, if it is not `generate`.
 TRAIN = {
     *("obiwan.train", "obiwan.infer"),
     *(f"sysnet.{stage}" for stage in ("tune", "train", "infer", "export")),
@@ -35,7 +35,7 @@ ANALYSE = {
 
 
 def test_the_build_is_the_recorded_one(images):
-    """The same definitions and Debian packages give the same file system, to the bit."""
+    """The same definitions and Debian packages give bitwise the same file system."""
     now, recorded = read_record(images), read_record(ROOT)
     for name in recorded:
         if now[name]["packages"] == recorded[name]["packages"]:
@@ -44,7 +44,7 @@ def test_the_build_is_the_recorded_one(images):
             pytest.skip(f"{name}: the mirror has other Debian packages than the record")
 
 
-def test_they_are_sound_and_start(images):
+def test_the_images_pass_their_checks_and_start(images):
     result = skyproof("images", "verify", **of(images))
     assert result.returncode == 0, result.stderr
 
@@ -55,7 +55,7 @@ def test_all_systems_in_images_have_the_root_of_the_local_run(finished, tiny_all
 
 
 def test_jobs_ran_in_their_images(finished):
-    """As the receipts say; each MPI rank in an image, the launcher outside."""
+    """According to the receipts, each MPI rank is in an image and the launcher outside."""
     jobs = manifest.read_provenance(finished / "results")["jobs"]
     for job in jobs:
         stage = job["stage"]
@@ -119,8 +119,8 @@ def test_a_damaged_image_stops_the_run_before_its_first_job(images, tmp_path):
     assert not (tmp_path / "run/results").exists()
 
 
-def test_worlds_of_one_rank_are_refused(images):
-    """What a launcher of another MPI family starts: ranks in images that do not see each other."""
+def test_worlds_of_one_rank_are_errors(images):
+    """A launcher of another MPI family starts ranks in images that are not connected."""
     words = ["apptainer", "exec", "--bind", images, image_of("generate"), "python", "-m"]
     words += ["skyproof", "obiwan.simulate", "--out", "bricks=b.json", "--block", "00000"]
     result = launch([*words, "--ranks", "2"], cwd=images, **of(images))
@@ -174,7 +174,7 @@ def test_no_space_for_the_cache(images, tmp_path):
 
 
 def test_signatures(images, tmp_path):
-    """ed25519: signed and by whom it should be; the file system's digest stays."""
+    """ed25519: signed with the expected key; the digest of the file system is unchanged."""
     make = "openssl genpkey -algorithm ed25519 -out {0}.pem"
     make += " && openssl pkey -in {0}.pem -pubout -out {0}.pub"
     for name in ("mine", "other"):

@@ -1,4 +1,4 @@
-"""Stands in for the program conda, with py-rattler below it, in a channel that a test made.
+"""A replacement of the program conda, based on py-rattler, for a channel made by a test.
 
 Only what Snakemake and scripts/lock_conda call is there. A channel's name is looked up in the
 folder that SKYPROOF_TEST_CHANNELS names, so the environment files are used as they are.
@@ -15,7 +15,7 @@ from pathlib import Path
 import rattler
 import yaml
 
-HERE = Path(sys.argv[1])  # what conda calls its prefix: bin/activate lies there
+HERE = Path(sys.argv[1])  # the prefix of conda, with bin/activate
 
 
 def main(words: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""Runs of the whole workflow, each in a folder of its own, shared by the tests of a session."""
+"""Runs of the whole workflow, each in a separate folder, shared by the tests of a session."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def snakemake(
     timeout: float = 900,
     **environment: str,
 ) -> subprocess.CompletedProcess[str]:
-    """Run `snakemake WORDS` of a checkout in `folder` with a configuration of its own."""
+    """Run `snakemake WORDS` of a checkout in `folder` with a separate configuration."""
     mine = configured(folder, TINY if config is None else config)
     command = [sys.executable, "-m", "snakemake", "-s", checkout / "Snakefile"]
     command += ["--directory", folder, "--configfile", mine, *words]
@@ -97,7 +97,7 @@ def configured(folder: Path, config: dict) -> Path:
 def started(
     folder: Path, *words: str, config: dict | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Start `snakemake WORDS` in a session of its own; at the end nothing of it is left.
+    """Start `snakemake WORDS` in a new session; at the end all its processes are killed.
 
     Jobs that outlive a killed Snakemake are given time to end: a user who starts it again at once
     has to wait for them as well. A lock that it left is removed.
@@ -122,7 +122,7 @@ def started(
 
 
 def planned(result: subprocess.CompletedProcess[str]) -> dict[str, int]:
-    """Return the number of jobs a rule that a dry run printed (empty: nothing to be done)."""
+    """Return the number of jobs per rule printed by a dry run (empty: nothing to do)."""
     assert result.returncode == 0, result.stdout + result.stderr
     table = re.findall(r"^(\w+) +(\d+)$", result.stdout + result.stderr, flags=re.MULTILINE)
     # Targets, and what follows from any change of a product.
@@ -132,7 +132,7 @@ def planned(result: subprocess.CompletedProcess[str]) -> dict[str, int]:
 
 @contextmanager
 def small_disk(folder: Path, size: int) -> Iterator[None]:
-    """Mount a memory file system of so many bytes, or skip."""
+    """Mount a memory file system of `size` bytes, or skip."""
     mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", folder]
     if os.geteuid() or subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("needs the right to mount a tmpfs")
@@ -171,7 +171,7 @@ def tiny_all(tiny, tiny_sysnet, tmp_path_factory) -> Path:
 
 
 def run(folder: Path, *words: str, config: dict | None = None) -> None:
-    """Run `snakemake WORDS` in a folder and expect that it ends well."""
+    """Run `snakemake WORDS` in a folder and check that it succeeds."""
     result = snakemake(folder, *words, config=config)
     assert result.returncode == 0, result.stdout + result.stderr
 
@@ -182,7 +182,7 @@ def root_of(folder: Path) -> str:
 
 
 def copy_checkout(copy: Path) -> Path:
-    """Copy what runs of the checkout need, images apart, and return the copy."""
+    """Copy the files of the checkout that runs need, except images, and return the copy."""
     ignore = shutil.ignore_patterns("__pycache__", "*.egg-info", "*.sif")
     for name in ("scripts", "rules", "envs", "profiles", "containers"):
         shutil.copytree(ROOT / name, copy / name, ignore=ignore)

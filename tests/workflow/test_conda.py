@@ -1,4 +1,4 @@
-"""Plumbing only: `--sdm conda` end to end, with a stand-in for conda and a channel made here.
+"""`--sdm conda` end to end, with a replacement of conda and a local channel.
 
 The channel holds empty packages of the locks' names and versions, and a python that is the
 test's own. So environment files are read, solved and activated as Snakemake does it; that
@@ -116,7 +116,7 @@ def test_the_tiny_run(conda, tiny, tmp_path):
 
 
 def test_rules_of_sysnet(conda, tiny_sysnet, tmp_path):
-    """One of each family, made again in a finished run."""
+    """One rule of each environment is run again in a finished run."""
     folder = tmp_path / "run"
     shutil.copytree(tiny_sysnet, folder)
     made = ("split/folds.fits", "select/selection.json", "tune/tuning.json")
@@ -133,7 +133,7 @@ def test_rules_of_sysnet(conda, tiny_sysnet, tmp_path):
 
 
 def test_lock_conda_pins_what_was_solved(conda, checkout):
-    """Its way through a solver and back; what conda-forge would give is another matter."""
+    """The steps of a solver with the local channel; conda-forge may give other versions."""
     result = launch([checkout / "scripts/lock_conda"], cwd=checkout)
     assert result.returncode == 0, result.stderr
     for family in FAMILIES:
@@ -145,7 +145,7 @@ def test_lock_conda_pins_what_was_solved(conda, checkout):
         assert pinned == {line.split()[0]: locked_versions()[line.split()[0]] for line in asked}
 
 
-def test_lock_conda_says_what_was_not_solved(conda, checkout):
+def test_lock_conda_reports_what_was_not_solved(conda, checkout):
     path = checkout / "envs/analyse.yaml"
     path.write_text(path.read_text().replace("numpy >=2.3,<3", "numpy >=99,<100"))
     result = launch([checkout / "scripts/lock_conda", "analyse"], cwd=checkout)
@@ -154,7 +154,7 @@ def test_lock_conda_says_what_was_not_solved(conda, checkout):
     assert not list((checkout / "envs").glob("*.pin.txt"))
 
 
-def test_bounds_that_nothing_meets(conda, checkout, tmp_path):
+def test_bounds_that_cannot_be_satisfied(conda, checkout, tmp_path):
     path = checkout / "envs/analyse.yaml"
     path.write_text(path.read_text().replace("numpy >=2.3,<3", "numpy >=99,<100"))
     result = snakemake(tmp_path / "run", "-c", "1", "--sdm", "conda", checkout=checkout)

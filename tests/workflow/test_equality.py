@@ -1,4 +1,4 @@
-"""One root, whatever the run went through: other places, ranks, schedules, kills, a full disk."""
+"""The same root for other folders, ranks and schedules, and after kills and a full disk."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from tests.workflow.conftest import TINY, root_of, small_disk, snakemake, starte
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 
 N_KILLS = 20
-# The stages that turn cores into ranks, in the cut and the whole of a step alike.
+# The stages that run MPI ranks.
 THREE_RANKS = [f"obiwan_{rule}=3" for rule in ("simulate", "cutouts", "split", "train", "infer")]
 
 
 def test_another_place_time_zone_locale_umask_and_three_ranks(tiny, tmp_path):
-    """All that a site or a user may set, at once; `tiny` ran on one core and one rank."""
+    """All settings of a site or a user at once; `tiny` ran on one core and one rank."""
     before = os.umask(0o077)
     try:
         result = snakemake(
@@ -39,7 +39,7 @@ def test_another_place_time_zone_locale_umask_and_three_ranks(tiny, tmp_path):
 
 
 def test_ranks_that_take_their_items_in_reverse(tiny, checkout, tmp_path):
-    """Another schedule is another code, hence another root: the checksums are compared."""
+    """Another schedule changes the code and thus the root: the checksums are compared."""
     module = checkout / "scripts/skyproof/core/comm.py"
     forth = "items[comm.rank :: comm.size]"
     assert forth in module.read_text()
@@ -64,7 +64,7 @@ def test_another_cut_into_jobs(tiny, tmp_path, block_size):
 
 @pytest.fixture
 def finished(tiny, tmp_path) -> Path:
-    """The tiny run in a place of its own."""
+    """The tiny run in a new folder."""
     return shutil.copytree(tiny, tmp_path / "run", symlinks=True)
 
 
@@ -101,7 +101,7 @@ def test_twenty_kills_at_random_moments(tiny, tmp_path):
     assert root_of(folder) == root_of(tiny)
 
 
-def test_a_disk_that_fills_up_and_is_mended(tiny, tmp_path):
+def test_a_full_disk_and_a_second_run_with_space(tiny, tmp_path):
     folder = tmp_path / "run"
     results = folder / "results"
     results.mkdir(parents=True)

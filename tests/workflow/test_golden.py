@@ -1,4 +1,4 @@
-"""The tiny runs against the checksums in tests/golden: numbers change on purpose only."""
+"""The tiny runs against the checksums in tests/golden, which change only on purpose."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ REFRESH = "SKYPROOF_REFRESH_GOLDEN"  # set by `make golden`
 
 
 def essence(folder: Path) -> dict[str, Any]:
-    """Return the checksums of a run's products and what they depend on besides our code.
+    """Return the checksums of a run's products and the versions of libraries.
 
-    What records say of each item of a tree (counts, footprints) is a product like a file.
+    The entries of items in block indexes (counts, footprints) are products as files are.
     """
     made = manifest.read(folder / "results")
     files = {path: entry["sha256"] for path, entry in made.files.items()}
@@ -36,7 +36,7 @@ def essence(folder: Path) -> dict[str, Any]:
 
 
 def difference(found: dict[str, Any], golden: dict[str, Any]) -> str:
-    """Return which products differ, by name, and whether libraries may be why; or nothing."""
+    """Return the names of differing products, and differing libraries as a possible reason."""
     lines = {kind: list(changes(found[kind], golden[kind])) for kind in ("libraries", "products")}
     if lines["products"] and lines["libraries"]:
         lines["libraries"].insert(0, "libraries differ, which may be why:")

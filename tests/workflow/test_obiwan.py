@@ -19,7 +19,7 @@ pytestmark = pytest.mark.workflow
 
 
 def products(folder: Path) -> dict[str, bytes]:
-    """Return what a run made, less logs, checkpoints, traces, journals and its provenance."""
+    """Return the products of a run, without logs, checkpoints, traces and provenance."""
     results = folder / "results"
     logs = {"ckpts", "logs", "prof", ".journal", "provenance.json"}
     return {
@@ -29,7 +29,7 @@ def products(folder: Path) -> dict[str, bytes]:
     }
 
 
-def test_the_run_leaves_what_it_promises(tiny):
+def test_the_run_makes_all_documented_products(tiny):
     made = set(products(tiny))
     for name in ("train/model.safetensors", "train/history.csv", "infer/scores.parquet"):
         assert f"obiwan/{name}" in made
@@ -40,7 +40,7 @@ def test_the_run_leaves_what_it_promises(tiny):
 
 
 def test_the_scores_are_of_the_test_part(tiny):
-    """o12, o07: every test stamp has one score; both classes are there."""
+    """o12, o07: every test stamp has one score; there are both classes."""
     scores = pd.read_parquet(tiny / "results/obiwan/infer/scores.parquet")
     files = sorted((tiny / "results/obiwan/split/testtrain").rglob("ytest_*.npy"))
     labels = np.concatenate([np.load(path) for path in files])
@@ -51,7 +51,7 @@ def test_the_scores_are_of_the_test_part(tiny):
 
 
 def test_parts_share_no_brick(tiny):
-    """o16: the folders of the test part hold no training file."""
+    """o16: the folders of the test part have no training file."""
     split = tiny / "results/obiwan/split/testtrain"
     train = {path.parent.name for path in split.rglob("xtrain_*.npy")}
     test = {path.parent.name for path in split.rglob("xtest_*.npy")}
@@ -61,7 +61,7 @@ def test_parts_share_no_brick(tiny):
 
 
 def test_logs_checkpoints_and_traces(tiny):
-    """o13, and a log and a benchmark a job."""
+    """o13, and one log and one benchmark per job."""
     train = tiny / "results/obiwan/train"
     for folder in ("ckpts", "logs", "prof"):
         assert [path for path in (train / folder).rglob("*") if path.is_file()], folder
@@ -84,7 +84,7 @@ def test_two_cores_and_ranks_give_the_same_bytes(tiny, tmp_path):
     assert [name for name in one if one[name] != two[name]] == []
 
 
-def test_nothing_of_the_machine_in_a_product(tiny):
+def test_products_do_not_depend_on_the_machine(tiny):
     for name, content in products(tiny).items():
         assert str(tiny).encode() not in content, name
         assert str(ROOT).encode() not in content, name
@@ -112,7 +112,7 @@ def test_summary(tiny):
 
 
 def test_a_printed_line_can_be_pasted(tiny, tmp_path):
-    """The line that a dry run prints runs by itself and gives the same bytes."""
+    """The command line printed by a dry run can be run separately and gives the same bytes."""
     record = "results/obiwan/simulate/simulated-00001.json"
     printed = snakemake(tmp_path, "-n", "-p", record).stdout
     line = next(line for line in printed.splitlines() if "python -m skyproof" in line)
@@ -142,8 +142,8 @@ def test_a_wrong_configuration_stops_before_anything_runs(tmp_path, config, expe
     assert not (tmp_path / "results").exists()
 
 
-def test_a_bad_brick_is_named_and_the_rest_goes_on(tiny, tmp_path):
-    """One corrupt image: its block fails with its name, the other blocks are done."""
+def test_a_bad_brick_is_reported_and_the_others_continue(tiny, tmp_path):
+    """One corrupt image: its block fails with its name, the other blocks are processed."""
     folder = tmp_path / "run"
     shutil.copytree(tiny, folder)
     shutil.rmtree(folder / "results/obiwan/cutouts")
@@ -173,7 +173,7 @@ def test_many_core_profile_plans_threads_and_affinity(tmp_path):
 
 
 def test_variables_of_a_site_reach_the_jobs(tiny, tmp_path):
-    """Seen by one of those that a receipt records."""
+    """Tested with a variable that receipts record."""
     folder = tmp_path / "run"
     shutil.copytree(tiny, folder)
     target = folder / "results/obiwan/assign/membership.csv"

@@ -1,4 +1,4 @@
-"""`python -m skyproof plan`: what a run will take, from the dry run of the real workflow."""
+"""`python -m skyproof plan`: estimated cost of a run, from the dry run of the real workflow."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_a_survey_of_sixty_million_stamps_is_some_thousand_jobs_of_minutes(tmp_p
     # 60 million stamps of 98 kB, of which two thirds pass the cuts.
     assert 3_000 < rows["obiwan_cutouts"]["disk_gb"] < 6_000
     assert made["chain_hours"] <= made["until_done_hours"]
-    # A hundred nodes do not help a training that one job does on two ranks: it says so.
+    # A hundred nodes do not help a training by one job on two ranks: the plan states this.
     assert any(text.startswith("obiwan_train") for text in made["warnings"])
 
 
@@ -47,8 +47,8 @@ def test_a_gpu_changes_the_plan_and_is_counted(tmp_path):
     assert sum(row["gpu_hours"] for row in made["rows"]) == rows["obiwan_train"]["gpu_hours"]
 
 
-def test_a_finished_run_tells_the_bytes_of_a_larger_one(tiny, tmp_path):
-    """Its jobs are so short that most tell no rate; every stage's benchmark and receipt match."""
+def test_the_bytes_of_a_larger_run_are_estimated_from_a_finished_one(tiny, tmp_path):
+    """Most of its jobs are too short for a rate; every stage's benchmark and receipt match."""
     made = plan(tmp_path, "--rates", tiny, "--config", "systems=[obiwan]")
     rows = {row["rule"]: row for row in made["rows"]}
     manifest = rows.pop("manifest")
@@ -74,7 +74,7 @@ def test_what_is_done_is_not_planned_again(tiny):
         (("no_such_target",), "No rule to produce no_such_target"),
     ],
 )
-def test_words_that_make_no_sense_are_one_line(tmp_path, words, message):
+def test_invalid_arguments_are_reported_in_one_line(tmp_path, words, message):
     result = skyproof("plan", "--directory", tmp_path, *words)
     assert result.returncode == 2
     assert message in one_line(result)

@@ -78,7 +78,7 @@ def test_the_verdict_claims_nothing_from_so_few(brick):
 
 
 def test_every_stamp_can_be_scored(brick, tmp_path):
-    """Scores for any folder of stamps: here all of the field, on the edge or not."""
+    """Scores for any folder of stamps: here all stamps of the field, also edge stamps."""
     result = skyproof(
         "obiwan.infer",
         *("--in", f"model={brick}/train/model.safetensors", f"stamps={brick}/cutouts"),

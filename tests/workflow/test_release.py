@@ -1,4 +1,4 @@
-"""A release directory takes the place of simulated bricks by one key of the configuration."""
+"""A release folder is used instead of simulated bricks, by one key of the configuration."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_the_same_bricks_as_a_release_give_the_same_stamps(tiny, tmp_path):
 
 
 def test_the_choices_of_the_original_run_to_a_verdict(tiny, tmp_path):
-    """docs/configs/original.yaml on a release tree: groups a source, 80/20 inside bricks."""
+    """docs/configs/original.yaml on a release: groups by source, 80/20 within bricks."""
     names, release = release_of(tiny, tmp_path, coadds=True)
     original = yaml.safe_load((ROOT / "docs/configs/original.yaml").read_text())["obiwan"]
     config = {"obiwan": {**TINY["obiwan"], "source": "release", "release": release}}

@@ -1,4 +1,4 @@
-"""What re-runs: exactly the stage whose option or code changed, and what follows from it."""
+"""Re-runs: exactly the stage whose option or code changed, and the stages that depend on it."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_changed_resources_re_run_nothing(tiny_all):
 
 
 def test_a_finished_run_has_nothing_to_do(tiny_all):
-    """Nor after the dry runs of other configurations above."""
+    """Also after the dry runs of other configurations above."""
     result = snakemake(tiny_all, "-n", config=TINY_ALL)
     assert planned(result) == {}
     assert "Nothing to be done" in result.stdout + result.stderr
@@ -164,7 +164,7 @@ rule toy_noise:
 '''
 
 
-def test_another_system_is_one_folder_and_one_file_and_disturbs_nothing(
+def test_another_system_is_one_folder_and_one_file_and_changes_no_other_job(
     tiny, checkout, edit, tmp_path
 ):
     finished = shutil.copytree(tiny, tmp_path / "run", symlinks=True)

@@ -1,4 +1,4 @@
-"""Examples of sites in profiles/slurm/sites: all systems plan, with the right words for SLURM."""
+"""Examples of sites in profiles/slurm/sites: all systems plan, with correct SLURM options."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NAMES = sorted(path.name for path in SITES.iterdir())
 
 @pytest.fixture(scope="module")
 def planned(tmp_path_factory):
-    """Dry runs of the default configuration, one a site."""
+    """Dry runs of the default configuration, one per site."""
     made: dict[str, DryRun] = {}
 
     def plan(site: str) -> DryRun:
@@ -39,7 +39,7 @@ def sent(run: DryRun, rule: str) -> str:
 
 
 @pytest.mark.parametrize("site", NAMES)
-def test_all_systems_plan_and_each_job_has_a_place(planned, site):
+def test_all_systems_plan_and_each_job_fits_a_partition(planned, site):
     run = planned(site)
     assert run.executor == "slurm"
     assert {job.benchmark.split("/")[2] for job in run.jobs if job.benchmark} >= {
@@ -54,7 +54,7 @@ def test_all_systems_plan_and_each_job_has_a_place(planned, site):
             assert "-A" in words
 
 
-def test_jobs_are_told_in_one_order(planned):
+def test_jobs_are_listed_in_a_fixed_order(planned):
     """Snakemake's own order among independent jobs changes from run to run."""
     told = [(job.rule, job.outputs) for job in planned("cpu_gpu").jobs]
     assert told == sorted(told)
@@ -62,8 +62,8 @@ def test_jobs_are_told_in_one_order(planned):
 
 
 @pytest.mark.parametrize("site", NAMES)
-def test_a_site_repeats_all_words_that_it_takes_the_place_of(site):
-    """default-resources are not merged: what a site leaves out would be Snakemake's default."""
+def test_a_site_repeats_all_settings_that_it_replaces(site):
+    """default-resources are not merged: values missing at a site are Snakemake's defaults."""
     base = yaml.safe_load((ROOT / "profiles/slurm/config.yaml").read_text())["default-resources"]
     own = yaml.safe_load((SITES / site / "config.yaml").read_text())["default-resources"]
     optional = {"partitions"}  # a site without them
@@ -86,7 +86,7 @@ def test_cpu_and_gpu_nodes(planned):
     assert "--gpus" not in simulate
 
 
-def test_constraints_in_the_place_of_partitions(planned):
+def test_constraints_instead_of_partitions(planned):
     run = planned("cray")
     simulate, train = sent(run, "obiwan_simulate"), sent(run, "obiwan_train")
     assert "-A m1234 " in simulate
@@ -114,7 +114,7 @@ def test_knights_landing(planned):
 
 
 def test_several_ranks_of_threads_on_a_node(tmp_path):
-    """Four ranks of 17 threads, as the site's file says how."""
+    """Four ranks of 17 threads, as described in the file of the site."""
     site = yaml.safe_load((SITES / "knl/config.yaml").read_text())
     site["default-resources"]["training_ranks"] = 4
     site["default-resources"]["mpi_nodes"] = 1

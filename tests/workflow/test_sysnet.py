@@ -32,7 +32,7 @@ STAGES = (
 
 
 def products(folder: Path, region: str) -> dict[str, bytes]:
-    """Return what a run made for a region, less the records of its blocks: their cut is free."""
+    """Return the products of a region without block indexes, which depend on the block size."""
     results = folder / "results/sysnet" / region
     names = sorted(path for path, _ in inventory.products(results))
     return {
@@ -41,7 +41,7 @@ def products(folder: Path, region: str) -> dict[str, bytes]:
 
 
 def differing(one: Path, two: Path, region: str) -> list[str]:
-    """Return the products of a region that two runs made differently, or one alone."""
+    """Return the products of a region that differ between two runs or exist in one only."""
     a, b = products(one, region), products(two, region)
     assert a
     return [name for name in sorted(a.keys() | b.keys()) if a.get(name) != b.get(name)]
@@ -56,7 +56,7 @@ def only(region: str, **train: object) -> dict:
 
 
 @pytest.mark.parametrize("region", REGIONS)
-def test_the_run_leaves_what_it_promises(tiny_sysnet, region):
+def test_the_run_makes_all_documented_products(tiny_sysnet, region):
     made = set(products(tiny_sysnet, region))
     for name in ("nn-weights.fits", "metrics.npz", "history.csv", "train.log"):
         assert f"infer/{name}" in made
@@ -113,7 +113,7 @@ def test_no_product_holds_the_place_of_the_run(tiny_sysnet):
 
 
 def test_s23_a_region_alone_on_three_ranks_in_larger_blocks_is_the_same(tiny_sysnet, tmp_path):
-    """s11, s23: neither its companion, nor ranks, nor the cut into jobs changes a byte."""
+    """s11, s23: the other region, ranks and the block size do not change the bytes."""
     words = ["-c", "3", "--set-threads", "sysnet_mock=3", "sysnet_train=3", "sysnet_infer=3"]
     result = snakemake(tmp_path, *words, config=only("north", block_size=3))
     assert result.returncode == 0, result.stdout + result.stderr
@@ -123,7 +123,7 @@ def test_s23_a_region_alone_on_three_ranks_in_larger_blocks_is_the_same(tiny_sys
 
 
 def test_s12_one_root_after_a_kill_on_other_ranks_in_other_blocks(tiny_sysnet, tmp_path):
-    """Snakemake and all its jobs get SIGKILL at the first checkpoint; nothing can clean up.
+    """Snakemake and all its jobs get SIGKILL at the first checkpoint, without any clean-up.
 
     Blocks have two groups here instead of one, and the run goes on with two ranks, not one.
     """

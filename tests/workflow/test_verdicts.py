@@ -1,4 +1,4 @@
-"""Does the default run tell the truth? A planted difference is found, and none where there is none.
+"""Verdicts of the default run: a planted difference is found, and none without a difference.
 
 Three runs of the default size that differ in `clump_fraction` alone, about two minutes each.
 """
@@ -40,7 +40,7 @@ def metrics(evaluated) -> dict[float, dict]:
     }
 
 
-def test_o14_alike_classes_are_indistinguishable(metrics):
+def test_o14_equal_classes_are_indistinguishable(metrics):
     null = metrics[0.0]
     assert null["verdict"] == "indistinguishable"
     assert null["auc"]["low"] < 0.5 < null["auc"]["high"]
@@ -74,7 +74,7 @@ def test_accuracy_falls_with_magnitude(metrics):
 
 
 @pytest.mark.parametrize("fraction", FRACTIONS)
-def test_metadata_alone_tell_nothing(metrics, fraction):
-    """The classes differ in appearance only: magnitudes, colours, sizes and depth say nothing."""
+def test_metadata_alone_do_not_separate_the_classes(metrics, fraction):
+    """The classes differ only in appearance, not in magnitudes, colours, sizes and depth."""
     control = metrics[fraction]["metadata_auc"]
     assert abs(control["value"] - 0.5) < 0.08  # measured: 0.49

@@ -56,7 +56,7 @@ def test_the_libraries_and_locks_are_recorded(tiny):
 
 
 def needles(folder: Path, path: Path) -> list[re.Pattern[bytes]]:
-    """Return what no product may hold: places, names and times of the run that made it."""
+    """Return patterns that no product may contain: folders, names and times of its run."""
     day = time.gmtime(path.stat().st_mtime)
     words = [str(folder), str(ROOT), str(Path.home()), os.path.realpath(folder)]
     words += [time.strftime(form, day) for form in ("%Y-%m-%d", "%d %b %Y", "%b %d %Y", "%Y%m%d")]
@@ -91,7 +91,7 @@ def test_the_scan_finds_what_it_looks_for(tmp_path, planted):
     assert any(pattern.search(content) for pattern in needles(tmp_path, path))
 
 
-def test_verify_runs_whenever_it_is_asked_for(run):
+def test_verify_runs_whenever_it_is_requested(run):
     for _ in range(2):
         result = snakemake(run, "-c", "1", "verify")
         assert result.returncode == 0, result.stderr
@@ -101,8 +101,8 @@ def test_verify_runs_whenever_it_is_asked_for(run):
     assert "Nothing to be done" in snakemake(run, "-n").stdout
 
 
-def test_a_file_altered_behind_snakemakes_back(run):
-    """Its time is kept: Snakemake sees nothing, verify names rule and file."""
+def test_a_file_altered_without_a_new_time(run):
+    """The time is kept: Snakemake does not detect the change, verify reports rule and file."""
     path = next((run / "results/obiwan/cutouts/real").rglob("img_ivar_grz.hdf5"))
     times = path.stat()
     data = bytearray(path.read_bytes())
@@ -128,7 +128,7 @@ def test_an_altered_final_product_enters_no_manifest(run):
 
 
 def test_another_training_is_traced_to_its_rule(tiny, run):
-    """The earliest rule whose products differ, its first wrong weight, and what follows from it."""
+    """Verify reports the first rule whose products differ, the first weight, and later rules."""
     config = copy.deepcopy(TINY)
     config["obiwan"]["train"]["n_epochs"] = 1
     result = snakemake(run, "-c", "2", config=config)
@@ -156,7 +156,7 @@ def test_the_run_can_be_described_for_publication(run):
     assert skyproof("verify", run / "results", "--strict").returncode == 0
 
 
-def test_make_run_ends_with_it():
+def test_make_run_ends_with_verify():
     result = subprocess.run(
         ["make", "--no-print-directory", "-n", "run"],
         cwd=ROOT,

@@ -1,4 +1,4 @@
-"""Numbers as pages and metrics show them."""
+"""Format of numbers in pages and metrics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures: their bytes depend on their content only."""
+"""Figures: their bytes depend only on their content."""
 
 from __future__ import annotations
 

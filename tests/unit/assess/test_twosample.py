@@ -66,7 +66,7 @@ def test_accuracies() -> None:
 
 @pytest.mark.parametrize("offset", [0.0, 1.0])
 def test_p_values_are_uniform_under_the_null_even_with_brick_offsets(offset: float) -> None:
-    """o14: whatever differs between bricks, 200 null samples give uniform p-values."""
+    """o14: for any differences between bricks, 200 null samples give uniform p-values."""
     rng = np.random.default_rng(7)
     values = []
     for _ in range(200):
@@ -79,7 +79,7 @@ def test_p_values_are_uniform_under_the_null_even_with_brick_offsets(offset: flo
 
 
 def test_a_shuffle_over_all_bricks_would_fail_where_class_ratios_differ() -> None:
-    """Bricks of other level and class ratio: the pooled AUC is not 0.5, p stays right."""
+    """Bricks with different level and class ratio: the pooled AUC is not 0.5, p is correct."""
     rng = np.random.default_rng(3)
     groups = np.repeat([0, 1], 60)
     labels = np.r_[np.arange(60) % 6 == 0, np.arange(60) % 6 > 0].astype(int)
@@ -91,7 +91,7 @@ def test_a_shuffle_over_all_bricks_would_fail_where_class_ratios_differ() -> Non
 
 
 def test_a_planted_signal_is_found_in_either_direction() -> None:
-    """o15: the least p that the shuffles can give, for a signal and for its mirror image."""
+    """o15: the smallest possible p, for a signal and for its mirror image."""
     rng = np.random.default_rng(5)
     scores, labels, groups = sample(rng, 5, 60, signal=0.8)
     for mirrored in (scores, -scores):
@@ -145,7 +145,7 @@ def test_bootstrap_error_agrees_with_delong_where_rows_are_independent() -> None
     assert interval.trusted
 
 
-def test_one_brick_falls_back_to_rows_and_says_so() -> None:
+def test_one_brick_is_resampled_by_rows_and_not_trusted() -> None:
     scores, labels, _ = sample(np.random.default_rng(2), 1, 50)
     interval = bootstrap_interval(
         Ranking(scores, labels).auc, np.zeros(50), draws=50, confidence=0.95, stream=stream(1, "a")
@@ -256,7 +256,7 @@ def test_the_control_takes_unknown_columns() -> None:
 
 
 def test_matching_removes_a_planted_magnitude_difference() -> None:
-    """Scores that follow the magnitude alone: AUC far from 0.5 before matching, near after."""
+    """Scores that depend only on magnitude: AUC far from 0.5 before matching, near after."""
     rng = np.random.default_rng(14)
     train, label = columns(rng, 2000, brighter=0.5)
     test, test_label = columns(rng, 2000, brighter=0.5)

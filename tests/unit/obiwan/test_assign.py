@@ -1,4 +1,4 @@
-"""The table of groups: exact parts, and which bricks share sky."""
+"""The table of groups: exact numbers of groups per part, and overlapping bricks."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_patches_partition_the_stamps(tmp_path: Path) -> None:
         assert row["overlaps"] == (other if crosses else "")
 
 
-def test_one_group_is_refused_with_a_way_out(tmp_path: Path) -> None:
+def test_a_single_group_is_an_error_with_a_remedy(tmp_path: Path) -> None:
     record = write_block(tmp_path, "block-00000", bricks_in_row(1))
     with pytest.raises(
         InputError, match=r"one group only; expected two bricks or more, or obiwan.pat"
@@ -101,14 +101,14 @@ def test_the_test_part_has_both_classes(tmp_path: Path) -> None:
     assert [row["n_fake"] for row in rows if row["part"] == "test"] == ["6", "6"]
 
 
-def test_one_class_is_refused(tmp_path: Path) -> None:
+def test_one_class_is_an_error(tmp_path: Path) -> None:
     bricks = [replace(brick, n_fake=0) for brick in bricks_in_row(4)]
     record = write_block(tmp_path, "block-00000", bricks)
     with pytest.raises(InputError, match="no group has stamps of both classes"):
         assigned(tmp_path, [record])
 
 
-def test_a_brick_in_two_records_is_refused(tmp_path: Path) -> None:
+def test_a_brick_in_two_records_is_an_error(tmp_path: Path) -> None:
     bricks = bricks_in_row(3)
     records = [write_block(tmp_path, f"block-{i:05d}", bricks[i : i + 2]) for i in range(2)]
     with pytest.raises(InputError, match="record 1211p060: is in two block indexes"):
@@ -116,7 +116,7 @@ def test_a_brick_in_two_records_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["n_real", "wcs"])
-def test_a_record_of_another_stage_is_refused(tmp_path: Path, name: str) -> None:
+def test_a_record_of_another_stage_is_an_error(tmp_path: Path, name: str) -> None:
     record = write_block(tmp_path, "block-00000", bricks_in_row(3))
     record.write_text(record.read_text().replace(f'"{name}"', '"other"'))
     with pytest.raises(InputError, match=f"field {name}"):
@@ -132,7 +132,7 @@ def test_a_record_of_another_stage_is_refused(tmp_path: Path, name: str) -> None
         ("overlaps", "0000p000", r"record 0000p000: has no row of a brick listed in overlaps"),
     ],
 )
-def test_a_spoilt_table_is_refused(tmp_path: Path, column: str, text: str, match: str) -> None:
+def test_an_invalid_table_is_an_error(tmp_path: Path, column: str, text: str, match: str) -> None:
     rows = assigned(tmp_path, [write_block(tmp_path, "block-00000", bricks_in_row(3))])
     rows[0][column] = text
     table = tmp_path / "spoilt.csv"
@@ -158,7 +158,7 @@ def shares_sky(a: Tan, b: Tan) -> bool:
 @pytest.mark.parametrize("dec", [0.0, 60.0, -89.9, 89.99])
 @pytest.mark.parametrize("ra", [0.0, 200.0])
 def test_overlap_is_found_anywhere_on_the_sphere(ra: float, dec: float) -> None:
-    """Random turned bricks around RA 0/360 and near the poles, against brute force."""
+    """Randomly rotated bricks around RA 0/360 and near the poles, against brute force."""
     rng = np.random.default_rng(7)
     width = 80 * 0.262 / 3600
     tans = []
@@ -180,7 +180,7 @@ def test_overlap_is_found_anywhere_on_the_sphere(ra: float, dec: float) -> None:
 
 
 def replace_size(tan: Tan, more: int) -> Tan:
-    """Return the brick with an image that is larger by so many pixels on each side."""
+    """Return the brick with an image that is larger by n pixels on each side."""
     crpix = (tan.crpix[0] + more, tan.crpix[1] + more)
     return replace(tan, crpix=crpix, width=tan.width + 2 * more, height=tan.height + 2 * more)
 
@@ -193,7 +193,9 @@ def test_a_row_across_ra_zero_is_a_chain(tmp_path: Path) -> None:
         assert touching == [j for j in (i - 1, i + 1) if 0 <= j < 6]
 
 
-def test_the_log_says_how_many(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_log_gives_the_number_of_test_groups(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.INFO, "skyproof"):
         assigned(tmp_path, [write_block(tmp_path, "block-00000", bricks_in_row(5))])
     assert "1 of 5 groups are in the test part" in caplog.text

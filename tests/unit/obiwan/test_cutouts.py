@@ -1,4 +1,4 @@
-"""Cutting stamps out of bricks: the right pixels and values, the layout, the options."""
+"""Stamps of bricks: pixels and values, layout of the files, options."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_o02_the_layout_of_a_brick(root, out):
     assert len(item.paths) == 6
 
 
-def test_every_stamp_has_its_own_pixels_and_values(root, out):
+def test_every_stamp_has_the_pixels_and_values_of_its_source(root, out):
     info = run(root, out)[BRICK]["info"]
     assert (info["n_real"], info["n_onedge_real"]) == (4, 2)
     # The injected source at x = 28.3 lies at the edge too.
@@ -93,7 +93,7 @@ def test_every_stamp_has_its_own_pixels_and_values(root, out):
     np.testing.assert_allclose(np.sort(fake), sorted(beside(x) for x, _ in SOURCES), atol=1e-4)
 
 
-def test_o03_edge_stamps_are_apart_and_their_bands_distinct(root, out):
+def test_o03_edge_stamps_have_a_separate_file_and_distinct_bands(root, out):
     """In the original all bands of a stamp at the edge added up in one image, 65 x 65."""
     run(root, out)
     img, ivar, table = read(out, "real", "_onedge")
@@ -162,8 +162,8 @@ def test_realisations_give_new_injected_sources_but_real_ones_once(root, out):
     assert len(ids) == 5  # the original's last realisation overwrote the others
 
 
-def test_real_sources_near_injected_ones_are_neither(root, out):
-    """A catalogued piece 0.5 arcsec from an injected galaxy belongs to no class."""
+def test_other_sources_near_injected_ones_have_no_class(root, out):
+    """A catalogued fragment 0.5 arcsec from an injected galaxy belongs to no class."""
     path = tractor(root)
     rows = fitsio.read(path)
     piece = rows[-6:-5].copy()  # the first injected one: 0.5 arcsec beside it
@@ -195,8 +195,8 @@ def test_matching_across_zero_hours_and_near_the_pole():
     assert class_rows("real", none, simcat).tolist() == []
 
 
-def test_the_original_way_release_images_and_input_values(tmp_path, out):
-    """real_images: release, fake_values: input, cut: real, layout: original; two trees."""
+def test_options_of_the_original_release_images_and_input_values(tmp_path, out):
+    """real_images: release, fake_values: input, cut: real, layout: original; two folders."""
     release, injected = tmp_path / "release", tmp_path / "injected"
     write_brick(release, rs="", fake=[])
     write_brick(injected, rs="rs0")
@@ -217,7 +217,7 @@ def test_the_original_way_release_images_and_input_values(tmp_path, out):
     assert (out / f"fake/hdf5/121/{BRICK}/jpeg_grz.hdf5").is_file()
 
 
-def test_cuts_apply_to_the_classes_asked_for(root, out):
+def test_cuts_apply_to_the_configured_classes(root, out):
     """In the original the injected class had no cuts."""
     path = tractor(root)
     rows = fitsio.read(path)
@@ -261,7 +261,7 @@ def test_sorted_ids_run_from_bright_to_faint(root, out):
     assert sorted(ids["id"]) == sorted(read(out, "real")[2]["id"])
 
 
-def test_the_record_says_where_the_brick_lies(root, out):
+def test_the_block_index_has_the_footprint_of_the_brick(root, out):
     info = run(root, out)[BRICK]["info"]
     tan = tan_from_info(info)
     assert tan == tan_of(BRICK)
@@ -276,7 +276,7 @@ def test_two_bands(tmp_path, out):
     assert table.dtype == survey.stamp_dtype("gr")
 
 
-def test_a_brick_without_sources_of_a_class_is_whole(tmp_path, out):
+def test_a_brick_without_sources_of_a_class_has_all_files(tmp_path, out):
     write_brick(tmp_path, fake=[])
     info = run(tmp_path, out, jpeg=True)[BRICK]["info"]
     assert (info["n_real"], info["n_fake"], info["n_onedge_fake"]) == (4, 0, 0)
@@ -284,14 +284,14 @@ def test_a_brick_without_sources_of_a_class_is_whole(tmp_path, out):
     assert len(fitsio.read(out / f"fake/hdf5/121/{BRICK}/sorted_ids.fits", ext=1)) == 0
 
 
-def test_an_empty_catalogue_is_whole(tmp_path, out):
+def test_an_empty_catalogue_gives_all_files(tmp_path, out):
     write_brick(tmp_path, real=[], fake=[])
     info = run(tmp_path, out)[BRICK]["info"]
     assert (info["n_real"], info["n_fake"]) == (0, 0)
     assert read(out, "real", "_onedge")[0].shape == (0, 64, 64, 3)
 
 
-def test_a_record_of_bricks_and_its_bad_ones(root, out, caplog):
+def test_a_block_index_with_bad_bricks(root, out, caplog):
     record = root / "simulated.json"
     items = {BRICK: {"info": {}, "files": []}, NAMES[1]: {"info": {"bad": "no image"}, "files": []}}
     write.json(record, {"format": blocks.FORMAT, "items": items})

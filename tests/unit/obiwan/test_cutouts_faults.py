@@ -1,4 +1,4 @@
-"""Cutting stamps out of broken bricks: each is named, the others go on."""
+"""Stamps of broken bricks: each is reported, the others are processed."""
 
 from __future__ import annotations
 
@@ -118,8 +118,8 @@ FAULTS = [
 
 
 @pytest.mark.parametrize(("break_it", "says"), FAULTS)
-def test_a_bad_brick_is_named_and_the_others_go_on(root, out, break_it, says):
-    """The planted bricks are refused without skip_bad, listed with it."""
+def test_a_bad_brick_is_reported_and_the_others_continue(root, out, break_it, says):
+    """A planted bad brick is an error without skip_bad, and listed with it."""
     bad = NAMES[1]
     write_brick(root, bad)
     break_it(root, bad)
@@ -163,7 +163,7 @@ def test_a_bad_brick_ends_the_command_with_3(root, out):
 
 @pytest.mark.parametrize("layout", ["array", "original"])
 def test_a_full_disk_ends_the_command_with_4(root, tmp_path, layout):
-    """HDF5 crashes where a disk fills up while it writes: the space is taken beforehand."""
+    """HDF5 crashes if a disk fills up while it writes: the space is reserved beforehand."""
     listed(root)
     with mounted(tmp_path / "small", "size=400k") as folder:
         result = command(root, folder, "--layout", layout)

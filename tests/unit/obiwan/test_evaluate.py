@@ -1,4 +1,4 @@
-"""The stage obiwan.evaluate on small made-up splits and scores."""
+"""The stage obiwan.evaluate on small synthetic splits and scores."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def pixels(rng: np.random.Generator, table: np.ndarray, bands: str) -> np.ndarra
 
 
 def entry_of(folder: Path, path: str) -> dict[str, object]:
-    """Return a record's entry of one file."""
+    """Return the entry of one file in a block index."""
     file = folder / path
     return {"path": path, "size": file.stat().st_size, "sha256": sha256_of(file)}
 
@@ -145,7 +145,7 @@ def evaluated(
 
 
 def test_o12_all_metrics_exist_and_a_run_repeats_byte_for_byte(tmp_path: Path) -> None:
-    """o12: accuracy and AUC of the test part, with everything that the architecture promises."""
+    """o12: accuracy and AUC of the test part, with all documented metrics."""
     inputs = make_case(tmp_path, signal=1.5)
     metrics, outputs = evaluated(inputs, tmp_path / "a")
     assert {
@@ -179,7 +179,7 @@ def quick(
 def test_o14_null_scores_are_indistinguishable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """o14: of ten null samples at most two are distinguished (the rule errs in some 5 %)."""
+    """o14: of ten null samples at most two are distinguished (the error rate is about 5 %)."""
     verdicts = []
     for seed in range(10):
         folder = tmp_path / str(seed)
@@ -262,7 +262,7 @@ def test_bricks_of_both_parts_are_a_caution(
 
 
 def rewritten(inputs: SimpleNamespace, change: object, rows: slice = slice(None)) -> None:
-    """Write the scores anew: some rows, and the columns that `change(columns)` returns."""
+    """Rewrite the scores with some rows and the columns that `change(columns)` returns."""
     import pandas as pd
 
     frame = pd.read_parquet(inputs.scores)[rows]
@@ -287,7 +287,7 @@ def without_mag_z(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         (lambda c: {**c, "id": c["id"] + 1000}, slice(None), "is not in the test part"),
     ],
 )  # fmt: skip
-def test_bad_scores_are_refused_in_one_line(
+def test_bad_scores_are_errors_in_one_line(
     tmp_path: Path, change: object, rows: slice, words: str
 ) -> None:
     inputs = make_case(tmp_path)
@@ -311,7 +311,7 @@ def test_bad_scores_are_refused_in_one_line(
         ),
     ],
 )
-def test_bad_files_are_refused_in_one_line(
+def test_bad_files_are_errors_in_one_line(
     tmp_path: Path, name: str, content: bytes, words: str
 ) -> None:
     inputs = make_case(tmp_path, rows=10)
@@ -363,7 +363,7 @@ def test_the_rule_of_the_verdict(
     assert f"AUC {auc:.2f} [0.40, 0.90]" in rule.statement({**metrics, "verdict": expected})
 
 
-def test_pairs_are_alike_in_magnitude_and_come_from_bright_to_faint() -> None:
+def test_pairs_have_similar_magnitudes_from_bright_to_faint() -> None:
     rng = np.random.default_rng(4)
     magnitudes, labels = rng.uniform(20, 24, 400), np.arange(400) % 2
     magnitudes[:4] = np.nan

@@ -29,7 +29,7 @@ def exposure(tmp_path_factory: pytest.TempPathFactory) -> Exposure:
 
 
 def test_sky_is_zero_and_noise_is_the_weights(exposure: Exposure) -> None:
-    """The sky of a part of a CCD is taken at its place; weights scale with the zero point."""
+    """The sky model is evaluated at the part's position; weights scale with the zero point."""
     good = exposure.ivar > 0
     assert np.sqrt(1 / np.median(exposure.ivar)) == pytest.approx(ccd_tree.SKY_SIGMA, rel=1e-5)
     chi = (exposure.image * np.sqrt(exposure.ivar))[good]
@@ -38,7 +38,7 @@ def test_sky_is_zero_and_noise_is_the_weights(exposure: Exposure) -> None:
     assert (high - low) / 2 == pytest.approx(1, abs=0.05)
 
 
-def test_star_has_its_flux_and_place(exposure: Exposure) -> None:
+def test_a_star_has_its_flux_and_position(exposure: Exposure) -> None:
     """A planted star is recovered in nanomaggies; the table's offset moves the header's WCS."""
     x, y = ccd_tree.STARS[2]
     box = np.s_[round(y) - 20 : round(y) + 21, round(x) - 20 : round(x) + 21]
@@ -49,7 +49,7 @@ def test_star_has_its_flux_and_place(exposure: Exposure) -> None:
 
 
 def test_masked_pixels_are_zero(exposure: Exposure) -> None:
-    """Mask, missing weight and NaN each mask a pixel; wild values do not get through."""
+    """Mask, missing weight and NaN each mask a pixel; extreme values there have no effect."""
     for bad in (np.s_[:, 20], np.s_[:3, :], np.s_[100, 100]):
         assert np.all(exposure.ivar[bad] == 0)
         assert np.all(exposure.image[bad] == 0)
@@ -101,7 +101,7 @@ def test_missing_calibrations_are_replaced_and_logged(
 
 @pytest.mark.parametrize("suffix", [".fits", ".fits.gz", "-CCD2.fits"])
 def test_images_are_found_in_other_forms(tmp_path: Path, suffix: str, exposure: Exposure) -> None:
-    """Plain, gzipped, or one file a CCD, and in another folder than the table says."""
+    """Plain, gzipped, or one file per CCD, and in another folder than in the table."""
     tree = make_tree(tmp_path, "g")
     elsewhere = tree.images / "flat"
     elsewhere.mkdir()
@@ -163,7 +163,7 @@ def test_bad_planes_are_named(tmp_path: Path, kind: str, damage: object, message
 
 @pytest.mark.parametrize("folder", ["psfex", "sky"])
 def test_bad_calibrations_are_named(tmp_path: Path, folder: str) -> None:
-    """A calibration that is there but broken is an error, not a missing one."""
+    """A broken calibration is an error and is not treated as a missing one."""
     tree = make_tree(tmp_path, "g")
     path = next((tree.calib / folder).rglob("*.fits"))
     path.write_bytes(path.read_bytes()[:3000])
@@ -188,7 +188,7 @@ def test_bad_rows_and_tables_are_named(tmp_path: Path) -> None:
 
 
 def test_real_exposures_are_calibrated(real_data: Path) -> None:
-    """The survey's own noise per pixel (sig1) comes out; sky is empty; gain and PSF plausible."""
+    """The noise per pixel equals the survey's (sig1); sky is zero; gain and PSF are plausible."""
     folder = real_data / "obiwan/testcase_decals_grz"
     if not folder.is_dir():
         pytest.skip(f"no real exposures: {folder} is absent")

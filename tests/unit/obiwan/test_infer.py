@@ -1,4 +1,4 @@
-"""Stage obiwan.infer: scores of the test part and of folders, alike on any number of ranks."""
+"""Stage obiwan.infer: scores of the test part and of folders, on any number of ranks."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.unit.obiwan.build.train import write_split
 
 
 def write_model(path: Path, bands: str = "g", seed: int = 1) -> Path:
-    """Write a network with random weights: enough to score with."""
+    """Write a network with random weights, sufficient for scoring."""
     network = StampClassifier(len(bands), "code")
     initialise(network, partial(stream, seed))
     about = {"format": MODEL, "bands": bands, "pool": "code"}
@@ -59,7 +59,7 @@ def scores(
     return pd.read_parquet(out)
 
 
-def test_the_test_part_is_scored_row_by_row_beside_its_catalogue(
+def test_scores_of_the_test_part_have_the_columns_of_its_catalogue(
     model: Path, record: Path, tmp_path: Path
 ):
     table = scores(model, tmp_path / "s.parquet", [record])
@@ -123,7 +123,7 @@ def test_a_folder_of_stamp_files_is_scored_with_its_tables(
 
 
 @pytest.mark.parametrize("how", ["split", "npy", "hdf5"])
-def test_stamps_of_other_bands_are_refused_naming_both(record: Path, tmp_path: Path, how: str):
+def test_stamps_of_other_bands_are_errors_with_both_bands(record: Path, tmp_path: Path, how: str):
     model = write_model(tmp_path / "model.safetensors", "grz")
     given: dict[str, object] = {"split": [record]}
     if how == "npy":
@@ -136,7 +136,7 @@ def test_stamps_of_other_bands_are_refused_naming_both(record: Path, tmp_path: P
         scores(model, tmp_path / "s.parquet", **given)
 
 
-def test_what_is_no_model_is_refused(record: Path, tmp_path: Path):
+def test_a_file_that_is_not_a_model_is_an_error(record: Path, tmp_path: Path):
     path = tmp_path / "model.safetensors"
     path.write_bytes(b"not a model")
     out = tmp_path / "s.parquet"
@@ -154,7 +154,7 @@ def test_either_a_split_or_a_folder_must_be_given(model: Path, record: Path, tmp
             scores(model, tmp_path / "s.parquet", **given)
 
 
-def test_a_folder_without_stamps_is_refused(model: Path, tmp_path: Path):
+def test_a_folder_without_stamps_is_an_error(model: Path, tmp_path: Path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="has no stamps"):
         scores(model, tmp_path / "s.parquet", stamps=tmp_path / "empty")

@@ -37,7 +37,7 @@ BRICK = "2000p315"
 
 
 def ingested(tree: Tree, out: Path, **options: object) -> blocks.Item:
-    """Run the stage on a tree and return its one brick."""
+    """Run the stage on a folder and return its single brick."""
     options = {"bands": tree.bands, "n_fake": 12, **options}
     inputs = SimpleNamespace(ccds=tree.table, images=tree.images, calib=tree.calib)
     outputs = SimpleNamespace(bricks=out / "block-00000.json")
@@ -64,7 +64,7 @@ def exposure(tree: Tree) -> Exposure:
 
 
 def local_tan(exposure: Exposure) -> Tan:
-    """The part of the brick's grid that an exposure sees."""
+    """The part of the brick's grid that an exposure covers."""
     whole = brick_tan(brick_of_id(int(bricks_at(*ccd_tree.CENTRE))), 3600)
     box = footprint_box(exposure.wcs, exposure.image.shape, whole)
     assert box is not None
@@ -77,8 +77,8 @@ def tan_of(item: blocks.Item) -> Tan:
     return tan_from_info(item.info)
 
 
-def test_files_lie_in_the_layout_of_the_survey(brick: blocks.Item) -> None:
-    """o02: every file has its place, and the readers of the other stages take it."""
+def test_files_have_the_layout_of_the_survey(brick: blocks.Item) -> None:
+    """o02: every file has its documented path and is readable by the other stages."""
     root = brick.index.parent
     assert brick.name == BRICK
     assert survey.realizations(root, BRICK) == ["rs0", "rs1"]
@@ -94,7 +94,7 @@ def test_files_lie_in_the_layout_of_the_survey(brick: blocks.Item) -> None:
     assert len(fitsio.read(str(survey.ccds_path(root, BRICK, "rs0")))) == 2
 
 
-def test_image_is_the_part_of_the_brick_that_ccds_see(brick: blocks.Item) -> None:
+def test_the_image_is_the_part_of_the_brick_covered_by_ccds(brick: blocks.Item) -> None:
     """The small field gives a small image, on the pixels of the whole brick."""
     tan = tan_of(brick)
     whole = brick_tan(brick_of_id(int(bricks_at(*ccd_tree.CENTRE))), 3600)
@@ -104,7 +104,7 @@ def test_image_is_the_part_of_the_brick_that_ccds_see(brick: blocks.Item) -> Non
     assert (tan.crpix[0] - whole.crpix[0]) % 1 == 0
 
 
-def test_stars_keep_flux_and_place(tree: Tree, brick: blocks.Item) -> None:
+def test_stars_keep_flux_and_position(tree: Tree, brick: blocks.Item) -> None:
     """From 0.3 arcsec pixels with SIP distortions to the brick: flux to 1 %, position to 20 mas."""
     root = brick.index.parent
     tractor = survey.read_tractor(survey.tractor_path(root, BRICK, "rs0"), "gi")
@@ -173,7 +173,7 @@ def galaxy(exposure: Exposure, x: float, y: float, **values: float) -> np.ndarra
 
 
 def test_injection_adds_flux_noise_and_variance(exposure: Exposure) -> None:
-    """22.5 - 2.5 log10(flux) comes out; photons scatter as their number says; masks stay."""
+    """The flux is that of the magnitude; photon noise is Poisson; masks are unchanged."""
     rng = np.random.default_rng(3)
     counting = replace(exposure, noise_of_sources=True)
     one = galaxy(exposure, 120.3, 99.6)
@@ -226,8 +226,8 @@ def test_overlapping_exposures_are_averaged_by_weight(exposure: Exposure) -> Non
     assert np.median(one.image[seen]) == pytest.approx(ratio, rel=0.02)  # flux a smaller pixel
 
 
-def test_positions_keep_apart_and_inside() -> None:
-    """Separation and coverage hold; a small field takes fewer galaxies than asked for."""
+def test_positions_keep_their_separation_and_are_inside() -> None:
+    """Separation and coverage are satisfied; a small field has fewer galaxies than requested."""
 
     def covered(x: np.ndarray, y: np.ndarray) -> np.ndarray:
         return x < 250
@@ -241,7 +241,7 @@ def test_positions_keep_apart_and_inside() -> None:
     assert len(x) == 7
 
 
-def test_population_lies_in_its_limits() -> None:
+def test_the_population_is_within_its_limits() -> None:
     tan = replace(brick_tan(brick_of_id(1000), 3600), width=3600, height=3600)
     catalog = draw_galaxies(
         400, (20.7, 23.5), 10.0, tan, lambda x, y: np.ones(len(x), bool), stream(1, "a")
@@ -258,7 +258,7 @@ def test_population_lies_in_its_limits() -> None:
 
 
 def test_empty_sky_has_few_false_detections(exposure: Exposure) -> None:
-    """The threshold counts the noise that resampling correlates."""
+    """The threshold uses the noise of correlated, resampled pixels."""
     rng = np.random.default_rng(8)
     noise = np.where(exposure.ivar > 0, rng.normal(0, ccd_tree.SKY_SIGMA, exposure.ivar.shape), 0)
     empty = stack([replace(exposure, image=noise.astype(np.float32))], local_tan(exposure))
@@ -266,7 +266,7 @@ def test_empty_sky_has_few_false_detections(exposure: Exposure) -> None:
     assert len(detect.detect({"g": empty}, 1.5).objects) > 20
 
 
-def test_a_missing_band_is_named(tree: Tree, tmp_path: Path) -> None:
+def test_a_missing_band_is_reported(tree: Tree, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="in band z"):
         ingested(tree, tmp_path / "out", bands="gz")
     item = ingested(tree, tmp_path / "out", bands="gz", skip_bad=True)
@@ -275,7 +275,7 @@ def test_a_missing_band_is_named(tree: Tree, tmp_path: Path) -> None:
     assert item.paths == ()
 
 
-def test_a_full_or_unseen_field_is_named(tree: Tree, tmp_path: Path) -> None:
+def test_a_full_or_uncovered_field_is_reported(tree: Tree, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no space for a galaxy"):
         ingested(tree, tmp_path, separation=40.0)
     with pytest.raises(UsageError, match="mag_min"):
@@ -285,7 +285,7 @@ def test_a_full_or_unseen_field_is_named(tree: Tree, tmp_path: Path) -> None:
 
 
 def test_bad_input_ends_with_one_line(tmp_path: Path) -> None:
-    """Exit 3, file and cause named, no file of a brick under its final name."""
+    """Exit 3 with file and cause; no file of the brick under its final name."""
     tree = make_tree(tmp_path / "ccds")
     tree.image("i", "d").write_bytes(b"SIMPLE")
     out = tmp_path / "out"

@@ -1,4 +1,4 @@
-"""What a training may read: planted leaks and arrays that are not a split's are refused."""
+"""Inputs of a training: planted leaks and invalid arrays are errors."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def change_catalog(path: Path, **values: object) -> None:
     write.fits_table(path, table)
 
 
-def test_x01_planted_leak_of_sky_is_refused(tmp_path: Path) -> None:
+def test_x01_planted_leak_of_sky_is_an_error(tmp_path: Path) -> None:
     """A training stamp moved to 62 pixels from a test stamp of the next brick: two rows shared."""
     items = made(tmp_path, [bricks_in_row(4, n_real=20, n_fake=20)], test_fraction=0.25)
     dataset.check_no_leak(items)
@@ -52,17 +52,17 @@ def test_x01_planted_leak_of_sky_is_refused(tmp_path: Path) -> None:
 
 
 def relabelled(items: list[Item], **info: object) -> list[Item]:
-    """Return the items with other words in their info."""
+    """Return the items with changed values in their info."""
     return [replace(item, info={**item.info, **info}) for item in items]
 
 
-def test_x01_planted_leak_of_a_brick_is_refused(tmp_path: Path) -> None:
+def test_x01_planted_leak_of_a_brick_is_an_error(tmp_path: Path) -> None:
     items = made(tmp_path, [apart(2, 10, 10)], split_by="source")
     with pytest.raises(InputError, match="group 0010p060 is in the training and in the test part"):
         dataset.check_no_leak(relabelled(items, split_by="brick"))
 
 
-def test_x01_planted_leak_of_a_patch_and_of_a_source_is_refused(tmp_path: Path) -> None:
+def test_x01_planted_leak_of_a_patch_and_of_a_source_is_an_error(tmp_path: Path) -> None:
     bricks = bricks_in_row(2, n_real=60, n_fake=60)
     items = made(tmp_path, [bricks], patch_pixels=100, test_fraction=0.3)
     dataset.check_no_leak(items)
@@ -101,7 +101,7 @@ def test_leak_check_refuses_a_record_of_another_stage(tmp_path: Path) -> None:
         ("y", np.array([0, 1, 2, 0.0]), r"record 2, field label: is 2.0; expected 0 or 1"),
     ],
 )
-def test_wrong_arrays_are_refused(tmp_path: Path, name: str, array: np.ndarray, match: str) -> None:
+def test_wrong_arrays_are_errors(tmp_path: Path, name: str, array: np.ndarray, match: str) -> None:
     files = dataset.SplitFiles(tmp_path / "x.npy", tmp_path / "y.npy", tmp_path / "c.fits")
     np.save(files.x, np.zeros((4, 64, 64, 2), np.float16))
     np.save(files.y, np.zeros(4))
@@ -111,7 +111,7 @@ def test_wrong_arrays_are_refused(tmp_path: Path, name: str, array: np.ndarray, 
 
 
 @pytest.mark.parametrize("size", [0, 20, 1000])
-def test_truncated_arrays_are_refused(tmp_path: Path, size: int) -> None:
+def test_truncated_arrays_are_errors(tmp_path: Path, size: int) -> None:
     path = tmp_path / "x.npy"
     np.save(path, np.zeros((4, 64, 64, 2), np.float16))
     path.write_bytes(path.read_bytes()[:size])

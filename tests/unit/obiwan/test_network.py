@@ -98,7 +98,7 @@ def test_noise_becomes_one_and_masked_pixels_are_flagged(tmp_path: Path):
         assert ivar[:, :, good].abs().max() < 0.3
 
 
-def test_a_row_is_normalised_alike_whatever_lies_beside_it(tmp_path: Path):
+def test_a_row_is_normalised_independently_of_the_other_rows(tmp_path: Path):
     normalise = Normalise(3)
     normalise.fit([write_stamps(tmp_path / "x.npy", 1)])
     x = torch.from_numpy(np.load(tmp_path / "x.npy"))
@@ -106,7 +106,7 @@ def test_a_row_is_normalised_alike_whatever_lies_beside_it(tmp_path: Path):
 
 
 def test_statistics_depend_neither_on_order_nor_on_other_files(tmp_path: Path):
-    """The test part lies in the same folders: changing it must change nothing."""
+    """The test part is in the same folders: its content must not change the statistics."""
     train = [write_stamps(tmp_path / f"xtrain_{k}.npy", k) for k in range(3)]
     write_stamps(tmp_path / "xtest_1.npy", 77)
     first, second, other = Normalise(3), Normalise(3), Normalise(3)
@@ -127,7 +127,7 @@ def test_float16_stamps_give_nearly_the_same(tmp_path: Path):
     assert (half - normalise(torch.from_numpy(x))).abs().max() < 0.005
 
 
-def test_a_band_that_is_masked_everywhere_is_refused(tmp_path: Path):
+def test_a_band_that_is_masked_everywhere_is_an_error(tmp_path: Path):
     path = write_stamps(tmp_path / "x.npy", 1)
     x = np.load(path)
     x[..., 3] = 0
@@ -136,7 +136,7 @@ def test_a_band_that_is_masked_everywhere_is_refused(tmp_path: Path):
         Normalise(3).fit([path])
 
 
-def test_nan_is_refused_before_training(tmp_path: Path):
+def test_nan_is_an_error_before_training(tmp_path: Path):
     path = write_stamps(tmp_path / "x.npy", 1)
     x = np.load(path)
     x[4, 1, 1, 1] = np.nan

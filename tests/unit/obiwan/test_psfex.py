@@ -1,4 +1,4 @@
-"""The PSFEx model of a CCD, and what stands in for it."""
+"""The PSFEx model of a CCD, and its replacement if there is none."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LOG = logging.getLogger("test")
 
 
 def values(degree: int, n: int = 11) -> dict[str, object]:
-    """A model whose terms can be told apart: term i has weight i + 1 at its own pixel."""
+    """A model with distinguishable terms: term i has value i + 1 in pixel i."""
     terms = (degree + 1) * (degree + 2) // 2
     basis = np.zeros((terms, n, n))
     basis[0] = 1
@@ -60,7 +60,7 @@ def test_merged_file_gives_the_row_of_the_ccd_without_padding(tmp_path: Path) ->
     np.testing.assert_allclose(psf.stamp(150.0, 20.0), ccd_tree.psf_stamp(150.0, 20.0), atol=1e-12)
 
 
-def test_without_a_model_the_width_of_the_table_serves(
+def test_without_a_model_the_width_of_the_table_is_used(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     key = archive.Key("a_ooi_g.fits", "cam", 1, "N1")
@@ -82,7 +82,7 @@ def test_without_a_model_the_width_of_the_table_serves(
         ({"psf_samp": 0.0}, "is not a PSF"),
     ],
 )
-def test_unusable_models_are_refused(change: dict[str, object], message: str) -> None:
+def test_unusable_models_are_errors(change: dict[str, object], message: str) -> None:
     changed = {**values(2), **change}
     changed = {name: value for name, value in changed.items() if value is not None}
     with pytest.raises(InputError, match=message):

@@ -1,4 +1,4 @@
-"""The cuts on sources, one by one on their boundaries."""
+"""The cuts on sources, each at its boundary."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_o01_the_truth_table_has_twenty_rows():
 @pytest.mark.parametrize(
     ("row", "removed_by"), [row[1:] for row in TRUTH], ids=[t[0] for t in TRUTH]
 )
-def test_o01_each_boundary_by_the_cut_that_it_is_of(row, removed_by):
+def test_o01_each_boundary_belongs_to_its_cut(row, removed_by):
     result = select_measured(columns(row), "grz", Limits())
     assert result.kept.tolist() == [removed_by == ""]
     assert [name for name, count in result.removed.items() if count] == [removed_by] * bool(
@@ -80,7 +80,7 @@ def test_o01_each_boundary_by_the_cut_that_it_is_of(row, removed_by):
     )
 
 
-def test_o01_all_rows_at_once_and_what_each_cut_removed():
+def test_o01_all_rows_at_once_and_the_number_removed_by_each_cut():
     result = select_measured(columns(*(row for _, row, _ in TRUTH)), "grz", Limits())
     assert result.kept.tolist() == [removed == "" for _, _, removed in TRUTH]
     assert sum(result.removed.values()) == int((~result.kept).sum())
@@ -89,17 +89,17 @@ def test_o01_all_rows_at_once_and_what_each_cut_removed():
 
 
 @pytest.mark.parametrize("kind", ["PSF", "PSF ", "EXP", "REX", "SIMP", "SER"])
-def test_types_that_stay(kind):
+def test_types_that_are_kept(kind):
     assert select_measured(columns(source(type=kind)), "grz", Limits()).kept.all()
 
 
 @pytest.mark.parametrize("kind", ["COMP", "DEV", "DEV ", "DUP"])
-def test_types_that_go(kind):
+def test_types_that_are_removed(kind):
     row = source(type=kind, shapedev_r=np.float32(0.5))
     assert select_measured(columns(row), "grz", Limits()).removed["type"] == 1
 
 
-def test_the_padding_is_a_distance_at_right_angles():
+def test_the_padding_is_a_perpendicular_distance():
     """A source moved by just less than the padding, at right angles to a line, stays inside."""
     for slope, intercept, rz in ((1.15, -0.15, 0.5), (-1.2, 1.6, 1.0)):
         angle = math.atan(slope)

@@ -1,4 +1,4 @@
-"""Synthetic bricks: alike classes unless a difference is planted, and the same bytes anywhere."""
+"""Synthetic bricks: equal classes unless a difference is planted, and reproducible bytes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SMALL = {
 
 
 def build(folder: Path, **options) -> list[blocks.Item]:
-    """Run the stage in this process and return the record's bricks."""
+    """Run the stage in this process and return the bricks of the block index."""
     settings = Simulate(**{**SMALL, **options})
     record = folder / f"block-{settings.block:05d}.json"
     folder.mkdir(parents=True, exist_ok=True)
@@ -95,8 +95,8 @@ def null(tmp_path_factory):
     return folder, bricks
 
 
-def test_the_tree_and_the_record(tmp_path):
-    """o02: paths of the layout; the record says what is where on the sky."""
+def test_the_files_and_the_block_index(tmp_path):
+    """o02: paths of the layout; the block index has the footprints."""
     bricks = build(tmp_path)
     assert [brick.name for brick in bricks] == brick_names(2)
     brick = bricks[0]
@@ -118,15 +118,15 @@ def test_the_tree_and_the_record(tmp_path):
     np.testing.assert_allclose(tan.pixel(table["ra"], table["dec"])[0], table["bx"], atol=1e-4)
 
 
-def test_without_planted_difference_the_classes_are_alike(null):
-    """o14: no measured column, its order in the catalogue included, tells real from injected."""
+def test_without_planted_difference_the_classes_do_not_differ(null):
+    """o14: no measured column, nor the order in the catalogue, separates real from injected."""
     values = p_values(*catalogues(*null))
     assert len(values) > 20
     assert {name: p for name, p in values.items() if p < 0.05 / len(values)} == {}
 
 
-def test_a_colour_offset_shifts_the_injected_alone(null, tmp_path):
-    """The same galaxies but for g-r of the injected."""
+def test_a_colour_offset_changes_only_injected_galaxies(null, tmp_path):
+    """The galaxies are the same except for g-r of the injected ones."""
     folder, bricks = null
     shifted = build(
         tmp_path, n_bricks=6, block_size=6, brick_pixels=500, n_real=40, n_fake=40, n_stars=0,
@@ -142,8 +142,8 @@ def test_a_colour_offset_shifts_the_injected_alone(null, tmp_path):
     assert p_values(*catalogues(tmp_path, shifted))["g-r"] < 1e-6
 
 
-def test_clumps_change_real_galaxies_alone(null, tmp_path):
-    """o15: injected galaxies, catalogues and noise stay the same, pictures of real ones do not."""
+def test_clumps_change_only_real_galaxies(null, tmp_path):
+    """o15: injected galaxies, catalogues and noise are unchanged, images of real ones are not."""
     folder, bricks = null
     build(
         tmp_path, n_bricks=6, block_size=6, brick_pixels=500, n_real=40, n_fake=40, n_stars=0,
@@ -186,7 +186,7 @@ def test_the_noise_is_that_of_the_inverse_variance(tmp_path):
 
 
 def test_the_depth_of_an_exposure_is_that_of_a_matched_filter():
-    """A point source of the depth's magnitude has S/N 5 in the noise that the depth gives."""
+    """A point source with the magnitude of the depth has S/N 5 in noise of that depth."""
     one = np.ones(1)
     for fwhm in (0.9, 1.3):
         sigma = depth.pixel_noise(24.0, fwhm)
@@ -197,8 +197,8 @@ def test_the_depth_of_an_exposure_is_that_of_a_matched_filter():
         assert np.sqrt((image**2).sum()) / sigma == pytest.approx(5, rel=1e-3)
 
 
-def test_measured_errors_are_what_the_catalogue_says(null):
-    """(measured - put in) / error of injected galaxies has unit width."""
+def test_measured_errors_equal_those_of_the_catalogue(null):
+    """(measured - input) / error of injected galaxies has standard deviation 1."""
     folder, bricks = null
     pulls = []
     for brick in bricks:
@@ -278,19 +278,19 @@ def test_one_rank_and_two_write_the_same_bytes(tmp_path):
         ({"n_real": 200}, "do not fit into 160 pixels"),
     ],
 )
-def test_impossible_options_are_refused(tmp_path, options, said):
+def test_impossible_options_are_errors(tmp_path, options, said):
     with pytest.raises(UsageError, match=said):
         build(tmp_path, **{"n_bricks": 3, "block_size": 3, **options})
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_command_says_it_in_one_line(tmp_path):
+def test_the_command_prints_one_line(tmp_path):
     result = skyproof(*words(tmp_path, block=4))
     assert result.returncode == 2
     assert "3 bricks make blocks 0 to 0" in one_line(result)
 
 
-def test_number_counts_rise_as_asked():
+def test_number_counts_have_the_configured_slope():
     rng = np.random.default_rng(1)
     for slope in (0.0, 0.4):
         drawn = draw_magnitudes(100_000, 20.0, 23.0, slope, rng)

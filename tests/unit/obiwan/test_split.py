@@ -1,4 +1,4 @@
-"""The arrays of a split: counts, names, channels, and no sky in both parts."""
+"""The arrays of a split: counts, names, channels, and no common sky of the parts."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ def shared_sky(items: list[Item]) -> int:
 
 
 def turned(bricks: list[Brick]) -> list[Brick]:
-    """Return the bricks with their images turned, each by another angle."""
+    """Return the bricks with their images rotated, each by a different angle."""
     return [
         replace(brick, tan=tan_at(brick.tan.ra, brick.tan.dec, 300, turn=10.0 * i))
         for i, brick in enumerate(bricks)
@@ -189,7 +189,7 @@ def turned(bricks: list[Brick]) -> list[Brick]:
 def test_o16_no_sky_in_both_parts(
     tmp_path: Path, where: dict[str, float], turn: bool, patch_pixels: int
 ) -> None:
-    """o16: with overlapping bricks in several blocks, turned or not, and with patches."""
+    """o16: with overlapping bricks in several blocks, rotated or not, and with patches."""
     bricks = bricks_in_row(6, n_real=14, n_fake=14, **where)
     bricks = turned(bricks) if turn else bricks
     unchecked = made(tmp_path / "source", [bricks], split_by="source")
@@ -204,7 +204,7 @@ def test_o16_no_sky_in_both_parts(
 
 
 def test_only_stamps_near_test_sky_are_dropped(tmp_path: Path) -> None:
-    """Bricks overlap by 100 of 300 pixels: what lies beyond 132 from the shared edge stays."""
+    """Bricks overlap by 100 of 300 pixels: stamps beyond 132 pixels from the edge are kept."""
     bricks = bricks_in_row(4, n_real=40, n_fake=40)
     items = made(tmp_path, [bricks], test_fraction=0.25)
     parts = part_of(tmp_path)
@@ -238,7 +238,7 @@ def positions(folder: Path, brick: str) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize("patch_pixels", [0, 100])
-def test_block_size_changes_no_byte(tmp_path: Path, patch_pixels: int) -> None:
+def test_block_size_does_not_change_the_bytes(tmp_path: Path, patch_pixels: int) -> None:
     bricks = bricks_in_row(5, n_real=12, n_fake=11)
     made(tmp_path / "a", [bricks], patch_pixels=patch_pixels, rows_train=8)
     made(tmp_path / "b", [[b] for b in reversed(bricks)], patch_pixels=patch_pixels, rows_train=8)
@@ -277,7 +277,7 @@ def spoil(folder: Path, field: str, value: float, row: int = 0) -> None:
         ("ivar", np.inf, "float16", r"rs0 1, field ivar: has inf; expected finite numbers up to"),
     ],
 )
-def test_values_that_do_not_fit_are_refused(
+def test_values_that_do_not_fit_are_errors(
     tmp_path: Path, field: str, value: float, dtype: str, match: str
 ) -> None:
     record = write_block(tmp_path / "cutouts", "block-00000", apart(2, 4, 4))
@@ -304,7 +304,7 @@ def test_a_small_weight_stays_unmasked_in_float16(tmp_path: Path) -> None:
     assert not np.any(ivar == 0)
 
 
-def test_a_table_of_another_run_is_refused(tmp_path: Path) -> None:
+def test_a_table_of_another_run_is_an_error(tmp_path: Path) -> None:
     bricks = apart(4, 4, 4)
     made(tmp_path, [bricks[:2]])
     record = write_block(tmp_path / "more", "block-00001", bricks[2:])
@@ -317,7 +317,7 @@ def test_a_table_of_another_run_is_refused(tmp_path: Path) -> None:
         )
 
 
-def test_odd_numbers_of_rows_are_refused() -> None:
+def test_odd_numbers_of_rows_are_errors() -> None:
     with pytest.raises(UsageError, match=r"rows_train: .*multiple of 2"):
         validate(Split, {"rows_train": 511}, "config.yaml")
 
@@ -333,8 +333,8 @@ def test_split_by_source_warns(tmp_path: Path, caplog: pytest.LogCaptureFixture)
 
 @pytest.mark.mpi
 @pytest.mark.slow
-def test_o17_ranks_change_no_byte(tmp_path: Path) -> None:
-    """o17: one, two and four ranks write the same files and the same record."""
+def test_o17_ranks_do_not_change_the_bytes(tmp_path: Path) -> None:
+    """o17: one, two and four ranks write the same files and the same block index."""
     bricks = bricks_in_row(5, n_real=9, n_fake=8)
     made(tmp_path, [bricks], rows_train=8)
     expected = tree_bytes(tmp_path / "split")
@@ -352,7 +352,7 @@ def test_o17_ranks_change_no_byte(tmp_path: Path) -> None:
         assert tree_bytes(folder) == expected
 
 
-def test_the_record_says_what_was_made(tmp_path: Path) -> None:
+def test_the_block_index_gives_the_numbers_of_rows(tmp_path: Path) -> None:
     made(tmp_path, [apart(2, 4, 4)])
     content = json.loads((tmp_path / "split/block-00000.json").read_text())
     for entry in content["items"].values():

@@ -1,4 +1,4 @@
-"""Stamps: the right pixels, the edges, and files that read back or say what is wrong."""
+"""Stamps: pixels, edges, files that are read back, and errors of bad files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NY, NX = 150, 170
 
 @pytest.fixture
 def plane() -> np.ndarray:
-    """A plane whose values name their pixel: 1000 y + x."""
+    """A plane whose values identify the pixel: 1000 y + x."""
     y, x = np.mgrid[:NY, :NX]
     return (1000 * y + x).astype("f4")
 
@@ -109,7 +109,7 @@ def test_cutting_in_blocks_of_any_size(tmp_path, plane, monkeypatch):
     np.testing.assert_array_equal(ivar, img + 1)
 
 
-def test_a_writer_wants_a_stamp_for_each_row(tmp_path):
+def test_a_writer_requires_a_stamp_for_each_row(tmp_path):
     with (
         pytest.raises(ValueError, match="2 stamps for 3 rows"),
         writer.StampWriter(tmp_path / "s", table(3), "grz", "array") as file,
@@ -149,7 +149,7 @@ FAULTS = [
 
 
 @pytest.mark.parametrize(("break_it", "says"), FAULTS)
-def test_a_bad_file_is_named(tmp_path, break_it, says):
+def test_a_bad_file_is_reported(tmp_path, break_it, says):
     path = tmp_path / "s.hdf5"
     writer.write_stamps(path, *pixels(3), table(3), "array")
     break_it(path)

@@ -1,4 +1,4 @@
-"""Where a survey's files lie, what is in them, and where a brick is on the sky."""
+"""Paths and content of a survey's files, and the positions of bricks on the sky."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def test_newer_catalogues_have_one_radius(tmp_path):
 
 @pytest.mark.real
 def test_a_real_catalogue_of_release_6(real_data):
-    """Its names are upper case, and it has neither pixel positions nor PSF sizes."""
+    """Column names are upper case, and there are no pixel positions and no PSF sizes."""
     path = real_data / "obiwan/tractor_dr6/tractor-3303p000.fits"
     table = survey.read_tractor(path, "grz")
     raw = fitsio.read(path)
@@ -169,7 +169,7 @@ def test_the_grid_is_the_surveys(real_data):
         raw = fitsio.read(real_data / f"obiwan/tractor_dr6/tractor-{name}.fits")
         brick = grid.brick_of_id(int(raw["BRICKID"][0]))
         assert brick.name == name
-        # A catalogue reaches over the border of its brick into the next.
+        # A catalogue extends beyond the border of its brick.
         within = np.abs(raw["DEC"] - brick.dec) < 0.125
         found = grid.bricks_at(raw["RA"], raw["DEC"])
         np.testing.assert_array_equal(found == brick.id, within)
@@ -241,7 +241,7 @@ def test_a_footprint_is_read_back():
         tan_from_info({})
 
 
-def test_a_header_without_projection_is_refused():
+def test_a_header_without_projection_is_an_error():
     cards = tan_at(1, 2).cards()
     with pytest.raises(InputError, match=r"b\.fits, field CTYPE"):
         Tan.from_header({**cards, "CTYPE1": "RA---TPV"}, "b.fits")

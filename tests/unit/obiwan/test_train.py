@@ -1,4 +1,4 @@
-"""Stage obiwan.train on a small split: it learns, resumes after SIGKILL, and repeats itself."""
+"""Stage obiwan.train on a small split: learning, resuming after SIGKILL, reproducibility."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ def trained(record: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_it_learns_in_exactly_n_epochs_and_says_so(trained: Path):
-    """o10, and the planted difference: pixels tell the class."""
+def test_it_learns_in_exactly_n_epochs_and_records_it(trained: Path):
+    """o10, and the planted difference: the pixels determine the class."""
     with open(trained / "history.csv", encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert [int(row["step"]) for row in rows] == list(range(1, STEPS + 1))
@@ -123,7 +123,7 @@ def test_o11_a_training_killed_at_any_step_ends_with_the_same_bytes(
 def test_any_number_of_ranks_makes_the_same_bytes(
     record: Path, trained: Path, tmp_path: Path, ranks: int
 ):
-    """A batch is two micro-batches: of three ranks, one has nothing to do but to add."""
+    """A batch has two micro-batches: of three ranks, one only takes part in the sums."""
     result = skyproof(*words(record, tmp_path), ranks=ranks)
     assert result.returncode == 0, result.stderr
     assert products_of(tmp_path) == products_of(trained)
@@ -200,8 +200,8 @@ def test_a_checkpoint_to_start_from_must_be_of_the_same_configuration(
     assert not any((tmp_path / "b" / name).exists() for name in PRODUCTS)
 
 
-def test_a_checkpoint_of_one_thread_is_no_start_for_two(record: Path, tmp_path: Path):
-    """Native numerics: threads change bits, so neither a resume nor a start may mix them."""
+def test_a_checkpoint_of_one_thread_cannot_start_two_threads(record: Path, tmp_path: Path):
+    """Native numerics: results depend on the threads, so a start with others is an error."""
     native = words(record, tmp_path / "a", numerics="native", n_epochs="1")
     assert skyproof(*native).returncode == 0
     result = skyproof(*native, "--threads", "2")
@@ -215,7 +215,7 @@ def test_a_checkpoint_of_one_thread_is_no_start_for_two(record: Path, tmp_path: 
     assert "device and threads" in one_line(result)
 
 
-def test_a_split_without_a_training_part_is_refused(record: Path, tmp_path: Path):
+def test_a_split_without_a_training_part_is_an_error(record: Path, tmp_path: Path):
     content = json.loads(record.read_text())
     for item in content["items"].values():
         item["files"] = [file for file in item["files"] if "train_" not in file["path"]]
@@ -226,7 +226,7 @@ def test_a_split_without_a_training_part_is_refused(record: Path, tmp_path: Path
     assert "has no training part" in one_line(result)
 
 
-def test_bands_that_are_not_those_of_the_stamps_are_refused(record: Path, tmp_path: Path):
+def test_bands_that_are_not_those_of_the_stamps_are_errors(record: Path, tmp_path: Path):
     result = skyproof(*words(record, tmp_path, bands="gr"))
     assert result.returncode == 3
     assert "has shape [16, 64, 64, 2]; expected [n, 64, 64, 4]" in one_line(result)

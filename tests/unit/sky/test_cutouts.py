@@ -1,4 +1,4 @@
-"""Cutouts: the right pixels, at any size, and what lies beyond the image."""
+"""Cutouts: pixels of stamps of any size, also beyond the image."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NY, NX = 150, 170
 
 @pytest.fixture
 def plane() -> np.ndarray:
-    """A plane whose values name their pixel: 1000 y + x."""
+    """A plane whose values identify the pixel: 1000 y + x."""
     y, x = np.mgrid[:NY, :NX]
     return (1000 * y + x).astype("f4")
 
@@ -50,7 +50,7 @@ def test_many_stamps_equal_a_plain_loop(plane):
     np.testing.assert_array_equal(cut(plane, cx, cy, edge=True), expected)
 
 
-def test_compiled_code_needs_no_folder_to_be_kept_in(plane, monkeypatch):
+def test_compiled_code_needs_no_writable_folder(plane, monkeypatch):
     monkeypatch.setattr("numba.core.caching.CacheImpl._locator_classes", [])
     cutouts._compiled.cache_clear()
     try:
@@ -60,7 +60,7 @@ def test_compiled_code_needs_no_folder_to_be_kept_in(plane, monkeypatch):
 
 
 def test_positions_are_rounded_not_truncated():
-    """The original truncated, which left the sub-pixel phase to the position's making."""
+    """The original truncated, so that the sub-pixel phase depended on the source of positions."""
     x = np.array([-0.5, -0.4, 0.49, 0.5, 31.5, 99.99])
     cx, cy = centre_pixel(x, x)
     assert cx.tolist() == cy.tolist() == [0, 0, 0, 1, 32, 100]
@@ -68,7 +68,7 @@ def test_positions_are_rounded_not_truncated():
 
 
 def test_o03_bounds_are_zero_based_and_exact():
-    """Pixels 32 to n - 32 are the centres whose stamp lies inside."""
+    """Pixels 32 to n - 32 are the centres whose stamp is inside."""
     cx = np.array([31, 32, NX - 32, NX - 31, 80, 80, 80, 80])
     cy = np.array([80, 80, 80, 80, 31, 32, NY - 32, NY - 31])
     inside = [False, True, True, False, False, True, True, False]
@@ -96,7 +96,7 @@ def test_an_image_smaller_than_a_stamp_has_edge_stamps_only(plane):
 
 @pytest.mark.parametrize("size", [32, 40, 41, 96])
 def test_any_size_equals_a_plain_loop(plane, size):
-    """A size that is no multiple of the loop's tile, an odd one too."""
+    """Sizes that are no multiples of the loop's tile, also odd ones."""
     before = size // 2
     after = size - before
     draw = np.random.default_rng(size)

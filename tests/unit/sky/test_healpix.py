@@ -1,4 +1,4 @@
-"""Pixels of a finer resolution inside those of a coarser one."""
+"""Coarser HEALPix pixels that contain finer ones."""
 
 from __future__ import annotations
 

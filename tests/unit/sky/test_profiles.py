@@ -102,8 +102,8 @@ def test_clumps_change_the_picture_but_not_its_flux():
     assert np.median(moved) > 0.15  # measured: 0.23
 
 
-def test_no_box_can_be_seen():
-    """Beyond a box nothing is drawn: what is left out stays below a few times the floor."""
+def test_boxes_are_not_visible_in_the_image():
+    """Nothing is drawn outside a box: the omitted light is below a few times the floor."""
     rng = np.random.default_rng(5)
     n, floor = 30, 1e-5
     parts = smooth(random_shapes(n, rng))
@@ -123,7 +123,7 @@ def test_sources_at_and_beyond_the_border_are_cut_there():
     assert small[0, 0] == small.max()
 
 
-def test_sources_add_up_whatever_their_order():
+def test_the_sum_of_sources_does_not_depend_on_their_order():
     rng = np.random.default_rng(6)
     shapes = random_shapes(3, rng)
     x, y, flux = np.array([20.0, 30.0, 90.0, 95.0, 40.0]), np.full(5, 50.0), np.arange(1.0, 6.0)
@@ -152,7 +152,7 @@ def test_an_image_depends_on_sizes_in_pixels_only():
         middle = ONE * (size // 2)
         parts = profiles.smooth(shapes, scale)
         images.append(render((size, size), middle, middle, ONE, parts, psf, 1e-9))
-    # Pixel i of the coarse image lies on pixel 2i of the fine one and has four times its area.
+    # Pixel i of the coarse image is at pixel 2i of the fine one and has four times its area.
     np.testing.assert_allclose(images[0], 4 * images[1][::2, ::2], rtol=1e-4, atol=1e-7)
 
 

@@ -36,7 +36,7 @@ def test_matching_equals_brute_force():
     np.testing.assert_array_equal(nearest[matched], arcsec.argmin(axis=1)[matched])
 
 
-def test_matching_knows_no_edge_at_0_degrees_or_at_a_pole():
+def test_matching_has_no_special_case_at_0_degrees_or_at_a_pole():
     matched, nearest = nearest_within(
         [359.9999, 0.0], [0.0, 89.9999], [0.0001, 180.0], [0.0, 89.9999], 1.0
     )

@@ -36,7 +36,7 @@ def test_a3_constants_of_three_rows_by_hand():
     assert found == {"constant": 6.0, "constant_original": 4.0}
 
 
-def test_polynomials_find_what_is_one(planted):
+def test_polynomials_recover_a_polynomial_density(planted):
     table, folds, density = planted
     found = out_of_fold(table, folds, ALL, POLYNOMIALS)
     np.testing.assert_allclose(found["quadratic"], density, rtol=1e-9)
@@ -47,7 +47,7 @@ def test_polynomials_find_what_is_one(planted):
     np.testing.assert_allclose(found["linear"], 20 + 2 * a - b, rtol=1e-9)
 
 
-def test_a_feature_that_stands_there_twice_changes_nothing(planted):
+def test_a_repeated_feature_does_not_change_the_fit(planted):
     """The real table has five nearly collinear dust maps."""
     table, folds, _ = planted
     noisy = replace(table, label=np.random.default_rng(1).poisson(table.label).astype(float))
@@ -103,7 +103,7 @@ def test_predictions_are_positive_where_a_line_is_not():
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """A linear mock of 1,500 pixels with all that leads to evaluation."""
+    """A linear mock of 1,500 pixels with the inputs of the stage."""
     return write_sky(tmp_path_factory.mktemp("sky"), make_sky("linear", nside=16))
 
 
@@ -119,7 +119,7 @@ def test_the_stage_writes_all_models_in_the_tables_order(files):
         assert (found[name] > 0).all()
 
 
-def test_the_number_of_threads_changes_no_byte(files):
+def test_the_number_of_threads_does_not_change_the_bytes(files):
     before = files.baselines.read_bytes()
     run_baselines(files, threads=2, n_trees=4)
     assert files.baselines.read_bytes() == before
@@ -137,7 +137,7 @@ def test_a_single_fold_predicts_its_test_part_only(tmp_path):
     assert len(products_of(files.selection)) == tested.sum()
 
 
-def test_folds_of_another_table_are_refused(files, tmp_path):
+def test_folds_of_another_table_are_errors(files, tmp_path):
     folds = make_folds(make_table())
     write_folds(tmp_path / "folds.fits", Folds(folds.hpix, folds.group, folds.part))
     other = type(files)(**{**vars(files), "folds": tmp_path / "folds.fits"})

@@ -1,4 +1,4 @@
-"""The stages sysnet.evaluate and sysnet.summarise: figures of merit, verdict, pictures."""
+"""The stages sysnet.evaluate and sysnet.summarise: figures of merit, verdict, figures."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.unit.sysnet.build.evaluated import EVALUATED, make_sky, run_evaluate,
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """A linear mock of 1,500 pixels, strongly contaminated, with all that leads to evaluation."""
+    """A strongly contaminated linear mock of 1,500 pixels with all inputs of the evaluation."""
     return write_sky(tmp_path_factory.mktemp("sky"), make_sky("linear", nside=16, rms=0.2))
 
 
@@ -110,7 +110,7 @@ def test_verdicts():
     assert rule.judge(outcome(0.001, 0.3, worst=1e-5)) == "left"
 
 
-def test_an_outlier_is_listed_and_what_it_moves():
+def test_an_outlier_is_listed_with_its_influence():
     sky = make_sky("linear", nside=16)
     n = len(sky.table)
     rows, density = np.arange(n), np.full(n, 20.0)
@@ -131,7 +131,7 @@ def words_of(figure) -> str:
     )
 
 
-def test_the_scan_figure_says_when_there_was_none():
+def test_the_scan_figure_without_a_scan():
     none = figures.scan_figure({"learning_rate": 0.01, "scans": {}})
     assert "no scan was requested" in words_of(none)
     rate = np.logspace(-7, 0, 50)
@@ -163,7 +163,7 @@ def test_one_page_over_all_regions(metrics, tmp_path):
     assert set(json.loads(outputs.metrics.read_text())["regions"]) == {"north", "south"}
 
 
-def test_two_files_of_one_region_and_other_files_are_refused(metrics, tmp_path):
+def test_two_files_of_one_region_and_other_files_are_errors(metrics, tmp_path):
     path = tmp_path / "metrics.json"
     write.json(path, metrics)
     with pytest.raises(InputError, match="has region 'sky', as another file has"):
@@ -179,7 +179,7 @@ def spoil(files: SimpleNamespace, folder: Path, name: str, text: str) -> SimpleN
 
 
 @pytest.mark.parametrize("name", ["tuning", "stack", "history", "truth", "selection"])
-def test_unreadable_files_are_refused_and_nothing_is_written(files, tmp_path, name):
+def test_unreadable_files_are_errors_and_nothing_is_written(files, tmp_path, name):
     with pytest.raises(InputError, match=f"{name}.*(cannot be read|has no such column)"):
         run_evaluate(spoil(files, tmp_path, name, "nonsense"), tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == []

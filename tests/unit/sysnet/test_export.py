@@ -32,7 +32,7 @@ NAME = f"model_1_{SEEDS[0]}"
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
-    """Members with snapshots, exported by a command, and the predictions of a stage beside them."""
+    """Members with snapshots, exported by a command, and the predictions of sysnet.infer."""
     folder = tmp_path_factory.mktemp("export")
     tree, members = write_tree(folder, n_chains=1, snapshots=(1, 3))
     words = ["--in", f"members={tree.members}", "--out", f"export={folder}/export/export.json"]
@@ -101,7 +101,7 @@ def test_the_originals_modules_optimiser_and_scheduler_take_it(tmp_path, model):
 
 
 def test_plain_torch_reads_it_without_unpickling_code(done):
-    """What is named beside tensors is numpy's array, nothing else; torch >= 2.6 asks for leave."""
+    """Besides tensors only numpy's array is named, which torch >= 2.6 must be told to allow."""
     folder, _, _ = done
     path = folder / f"export/{NAME}/best.pth.tar"
     named = torch.serialization.get_unsafe_globals_in_checkpoint(path)
@@ -142,7 +142,7 @@ def test_snapshots_predict_too(done):
 
 
 def written_by_the_original(path: Path) -> None:
-    """Write what the original's save_checkpoint does: torch.save of modules' own states."""
+    """Write a file as the original's save_checkpoint: torch.save of the states of modules."""
     torch.manual_seed(1)
     network = Original("dnnp", (4, 20), 2)
     optimiser = torch.optim.AdamW(network.parameters(), lr=0.01, weight_decay=0.0)
@@ -181,7 +181,7 @@ def check_original(path: Path) -> None:
 
 
 def test_b12_a_checkpoint_of_the_original_is_read(tmp_path):
-    """Its stats hold numpy's arrays and numbers, which torch >= 2.6 alone refuses."""
+    """Its stats contain numpy's arrays and numbers, which torch >= 2.6 rejects by default."""
     written_by_the_original(tmp_path / "best.pth.tar")
     with pytest.raises(Exception, match="Weights only load failed"):
         torch.load(tmp_path / "best.pth.tar", weights_only=True)
@@ -198,7 +198,7 @@ def test_b12_a_checkpoint_from_a_gpu_is_read_on_a_cpu(tmp_path, monkeypatch):
 
 
 def test_b12_a_checkpoint_of_numpy_1_is_read(tmp_path):
-    """Numpy 2 moved its core; files of the original's days name the old place."""
+    """Numpy 2 moved its core; files of the original have the old module name."""
     written_by_the_original(tmp_path / "new")
     with (
         zipfile.ZipFile(tmp_path / "new") as new,
@@ -227,7 +227,7 @@ def test_nothing_in_a_checkpoint_is_executed(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("content", [b"", b"no checkpoint at all", b"PK\x03\x04"])
-def test_what_is_no_checkpoint_is_refused_in_one_line(tmp_path, content):
+def test_an_invalid_checkpoint_is_reported_in_one_line(tmp_path, content):
     (tmp_path / "best.pth.tar").write_bytes(content)
     with pytest.raises(InputError, match=r"best\.pth\.tar") as caught:
         read_checkpoint(tmp_path / "best.pth.tar")
@@ -251,7 +251,9 @@ OTHERS = [
 
 
 @pytest.mark.parametrize(("model", "structure", "n_features", "expected"), OTHERS)
-def test_a_checkpoint_of_another_structure_is_refused(done, model, structure, n_features, expected):
+def test_a_checkpoint_of_another_structure_is_an_error(
+    done, model, structure, n_features, expected
+):
     folder, _, _ = done
     for path in (f"export/{NAME}/best.pth.tar", f"train/members/fold1-{SEEDS[0]}.safetensors"):
         with pytest.raises(InputError) as caught:
@@ -260,8 +262,8 @@ def test_a_checkpoint_of_another_structure_is_refused(done, model, structure, n_
         assert "\n" not in str(caught.value)
 
 
-def test_a_table_of_the_original_will_do(done, tmp_path):
-    """It has no header of ours, and its pixels come in any order."""
+def test_a_table_of_the_original_can_be_used(done, tmp_path):
+    """It has no SYSNet header, and its pixels are in any order."""
     folder, tree, _ = done
     rows = fitsio.read(tree.table)[::-1]
     fitsio.write(tmp_path / "table.fits", rows)
@@ -274,7 +276,7 @@ def test_a_table_of_the_original_will_do(done, tmp_path):
         model.forward(tmp_path / "other.fits")
 
 
-def test_wrong_calls_are_refused(done):
+def test_wrong_calls_are_errors(done):
     folder, tree, _ = done
     path = folder / f"export/{NAME}/best.pth.tar"
     with pytest.raises(UsageError, match="unknown model dnpp; did you mean dnnp"):

@@ -71,7 +71,7 @@ def infer(tree: Tree, out: Path, ranks: int = 1, **environment: str):
 
 
 def infer_here(tree: Tree, out: Path, **options: object) -> None:
-    """Run the stage in this process, as seconds go by until another has loaded torch."""
+    """Run the stage in this process, because another process takes seconds to import torch."""
     out.mkdir()
     outputs = SimpleNamespace(
         weights=out / "nn-weights.fits", metrics=out / "metrics.npz",
@@ -182,7 +182,7 @@ def test_s08_metrics_have_the_originals_layout(done):
     assert losses["test"][1][1] == loss
 
 
-def test_b04_the_better_constant_stands_beside_the_originals(done):
+def test_b04_the_better_constant_is_given_with_the_originals(done):
     """The mean label times fracgood is biased low: counts over observed fraction are not."""
     folder, _, _ = done
     metrics = np.load(folder / "out/metrics.npz", allow_pickle=True)
@@ -214,21 +214,21 @@ def test_s05_losses_of_three_rows_by_hand():
 
 
 def test_two_metrics_are_compared_number_by_number(done, tmp_path):
-    """Though pickled: verify names the first loss that differs, and what agrees in tolerance."""
+    """Verify also compares pickled numbers: it reports the first difference and tolerances."""
     folder, _, members = done
     shifted = [replace(member, valid=member.valid * (1 + 1e-7)) for member in members]
     tree, _ = write_tree(tmp_path, keep=(True, False, True))
     infer_here(replace(tree, members=write_groups(tmp_path / "shifted", shifted)), tmp_path / "out")
     name = "out/metrics.npz"
     found = compare(tmp_path / name, folder / name, None)
-    # Test losses may differ in the last digit: this process has not the command's numerics.
+    # Test losses may differ in the last digit: this process has other numerics than the command.
     assert [d.element for d in found if not d.element.startswith("losses.test")] == [
         f"losses.valid[{fold}][{chain}]" for fold in range(3) for chain in range(2)
     ]
     assert contents.fingerprint(folder / name)["content"]
 
 
-def test_the_mean_and_spread_of_the_features_are_there_as_in_the_first_version(done):
+def test_mean_and_standard_deviation_of_the_features_as_in_the_first_version(done):
     folder, _, members = done
     stats = read_stats(folder / "out/metrics.npz", 2)
     np.testing.assert_array_equal(stats["x"][0], members[4].shift)
@@ -236,7 +236,7 @@ def test_the_mean_and_spread_of_the_features_are_there_as_in_the_first_version(d
     assert stats["y"] == (1.0, 0.5)
 
 
-def test_history_has_a_row_an_epoch(done):
+def test_history_has_one_row_per_epoch(done):
     folder, _, members = done
     history = pd.read_csv(folder / "out/history.csv")
     assert list(history) == ["fold", "chain", "seed", "epoch", "train", "valid", "learning_rate"]
@@ -263,8 +263,8 @@ def test_the_log_has_the_originals_lines(done):
     assert sum(line.startswith("partition_") for line in text) == 3
 
 
-def test_b16_a_second_run_in_one_process_has_a_log_of_its_own(tmp_path):
-    """In the original the second one writes into the file of the first."""
+def test_b16_a_second_run_in_one_process_has_a_separate_log(tmp_path):
+    """In the original the second run writes into the file of the first."""
     for name, n_chains in (("one", 1), ("two", 2)):
         tree, _ = write_tree(tmp_path / name, n_chains=n_chains)
         infer_here(tree, tmp_path / name / "out")
@@ -299,7 +299,7 @@ def test_b15_snapshots_are_columns_by_chain_and_epoch(tmp_path):
 
 
 @pytest.mark.parametrize("ranks", [3, 4])
-def test_s11_ranks_change_no_byte(done, tmp_path, ranks):
+def test_s11_ranks_do_not_change_the_bytes(done, tmp_path, ranks):
     """B7: in the original fewer ranks than folds drop folds, and more of them crash."""
     folder, tree, _ = done
     result = infer(tree, tmp_path / "out", ranks=ranks)
@@ -307,14 +307,14 @@ def test_s11_ranks_change_no_byte(done, tmp_path, ranks):
     assert tree_bytes(tmp_path / "out") == tree_bytes(folder / "out")
 
 
-def test_groups_and_hash_seeds_change_no_byte(done, tmp_path):
+def test_groups_and_hash_seeds_do_not_change_the_bytes(done, tmp_path):
     folder, _, _ = done
     tree, _ = write_tree(tmp_path, keep=(True, False, True), group_size=5)
     assert infer(tree, tmp_path / "out", PYTHONHASHSEED="1").returncode == 0
     assert tree_bytes(tmp_path / "out") == tree_bytes(folder / "out")
 
 
-def test_a_refusal_is_one_line_and_leaves_nothing(done, tmp_path):
+def test_an_error_is_one_line_and_nothing_is_written(done, tmp_path):
     _, tree, _ = done
     write_folds(tmp_path / "folds.fits", make_folds(make_table(seed=4)))
     result = infer(replace(tree, folds=tmp_path / "folds.fits"), tmp_path / "out")
@@ -329,14 +329,14 @@ def refused(tree: Tree, out: Path) -> str:
     return str(caught.value)
 
 
-def test_members_of_another_number_of_folds_are_refused(done, tmp_path):
+def test_members_of_another_number_of_folds_are_errors(done, tmp_path):
     _, tree, members = done
     record = write_groups(tmp_path / "train", members[:4])
     line = refused(replace(tree, members=record), tmp_path / "out")
     assert "block-00000.json: is of 2 folds; expected 3, as the folds" in line
 
 
-def test_members_with_other_features_are_refused(done, tmp_path):
+def test_members_with_other_features_are_errors(done, tmp_path):
     _, tree, _ = done
     table = replace(make_table(), names=("a", "b", "dust"))
     write_table(tmp_path / "table.fits", table)
@@ -344,7 +344,7 @@ def test_members_with_other_features_are_refused(done, tmp_path):
     assert "field features: is a network of a, b, c; expected a, b, dust" in line
 
 
-def test_a_damaged_member_is_refused(done, tmp_path):
+def test_a_damaged_member_is_an_error(done, tmp_path):
     _, tree, members = done
     record = write_groups(tmp_path / "train", members)
     path = tmp_path / "train" / members[0].name
@@ -355,7 +355,7 @@ def test_a_damaged_member_is_refused(done, tmp_path):
     assert f"{path.name}: has changed since it was written" in line
 
 
-def test_the_metrics_need_nothing_of_ours_to_be_read(done):
+def test_the_metrics_can_be_read_without_this_package(done):
     folder, _, _ = done
     program = (
         "import numpy as np, sys; m = np.load(sys.argv[1], allow_pickle=True);"

@@ -1,4 +1,4 @@
-"""HEALPix maps of every kind come out as the same map, or are refused with the reason."""
+"""HEALPix maps of all formats are read as the same map, or are an error with its reason."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ N = 12 * NSIDE**2
 
 
 def smooth(nside: int = NSIDE, frame: str = "C") -> np.ndarray:
-    """A smooth map, RING, of a fixed pattern on the sky, seen in a frame."""
+    """A smooth map, RING, of a fixed pattern on the sky, in the given frame."""
     lon, lat = healpy.pix2ang(nside, np.arange(12 * nside**2), lonlat=True)
     if frame != "C":
         lon, lat = healpy.Rotator(coord=frame + "C")(lon, lat, lonlat=True)
@@ -37,7 +37,7 @@ def form(**words: object) -> MapForm:
 
 @pytest.fixture
 def files(tmp_path: Path) -> dict[str, tuple[Path, MapForm]]:
-    """The same map in ten layouts, each with what its file leaves open."""
+    """The same map in ten layouts, each with the properties missing from its file."""
     ring, made = smooth(), {}
 
     def place(name: str, **open_: object) -> Path:
@@ -96,7 +96,7 @@ def write_rows(path: Path, pixels: list[int], **header: object) -> Path:
     return path
 
 
-def test_what_a_map_does_not_say_is_asked_for(tmp_path: Path):
+def test_a_property_that_nothing_states_is_an_error(tmp_path: Path):
     np.save(tmp_path / "m.npy", smooth())
     with pytest.raises(
         NotStated, match=r"field ordering: is not in the file; expected a value in the conf"
@@ -117,14 +117,14 @@ def test_what_a_map_does_not_say_is_asked_for(tmp_path: Path):
         ({"column": "X"}, "field column X: is missing"),
     ],
 )
-def test_a_configuration_that_contradicts_the_file_is_refused(tmp_path: Path, words, message):
+def test_a_configuration_that_contradicts_the_file_is_an_error(tmp_path: Path, words, message):
     healpy.write_map(tmp_path / "m.fits", smooth(), coord="C", dtype=np.float64)
     with pytest.raises(InputError, match=message):
         read_map(tmp_path / "m.fits", form(**words))
 
 
 @pytest.mark.parametrize("said", ["RING", "NESTED"])
-def test_an_order_that_the_pixels_contradict_is_refused(tmp_path: Path, said: str):
+def test_an_order_that_the_pixels_contradict_is_an_error(tmp_path: Path, said: str):
     values = nested(smooth()) if said == "RING" else smooth()
     values += np.random.default_rng(1).normal(0, 0.3, N)  # noise does not hide it
     np.save(tmp_path / "m.npy", values)
@@ -138,7 +138,7 @@ def test_noise_may_be_in_any_order(tmp_path: Path):
         read_map(tmp_path / "m.npy", form(ordering=said, frame="C"))
 
 
-def test_bad_pixels_and_columns_are_refused(tmp_path: Path):
+def test_bad_pixels_and_columns_are_errors(tmp_path: Path):
     with pytest.raises(InputError, match="record 1, field pixel: is 3072; expected 0 to 3071"):
         read_map(write_rows(tmp_path / "a.fits", [0, 3072], NSIDE=NSIDE), form())
     with pytest.raises(InputError, match="field pixel: 7 is repeated"):
@@ -220,7 +220,7 @@ def test_unseen_pixels_have_no_part_in_averages_and_interpolation():
         np.testing.assert_allclose(found[seen], truth[seen], atol=0.1)
 
 
-def test_counts_add_up_and_are_never_divided_or_turned():
+def test_counts_are_summed_and_never_refined_or_rotated():
     counts = np.random.default_rng(2).poisson(5, 12 * 32**2).astype(float)
     counts[:3] = np.nan
     children = families(32, 16)
@@ -234,7 +234,7 @@ def test_counts_add_up_and_are_never_divided_or_turned():
         regrid.extensive(a_map(counts), 32, "G")
 
 
-def test_what_is_unseen_is_not_observed():
+def test_undefined_pixels_are_not_observed():
     fraction = np.ones(12 * 32**2)
     children = np.flatnonzero(healpy.ring2nest(32, np.arange(len(fraction))) // 4 == 9)
     fraction[children[:3]] = np.nan

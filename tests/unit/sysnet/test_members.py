@@ -58,7 +58,7 @@ def test_a_missing_member_is_named(tmp_path, missing):
         find_members([record])
 
 
-def test_a_member_named_twice_is_refused(tmp_path):
+def test_a_member_named_twice_is_an_error(tmp_path):
     record = write_groups(tmp_path, [make_member()])
     with pytest.raises(InputError, match="fold 0"):
         find_members([record, record])

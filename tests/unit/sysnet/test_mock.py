@@ -1,4 +1,4 @@
-"""Mock skies: known truth, the same bytes for any number of ranks, and what the formulas say."""
+"""Mock skies: known truth, the same bytes for any number of ranks, and the formulas."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.mpi
 @pytest.mark.parametrize("ranks", [2, 3])
-def test_ranks_change_no_byte(made: Path, tmp_path: Path, ranks: int):
+def test_ranks_do_not_change_the_bytes(made: Path, tmp_path: Path, ranks: int):
     assert run_stage(tmp_path, "--nside", "64", ranks=ranks) == tree_bytes(made)
 
 
@@ -51,7 +51,7 @@ def test_the_stage_writes_the_table_that_make_mock_makes(made: Path):
     np.testing.assert_allclose(truth["delta"], galaxies.delta, atol=1e-10)
 
 
-def test_the_truth_names_what_acts(made: Path, tmp_path: Path):
+def test_the_truth_lists_the_active_templates(made: Path, tmp_path: Path):
     header = fitsio.read_header(str(made / "truth.fits"), ext=1)
     assert header["CONTAM"] == "nonlinear"
     assert tuple(header[f"ACTIVE{i}"] for i in range(header["NACTIVE"])) == mock.ACTIVE
@@ -68,7 +68,7 @@ def test_contamination_has_mean_1_and_the_scatter_asked_for(kind: str):
 
 
 def explained(survey: mock.Survey, degree: int) -> float:
-    """The share of the contamination's variance that a polynomial of all templates explains."""
+    """The fraction of the contamination's variance explained by a polynomial of all templates."""
     t = survey.imaging.templates
     t = (t - t.mean(axis=0)) / t.std(axis=0)
     columns = [np.ones((len(t), 1)), t]
@@ -101,7 +101,7 @@ def test_thirteen_templates_are_inert():
     assert len(NAMES) - len(mock.ACTIVE) == 13
 
 
-def test_bands_go_together_and_depth_follows_from_the_rest():
+def test_bands_are_correlated_and_depth_follows_from_the_other_templates():
     table, _, _ = mock.make_mock(Mock(nside=32))
     with_each_other = np.corrcoef(table.features.T)
     at = {name: i for i, name in enumerate(NAMES)}
@@ -153,6 +153,6 @@ def test_contaminated_and_clean_skies_have_the_same_galaxies():
     np.testing.assert_array_equal(clean[2].delta, dirty[2].delta)
 
 
-def test_a_resolution_that_healpix_lacks_is_refused():
+def test_a_resolution_that_healpix_lacks_is_an_error():
     with pytest.raises(UsageError, match="nside: expected a power of 2, got 48"):
         from_words(Mock, {"nside": "48"})

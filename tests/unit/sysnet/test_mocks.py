@@ -23,7 +23,7 @@ TRAIN = Train(n_chains=2, n_epochs=30)
 
 @functools.cache
 def judged(kind: str, realisation: int = 0, scheme: str = "spatial") -> dict[str, dict]:
-    """Return what each model's weights do to a mock sky, `weights` being the default's."""
+    """Return the effect of each model's weights on a mock sky; `weights` are the default ones."""
     table, survey, _ = make_mock(Mock(contamination=kind, realisation=realisation))
     found = regress(table, split=Split(fold_scheme=scheme), train=TRAIN)
     grid = power.Grid.of(table, np.arange(len(table)))

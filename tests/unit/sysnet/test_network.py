@@ -1,4 +1,4 @@
-"""Networks and losses of SYSNet against the specification, values by hand, and autograd."""
+"""Networks and losses of SYSNet against the specification, hand-computed values, and autograd."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_slopes_are_those_of_autograd(model: str, loss: tuple[str, str]):
 
 
 @pytest.mark.parametrize("model", ["dnn", "lin"])
-def test_s14_a_loss_that_takes_logarithms_of_negative_counts_is_refused(model: str):
+def test_s14_a_loss_that_takes_logarithms_of_negative_counts_is_an_error(model: str):
     """s14."""
     with pytest.raises(UsageError, match=f"model {model} with loss pnll"):
         check_model(model, "pnll")

@@ -49,8 +49,8 @@ def gaussian_test(n_mocks: int, rng: np.random.Generator) -> NullTest:
         mixing  # fmt: skip
 
 
-def test_p_values_are_flat_where_there_is_nothing():
-    """Forty mocks of nine bins: without Hotelling's correction p-values crowd near 0."""
+def test_p_values_are_uniform_without_contamination():
+    """Forty mocks of nine bins: without Hotelling's correction p-values would be near 0."""
     rng = np.random.default_rng(5)
     p_values, sums = [], []
     for _ in range(300):
@@ -82,7 +82,7 @@ def test_a_planted_trend_is_found():
 
 @pytest.fixture(scope="module")
 def table() -> Table:
-    """Half of the sky at nside 32 with uneven fractions; labels are of no concern."""
+    """Half of the sky at nside 32 with varying fractions; the labels are not used."""
     rng = np.random.default_rng(1)
     hpix = np.arange(6144)
     return Table(hpix, np.ones(6144), rng.uniform(0.3, 1, 6144), rng.normal(size=(6144, 1)),
@@ -127,7 +127,7 @@ def test_fine_maps_have_the_power_of_coarse_ones(table):
 
 
 def test_the_power_law_of_mock_skies_is_found_again(grid):
-    """Six skies. Measured: amplitude 0.97 +- 0.04, slope 1.18 +- 0.06 of what was put in."""
+    """Six skies. Measured: amplitude 0.97 +- 0.04, slope 1.18 +- 0.06 relative to the input."""
     true = null.Clustering(1.5e-3, 1.2, 20.0, 1.0)
     found = []
     for sky in range(6):
@@ -168,7 +168,7 @@ def test_bands_cover_every_multipole_once():
     assert power.band_power(np.array([9, 9, 1.0, 2.0]), 2, 3) == pytest.approx((5 + 14) / 12)
 
 
-def test_gain_and_its_error_by_superpixel():
+def test_loss_difference_and_its_error_by_superpixel():
     rng = np.random.default_rng(8)
     group = np.repeat(np.arange(50), 40)
     shared = rng.normal(0.5, 1, 50)[group]  # rows of a superpixel go together

@@ -1,4 +1,4 @@
-"""What the rules know of a run before anything was made."""
+"""What the rules know of a run before it starts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def plan(**values: object) -> Plan:
 
 
 def words_of(made: Plan, stage: str, region: str) -> str:
-    """The words of those options of a stage that a region sets."""
+    """The command-line options of a stage that a region sets."""
     wildcards = {"region": region}
     found = job_options_of(stage, made.job(wildcards), wildcards)
     return found.removesuffix(f"--wildcards region={region}").strip()
@@ -99,7 +99,7 @@ def test_several_regions_are_cut_from_one_table(tmp_path):
         ({"source": "maps"}, "counts: is required with source: maps"),
     ],
 )
-def test_regions_that_make_no_sense_are_refused(words, message):
+def test_invalid_regions_are_errors(words, message):
     with pytest.raises(UsageError) as caught:
         load({"sysnet": {"regions": {"ngc": words}}})
     assert message in str(caught.value)

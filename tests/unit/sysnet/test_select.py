@@ -1,4 +1,4 @@
-"""Selection of features: by name, and by elimination, which finds what acts and drops the rest."""
+"""Selection of features: by column, and by elimination of inactive features."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def kept(table: Table, tolerance: float = 1.0, fold: int = 0) -> list[int]:
     return eliminate(table, folds, fold, list(range(len(table.names))), tolerance).kept
 
 
-def test_what_acts_is_kept_and_nothing_else():
+def test_only_active_features_are_kept():
     assert kept(acting_table(2)) == [0, 1]
 
 
@@ -82,7 +82,7 @@ def test_losses_are_those_of_the_models_fitted_row_by_row():
     assert [sum(loss is not None for loss in row) for row in found.losses] == [5, 4, 3, 2]
 
 
-def test_the_tested_rows_do_not_decide():
+def test_the_tested_rows_do_not_affect_the_selection():
     table = acting_table(2, noise=0.3)
     folds = make_folds("t.fits", table, Split())
     before = eliminate(table, folds, 0, [0, 1, 2, 3, 4], 1.0)
@@ -121,7 +121,7 @@ def test_axes_choose_columns():
         ([], r"axes: is empty"),
     ],
 )
-def test_wrong_axes_are_refused_by_name(axes: list[int], message: str):
+def test_wrong_axes_are_errors_by_name(axes: list[int], message: str):
     with pytest.raises(UsageError, match=message):
         chosen_columns(axes, ("a", "b"))
 

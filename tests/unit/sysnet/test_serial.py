@@ -1,4 +1,4 @@
-"""The serial stages of a region give on two ranks the bytes of one."""
+"""The serial stages of a region give the same bytes on one rank and on two."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Folds: separate sky by default, the original's rows where asked, and no leak gets past."""
+"""Folds: separate sky by default, the original's rows as an option, and the check for leaks."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_one_random_division_is_the_originals():
     np.testing.assert_array_equal(folds.rows(0, TRAINING), training)
 
 
-# Guards against a change of scikit-learn or numpy: what they draw now is what the original drew.
+# Guards against a change of scikit-learn or numpy: the draws must be those of the original.
 GOLDEN = {
     1: "fe5b6bcfb1ac7726e58148790fafed2bd0a561934636051d56a1a625aac40042",
     5: "3464b5edfd68c2482fc4399c1a1af203d3701ee1a1707dc3eac7cb476150ee5c",
@@ -157,13 +157,13 @@ def leak(part: int, into: int) -> Folds:
         (leak(TRAINING, TEST), r"is tested by 2 folds"),
     ],
 )
-def test_planted_leaks_are_refused(tmp_path: Path, folds: Folds, message: str):
+def test_planted_leaks_are_errors(tmp_path: Path, folds: Folds, message: str):
     write_folds(tmp_path / "folds.fits", folds)
     with pytest.raises(InputError, match=message):
         read_folds(tmp_path / "folds.fits", sky_table(nside=32))
 
 
-def test_a_leak_into_the_test_part_of_a_single_fold_is_refused():
+def test_a_leak_into_the_test_part_of_a_single_fold_is_an_error():
     folds = folds_of(n_folds=1)
     planted = folds.part.copy()
     planted[folds.rows(0, TEST)[0], 0] = TRAINING
@@ -171,7 +171,7 @@ def test_a_leak_into_the_test_part_of_a_single_fold_is_refused():
         check_folds("folds.fits", dataclasses.replace(folds, part=planted))
 
 
-def test_too_few_rows_or_superpixels_are_refused():
+def test_too_few_rows_or_superpixels_are_errors():
     table = sky_table(nside=16)
     few = Table(table.hpix[:4], table.label[:4], table.fracgood[:4], table.features[:4],
                 table.names, 16)  # fmt: skip
@@ -181,12 +181,12 @@ def test_too_few_rows_or_superpixels_are_refused():
         folds_of(few, fold_scheme="rows85")
 
 
-def test_superpixels_finer_than_pixels_are_refused():
+def test_superpixels_finer_than_pixels_are_errors():
     with pytest.raises(UsageError, match="nside_group: is 64; expected a power of 2 up to"):
         folds_of(nside_group=64)
 
 
-def test_the_stage_writes_folds_and_refuses_in_one_line(tmp_path: Path):
+def test_the_stage_writes_folds_and_reports_errors_in_one_line(tmp_path: Path):
     write_table(tmp_path / "t.fits", sky_table())
     out = tmp_path / "folds.fits"
     words = ("--out", f"folds={out}")

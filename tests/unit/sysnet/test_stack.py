@@ -21,7 +21,7 @@ from skyproof.sysnet.weights.shrinkage import shrinkage
 from tests.unit.sysnet.build.evaluated import make_sky, products_of, run_stack, write_sky
 
 
-def test_weights_are_those_of_a_known_mix_and_not_negative():
+def test_weights_are_those_of_a_known_combination_and_not_negative():
     rng = np.random.default_rng(1)
     columns = rng.uniform(1, 3, (5000, 3))
     fracgood = rng.uniform(0.5, 1, 5000)
@@ -33,7 +33,7 @@ def test_weights_are_those_of_a_known_mix_and_not_negative():
     assert (weights >= 0).all()
 
 
-def test_equal_models_share_and_break_nothing():
+def test_equal_models_give_finite_weights():
     rng = np.random.default_rng(1)
     one = rng.uniform(1, 3, 1000)
     weights = nonnegative(np.stack([one, one], axis=1), one, np.ones(1000))
@@ -87,7 +87,7 @@ def test_the_selection_function_is_a_healpix_map(files, sky):
     assert (header["NSIDE"], header["ORDERING"].strip(), header["COORDSYS"].strip()) == (
         16, "RING", "C",
     )  # fmt: skip
-    # The two chains stand 5 % off on either side: their share of the mix sets the spread.
+    # The two chains deviate by +5 % and -5 %: their weight in the stack determines the spread.
     stack = json.loads(files.stack.read_text())
     expected = 0.05 * stack["mean_weights"]["network"] * stack["factor"]
     assert np.mean(std[seen]) == pytest.approx(expected, rel=0.05)
@@ -123,7 +123,7 @@ def test_the_stack_repeats_byte_for_byte(files, tmp_path):
 
 
 @pytest.mark.parametrize(("kind", "low", "high"), [("none", 0, 0.5), ("linear", 0.8, 1)])
-def test_shrinkage_tells_chance_from_contamination(kind, low, high):
+def test_shrinkage_distinguishes_chance_from_contamination(kind, low, high):
     """Linear fits at nside 32. Measured on 4 skies: none 0, 0.53, 0, 0; linear 0.85 to 0.95."""
     sky = make_sky(kind)
     n = len(sky.table)
@@ -151,7 +151,7 @@ BAD_NETWORKS = [
 
 
 @pytest.mark.parametrize(("spoil", "expected"), BAD_NETWORKS)
-def test_bad_network_predictions_are_refused(files, sky, tmp_path, spoil, expected):
+def test_bad_network_predictions_are_errors(files, sky, tmp_path, spoil, expected):
     hpix = sky.table.hpix[_rows(sky)]
     hpix, weight = spoil(hpix, np.full(len(hpix), 20.0))
     path = tmp_path / "nn-weights.fits"

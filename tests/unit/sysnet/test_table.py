@@ -1,4 +1,4 @@
-"""The SYSNet table: what is written is read back, and what no model should see is refused."""
+"""The SYSNet table: written and read back, and errors for invalid values."""
 
 from __future__ import annotations
 
@@ -78,20 +78,20 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_bad_rows_are_refused_by_row_and_field(case: str):
+def test_bad_rows_are_errors_by_row_and_field(case: str):
     table, message = BAD[case]
     with pytest.raises(InputError, match=message):
         check_table("t.fits", table)
 
 
-def test_a_feature_without_spread_is_refused_by_name():
+def test_a_feature_without_spread_is_an_error_by_name():
     table = sky_table()
     table.features[:, 1] = 2.5
     with pytest.raises(InputError, match=r"field template_1: is 2.5 in every row"):
         check_table("t.fits", table)
 
 
-def test_an_empty_table_is_refused(tmp_path: Path):
+def test_an_empty_table_is_an_error(tmp_path: Path):
     table = sky_table()
     empty = dataclasses.replace(
         table, hpix=table.hpix[:0], label=table.label[:0], fracgood=table.fracgood[:0],
@@ -102,7 +102,7 @@ def test_an_empty_table_is_refused(tmp_path: Path):
 
 
 @pytest.mark.parametrize("missing", ["label", "hpix", "features", "fracgood"])
-def test_a_missing_column_is_refused_by_name(tmp_path: Path, missing: str):
+def test_a_missing_column_is_an_error_by_name(tmp_path: Path, missing: str):
     write_table(tmp_path / "t.fits", sky_table())
     data, header = fitsio.read(str(tmp_path / "t.fits"), ext=1, header=True)
     kept = [name for name in data.dtype.names if name != missing]
@@ -111,14 +111,14 @@ def test_a_missing_column_is_refused_by_name(tmp_path: Path, missing: str):
         read_table(tmp_path / "u.fits")
 
 
-def test_a_missing_card_is_refused_by_name(tmp_path: Path):
+def test_a_missing_card_is_an_error_by_name(tmp_path: Path):
     write_table(tmp_path / "t.fits", sky_table())
     fitsio.write(str(tmp_path / "u.fits"), fitsio.read(str(tmp_path / "t.fits"), ext=1))
     with pytest.raises(InputError, match=r"field FEAT0: is missing in the header"):
         read_table(tmp_path / "u.fits")
 
 
-def test_what_is_no_table_is_refused(tmp_path: Path):
+def test_what_is_no_table_is_an_error(tmp_path: Path):
     (tmp_path / "t.fits").write_text("no table")
     with pytest.raises(InputError, match=r"t\.fits: cannot be read"):
         read_table(tmp_path / "t.fits")

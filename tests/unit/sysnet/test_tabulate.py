@@ -45,14 +45,14 @@ def tabulate(folder: Path, *inputs: str, **options: object) -> Table:
 
 
 def refused(folder: Path, *inputs: str, **options: object) -> str:
-    """Run the stage, which must refuse and write nothing; return its reason."""
+    """Run the stage, which must fail and write nothing; return the error message."""
     with pytest.raises(InputError) as caught:
         tabulate(folder, *inputs, **options)
     assert not (folder / "table.fits").exists()
     return str(caught.value)
 
 
-def test_the_command_writes_a_table_and_refuses_in_one_line(tmp_path: Path):
+def test_the_command_writes_a_table_and_reports_errors_in_one_line(tmp_path: Path):
     write_table(tmp_path / "in.fits", sky_table())
     words = ["sysnet.tabulate", "--in", f"table={tmp_path}/in.fits", "--out",
              f"table={tmp_path}/out.fits"]  # fmt: skip
@@ -106,7 +106,7 @@ def test_maps_become_a_table(maps: Path, tmp_path: Path):
     np.testing.assert_array_equal(table.features[:, 0], stars[table.hpix])
     lon, lat = healpy.pix2ang(NSIDE, table.hpix, lonlat=True)
     b = healpy.Rotator(coord="CG")(lon, lat, lonlat=True)[1]
-    # The disc's crease apart, where a mean over a pixel is not its centre.
+    # Except at the crease of the disc, where the mean over a pixel is not the value at its centre.
     away = np.abs(b) > 10
     truth = np.exp(-np.abs(np.sin(np.deg2rad(b))))
     np.testing.assert_allclose(table.features[away, 1], truth[away], atol=0.01)
@@ -268,20 +268,20 @@ def smooth_rows(nest: bool) -> np.ndarray:
         (lambda rows: rows["hpix"].__setitem__(3, N), "field hpix: is 3072"),
     ],
 )
-def test_bad_tables_are_refused_in_one_line(tmp_path: Path, change, message: str):
+def test_bad_tables_are_errors_in_one_line(tmp_path: Path, change, message: str):
     rows = original(sky_table())
     change(rows)
     fitsio.write(str(tmp_path / "t.fits"), rows, header={"NSIDE": NSIDE})
     assert message in refused(tmp_path, f"table={tmp_path}/t.fits")
 
 
-def test_a_table_whose_features_contradict_its_order_is_refused(tmp_path: Path):
+def test_a_table_whose_features_contradict_its_order_is_an_error(tmp_path: Path):
     fitsio.write(str(tmp_path / "t.fits"), smooth_rows(nest=True),
                  header={"NSIDE": NSIDE, "ORDERING": "RING"})  # fmt: skip
     assert "smooth only if it is NESTED" in refused(tmp_path, f"table={tmp_path}/t.fits")
 
 
-def test_an_empty_table_is_refused(tmp_path: Path):
+def test_an_empty_table_is_an_error(tmp_path: Path):
     np.save(tmp_path / "t.npy", original(sky_table())[:0])
     assert "has no rows" in refused(tmp_path, f"table={tmp_path}/t.npy")
 

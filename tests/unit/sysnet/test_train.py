@@ -1,4 +1,4 @@
-"""Stage sysnet.train: the same members on any number of ranks, in any blocks, after kills."""
+"""Stage sysnet.train: the same networks for any number of ranks, any blocks, and after kills."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def trained(inputs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -
     return out
 
 
-def test_a_member_a_fold_and_chain(trained: Path, inputs: dict[str, Path]):
-    """Each with its normalisation, losses, mask and optimiser; padding leaves nothing."""
+def test_one_member_per_fold_and_chain(trained: Path, inputs: dict[str, Path]):
+    """Each has its normalisation, losses, mask and optimiser; padding has no effect."""
     places = find_members([trained / "block-00000.json"])
     seeds = chain_seeds(2)
     assert [(p.fold, p.chain, p.seed) for p in places] == [
@@ -110,7 +110,7 @@ def test_blocks_of_any_size_give_the_same_members(
 
 
 def test_fewer_chains_are_the_same_chains(trained: Path, inputs: dict[str, Path], tmp_path: Path):
-    """Other companions in every group, and one that is padded."""
+    """The groups have other members, and one group is padded."""
     run_train(inputs, tmp_path, n_chains=1, snapshots="true")
     found = members_of(tmp_path)
     assert len(found) == N_FOLDS
@@ -149,7 +149,7 @@ def wait_for_checkpoints(out: Path, n: int, process: subprocess.Popen) -> None:
 
 
 def test_restore_goes_on_from_members(inputs: dict[str, Path], tmp_path: Path):
-    """The best epoch is where the others go on, with moments and schedule."""
+    """Training continues from the best epoch, with moments and schedule."""
     run_train(inputs, tmp_path / "short", n_epochs=3)
     start = tmp_path / "short/block-00000.json"
     run_train(inputs | {"start": start}, tmp_path / "on", n_epochs=5)
@@ -176,10 +176,10 @@ def test_restore_goes_on_from_members(inputs: dict[str, Path], tmp_path: Path):
         ({"n_chains": 3}, "has no chain 2 of fold 0"),
     ],
 )
-def test_members_of_another_kind_are_no_start(
+def test_members_of_another_kind_cannot_start_a_training(
     trained: Path, inputs: dict[str, Path], tmp_path: Path, options: dict, said: str
 ):
-    """A checkpoint of another structure, and its like: exit 3, nothing written."""
+    """A checkpoint of another structure, model, ...: exit 3, nothing is written."""
     given = dict(options)
     tuning = given.pop("tuning", {})
     files = write_inputs(tmp_path / "in", tuning=tuning) | {"start": trained / "block-00000.json"}
@@ -189,7 +189,7 @@ def test_members_of_another_kind_are_no_start(
 
 
 def test_a_checkpoint_of_another_structure_ends_the_command(trained: Path, tmp_path: Path):
-    """Exit 3 and one line, nothing half written."""
+    """Exit 3 and one line; no incomplete file."""
     files = write_inputs(tmp_path / "in", tuning={"structure": [4, 5]})
     files["start"] = trained / "block-00000.json"
     result = skyproof(*train_words(files, tmp_path / "out"))
@@ -246,7 +246,7 @@ def test_options_of_the_original(inputs: dict[str, Path], tmp_path: Path, option
 
 
 def test_a_network_that_diverges_is_named(inputs: dict[str, Path], tmp_path: Path):
-    """With a word of advice; nothing is written."""
+    """The message has a remedy; nothing is written."""
     steep = write_inputs(tmp_path / "in", tuning={"learning_rate": 1e30})
     with pytest.raises(SkyproofError, match="a smaller learning_rate may help"):
         run_train(steep, tmp_path, optimiser="sgd", weighting="original", loss="mse")
@@ -258,7 +258,7 @@ def test_the_record_says_whether_the_step_was_compiled(trained: Path):
     assert {item["info"]["compiled"] for item in record["items"].values()} == {False}
 
 
-def test_a_block_without_groups_is_refused(inputs: dict[str, Path], tmp_path: Path):
+def test_a_block_without_groups_is_an_error(inputs: dict[str, Path], tmp_path: Path):
     with pytest.raises(UsageError, match="block 7 contains none of the 3 groups"):
         run_train(inputs, tmp_path, 7)
 
@@ -272,7 +272,7 @@ def test_a_block_without_groups_is_refused(inputs: dict[str, Path], tmp_path: Pa
         ("tuning", {"learning_rate": 0.1}, "field structure: has no such field"),
     ],
 )
-def test_bad_choices_are_refused(tmp_path: Path, name: str, content: dict, said: str):
+def test_bad_choices_are_errors(tmp_path: Path, name: str, content: dict, said: str):
     inputs = write_inputs(tmp_path / "in")
     inputs[name].write_text(json.dumps(content))
     with pytest.raises(InputError, match=said):

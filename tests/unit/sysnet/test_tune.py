@@ -69,7 +69,7 @@ def test_a_linear_model_has_no_structure(inputs: dict[str, Path], tmp_path: Path
         run_tune(inputs, tmp_path, model="linp", find_structure=True)
 
 
-def test_candidates_without_a_loss_are_passed_over():
+def test_candidates_without_a_loss_are_skipped():
     rows = [{"x": 1, "valid": None}, {"x": 2, "valid": -3.0}, {"x": 3, "valid": -3.0}]
     assert tune.best(rows, "x") == 2
     with pytest.raises(UsageError, match="search for x"):
