@@ -1,4 +1,4 @@
-"""Helpers of the tests: run a stage as users do, in a process of its own, under a time limit."""
+"""Helpers of the tests: run a stage in a separate process, with a time limit."""
 
 from __future__ import annotations
 
@@ -19,16 +19,15 @@ from skyproof.core import numerics
 ROOT = Path(__file__).parents[1]
 LAUNCH_TIMEOUT_S = 300
 
-# Two processes of pytest take a file of tests each. What takes long goes first, and no two files
-# that wait for the same images; what mostly waits (SLURM) runs beside what computes.
+# Two processes of pytest run one file of tests each. Long files start first, two files that need
+# the same images do not start together, and files that mostly wait (SLURM) run beside others.
 _ORDER = (
     *("containers/test_containers.py", "workflow/test_verdicts.py", "cluster/", "containers/"),
     *("workflow/", "benchmarks/", "unit/core/test_portable.py", ""),
 )
 
-# What tests compute in their own process they compute as portable stages do: elsewhere the same
-# bits are promised of nothing. To be set before numpy and torch are loaded; commands that a test
-# starts do this themselves.
+# Tests compute in portable numerics, as stages do: other kernels may give other bits. The variables
+# must be set before numpy and torch are loaded; commands that a test starts set them themselves.
 KERNELS = {
     name: value
     for name, value in numerics.environment("portable", 1).items()
@@ -36,7 +35,7 @@ KERNELS = {
 }
 os.environ.update(KERNELS)
 
-# Stages of tests/systems are reached like those of the package.
+# Stages of tests/systems are found like those of the package.
 _COMMAND = (
     "import sys, skyproof; skyproof.__path__.append({systems!r});"
     "from skyproof.__main__ import main; sys.exit(main(sys.argv[1:]))"
@@ -44,10 +43,10 @@ _COMMAND = (
 
 
 def clean_environment(**extra: str) -> dict[str, str]:
-    """Return an environment in which the venv's programs and this checkout's package come first."""
+    """Return an environment with the programs of the venv and the package of this checkout."""
     here = {name: value for name, value in os.environ.items() if name not in KERNELS}
     environment = {**here, "PYTHONPATH": str(ROOT / "scripts"), **extra}
-    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # compiling torch anew costs seconds a process
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # compiling torch costs seconds per process
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return environment
 
@@ -80,7 +79,7 @@ def launch(
     sockets: Sequence[int] = (),
     **environment: str,
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command under a hard time limit and return what it printed and its exit code.
+    """Run a command with a time limit; return its output and exit code.
 
     It inherits the open `sockets`.
     """
@@ -97,10 +96,10 @@ def launch(
 
 
 @contextmanager
-def launched_by_nobody() -> Iterator[tuple[dict[str, str], socket.socket, list[int]]]:
-    """Give a rank's variables, its launcher's end of their socket, and the rank's end to inherit.
+def launched_without_answer() -> Iterator[tuple[dict[str, str], socket.socket, list[int]]]:
+    """Yield the variables of a rank, the launcher's end of their socket, and the rank's end.
 
-    Nobody answers there, so that MPI_Init waits without end.
+    The launcher does not answer, so MPI_Init does not return.
     """
     ours, its = socket.socketpair()
     with ours, its:
@@ -117,7 +116,7 @@ def one_line(result: subprocess.CompletedProcess[str]) -> str:
 
 
 def tree_bytes(folder: Path) -> dict[str, bytes]:
-    """Return the content of every file below a folder, journals and logs apart."""
+    """Return the content of every file below a folder, without resume logs and receipts."""
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in sorted(folder.rglob("*"))
@@ -126,7 +125,7 @@ def tree_bytes(folder: Path) -> dict[str, bytes]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the longest files, so that no long one is left for the end."""
+    """Start with the longest files, so that none of them runs alone at the end."""
 
     def place(item: pytest.Item) -> int:
         path = item.path.relative_to(ROOT / "tests").as_posix()
@@ -136,12 +135,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def cpu_seconds() -> float:
-    """Return the processor time of this process and of those that it started and waited for."""
+    """Return the processor time of this process and its finished child processes."""
     return sum(os.times()[:4])
 
 
 class Times:
-    """Seconds and processor seconds of each file of tests, of all of pytest's processes."""
+    """Seconds and processor seconds of each file of tests, over all processes of pytest."""
 
     def __init__(self) -> None:
         self.before = cpu_seconds()
@@ -149,7 +148,7 @@ class Times:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-        """Note, where the test ran, the processor time since the last report."""
+        """Add the processor time since the last report, in the process that ran the test."""
         report = yield
         report.cpu = (now := cpu_seconds()) - self.before
         self.before = now
@@ -172,17 +171,17 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
-    """Return a folder that `make` fills once for all of pytest's processes; others wait for it."""
+    """Return a folder that `make` fills once for all processes of pytest; the others wait."""
     base = factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         base = base.parent
-    folder, whole = base / name, base / f"{name}.whole"
+    folder, complete = base / name, base / f"{name}.whole"
     with open(base / f"{name}.lock", "w", encoding="ascii") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not whole.exists():
+        if not complete.exists():
             folder.mkdir()
             make(folder)
-            whole.touch()
+            complete.touch()
     return folder
 
 
@@ -194,7 +193,7 @@ def root() -> Path:
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """The folder of real inputs, or a skip that says why."""
+    """The folder of real inputs; skip if it is absent."""
     folder = Path(os.environ.get("SKYPROOF_DATA", ROOT.parent / "shared" / "data"))
     if not folder.is_dir():
         pytest.skip(f"no real inputs: {folder} is absent (set SKYPROOF_DATA)")

@@ -1,4 +1,4 @@
-"""Which processes belong to which, and ending some of them."""
+"""Descendants and sessions of processes, and killing some of them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def of_session(session: int) -> list[int]:
 
 
 def words_of(pid: int) -> list[bytes]:
-    """Return the words of a process's command line; none where it has ended."""
+    """Return the words of a process's command line; none if it has ended."""
     with suppress(OSError):
         return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     return []
@@ -48,7 +48,7 @@ def wait(run: subprocess.Popen[bytes], seconds: float) -> None:
 
 
 def kill(run: subprocess.Popen[bytes], victim: str) -> int:
-    """Kill Snakemake, a process of a stage, or all of the session; return 1, or 0 for none."""
+    """Kill Snakemake, a process of a stage, or the session; return 1, or 0 if there was none."""
     if run.poll() is not None:
         return 0
     if victim == "all":

@@ -80,9 +80,9 @@ def snakemake(
 
 
 def configured(folder: Path, config: dict) -> Path:
-    """Write the configuration of a run in `folder`, and return where.
+    """Write the configuration of a run in `folder`, and return its path.
 
-    The systems that run are those that the configuration has a section of, unless it says so.
+    Unless it sets `systems`, the systems with a section in the configuration run.
     """
     sections = [name for name in config if name in systems()]
     folder.mkdir(parents=True, exist_ok=True)
@@ -99,8 +99,8 @@ def started(
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Start `snakemake WORDS` in a new session; at the end all its processes are killed.
 
-    Jobs that outlive a killed Snakemake are given time to end: a user who starts it again at once
-    has to wait for them as well. A lock that it left is removed.
+    Jobs that outlive a killed Snakemake get time to end, as a user who restarts it must wait for
+    them as well. A remaining lock is removed.
     """
     assert snakemake(folder, "--unlock", config=config).returncode == 0
     command = [sys.executable, "-m", "snakemake", "-s", ROOT / "Snakefile", *words]
@@ -125,7 +125,7 @@ def planned(result: subprocess.CompletedProcess[str]) -> dict[str, int]:
     """Return the number of jobs per rule printed by a dry run (empty: nothing to do)."""
     assert result.returncode == 0, result.stdout + result.stderr
     table = re.findall(r"^(\w+) +(\d+)$", result.stdout + result.stderr, flags=re.MULTILINE)
-    # Targets, and what follows from any change of a product.
+    # Targets, and the rule that depends on all products.
     targets = ("total", "all", "obiwan", "sysnet", "sysnet_exports", "toy", "manifest")
     return {rule: int(count) for rule, count in table if rule not in targets}
 

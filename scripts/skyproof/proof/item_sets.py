@@ -37,7 +37,7 @@ def read(path: Path) -> dict[str, Any] | None:
     try:
         return _read(path)
     except WrongForm as error:
-        raise InputError(path, f"is not a whole block index: {error}") from None
+        raise InputError(path, f"is not a valid block index: {error}") from None
 
 
 def _read(path: Path) -> dict[str, Any] | None:
@@ -90,7 +90,7 @@ def check(
         try:
             content = _read(folder / path)
         except WrongForm as error:
-            wrong[path] = f"is not a whole block index: {error}"
+            wrong[path] = f"is not a valid block index: {error}"
             continue
         name = name_of(posixpath.dirname(path), content["stage"]) if content else ""
         if content is None or name not in item_sets:

@@ -121,7 +121,7 @@ def read_receipt(folder: Path, path: str) -> JobReceipt:
         receipt = json.loads((folder / path).read_text(encoding="utf-8"))
         ReceiptForm.check(receipt, receipts.FORMAT)
     except ValueError as error:
-        raise InputError(folder / path, f"is not a whole receipt of a job: {error}") from None
+        raise InputError(folder / path, f"is not a valid receipt of a job: {error}") from None
     inputs, external = {}, []
     for given in receipt["inputs"]:
         place = posixpath.normpath(posixpath.join(home, given["path"]))

@@ -145,7 +145,7 @@ def read(path: Path) -> Manifest:
         ManifestForm.check(content, FORMAT)
         _check_references(content)
     except ValueError as error:
-        raise CannotVerify(f"{path}: is not a whole manifest: {error}") from None
+        raise CannotVerify(f"{path}: is not a valid manifest: {error}") from None
     return Manifest(content, hashlib.sha256(data).hexdigest())
 
 

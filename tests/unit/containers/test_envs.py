@@ -1,6 +1,6 @@
 """envs/*.yaml: form, channels, specifications, and that the locked versions lie within the bounds.
 
-Whether conda-forge has these packages is not asked here: nothing of it can be reached.
+Whether conda-forge has these packages is not tested, because it cannot be reached here.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ WHEELS = {"pytorch": "torch"}
 
 
 def faults(content: dict, locked: dict[str, Version], bounds: dict[str, str]) -> list[str]:
-    """Return what is wrong with an environment file, given its lock and its extra's bounds."""
+    """Return the faults of an environment file, given its lock and the bounds of its extra."""
     found = []
     if content.keys() != {"channels", "dependencies"}:
         found.append(f"keys are {sorted(content)}")
@@ -77,13 +77,13 @@ def test_there_is_one_a_family():
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_it_is_sound_and_allows_what_was_tested(path):
+def test_it_is_valid_and_allows_the_tested_versions(path):
     assert faults(load(path), locked_versions(path.stem), bounds_of(path.stem)) == []
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_no_pin_file_that_was_never_solved(path):
-    """Snakemake would install it in place of the environment file."""
+    """Snakemake would install it instead of the environment file."""
     assert list(path.parent.glob(f"{path.stem}.*.pin.txt")) == []
 
 

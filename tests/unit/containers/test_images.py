@@ -57,7 +57,7 @@ def copy(tmp_path, monkeypatch) -> Path:
     return checkout
 
 
-def test_sound_images_pass(copy):
+def test_intact_images_pass(copy):
     for each in definitions(copy):
         check.check(each)
 
@@ -101,7 +101,7 @@ def test_an_image_of_another_definition_than_recorded(copy):
         check.check(definition("train", copy))
 
 
-def test_an_image_without_a_signature_where_one_is_wanted(copy, tmp_path):
+def test_an_image_without_a_required_signature(copy, tmp_path):
     with pytest.raises(EnvironmentProblem, match="is not signed"):
         check.check(definition("train", copy), public_key=tmp_path / "key.pem")
 
@@ -135,7 +135,7 @@ def test_normalised_images_are_the_same_file(tmp_path):
     ],
 )
 def test_what_an_image_is_made_from(copy, part, changed):
-    """A changed definition or lock is another image; a changed source of ours is none."""
+    """A changed definition or lock gives another image; a changed source does not."""
     before = {each.name: each.image.name for each in definitions(copy)}
     path = copy / part
     path.write_text(path.read_text() + "\n# changed\n")
@@ -165,7 +165,7 @@ def test_images_hold_what_their_locks_say():
 
 
 def test_the_image_for_gpus_differs_in_the_build_of_torch_alone():
-    """It is asked for by name only: neither `make images` nor a run on CPUs wants it."""
+    """It is built by name only: neither `make images` nor a run on CPUs needs it."""
     assert [each.name for each in definitions()] == ["analyse", "generate", "train"]
     ours, other = definition("train"), definition("train", device="cuda")
     assert other.name == "train-cuda"
@@ -220,7 +220,7 @@ def test_a_driver_older_than_the_images_cuda(copy, monkeypatch, held, driver, li
         ("INFO: x\nFATAL:   something new\n", "apptainer failed: FATAL:   something new"),
     ],
 )
-def test_what_apptainer_says_becomes_one_line_with_the_mend(said, remedy):
+def test_errors_of_apptainer_are_one_line_with_the_remedy(said, remedy):
     line = explain(said)
     assert remedy in line
     assert "\n" not in line

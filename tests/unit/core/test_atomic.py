@@ -1,4 +1,4 @@
-"""Files are whole under their final name, or not there, also under SIGKILL."""
+"""Files are complete under their final name, or absent, also after SIGKILL."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ for number in range(10_000):
 
 
 @pytest.mark.parametrize("delay", [0.31, 0.37, 0.43])
-def test_sigkill_leaves_a_whole_file_or_none(tmp_path, delay):
+def test_sigkill_leaves_a_complete_file_or_none(tmp_path, delay):
     target = tmp_path / "file.bin"
     process = subprocess.Popen([sys.executable, "-c", SLOW_WRITER, target], env=clean_environment())
     deadline = time.monotonic() + 60

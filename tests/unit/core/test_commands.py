@@ -1,4 +1,4 @@
-"""Commands of a system: help, arguments of their own, exit codes and one-line errors."""
+"""Commands of a system: help, arguments, exit codes and one-line errors."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_a_full_disk(files):
     assert "No space left on device" in one_line(result)
 
 
-def test_a_fault():
+def test_an_unexpected_exception():
     result = skyproof("toy.crash", toy=True)
     assert result.returncode == 1
     assert "ZeroDivisionError: oops (a fault of skyproof; --debug shows where)" in one_line(result)

@@ -1,4 +1,4 @@
-"""Bad input is worked on once a run; whatever else fails is tried again."""
+"""Bad input is tried once per run; other failures are tried again."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ AGAIN = "(found by an earlier attempt)"
 
 
 def noise(folder: Path, run: str, *words: str) -> str:
-    """Try the toy stage in a run, with a bad item; return its error."""
+    """Run the toy stage in a workflow run, with a bad item; return its error."""
     result = skyproof(
         "toy.noise", "--out", f"record={folder}/block.json", "--bad", '["item1"]', *words,
         toy=True, SKYPROOF_RUN=run,
@@ -31,7 +31,7 @@ def test_a_further_attempt_repeats_the_message_without_the_work(tmp_path):
     (tmp_path / "items/item0.npy").unlink()
     assert noise(tmp_path, "one") == f"{first} {AGAIN}"
     assert not (tmp_path / "items/item0.npy").exists()
-    # Another run, other options and a stage by hand look again.
+    # Another run, other options and a call by hand try again.
     assert noise(tmp_path, "two") == first
     assert (tmp_path / "items/item0.npy").exists()
     assert AGAIN not in noise(tmp_path, "two", "--scale", "2")
@@ -44,7 +44,7 @@ def output(tmp_path, monkeypatch) -> Path:
     return tmp_path / "block.json"
 
 
-def test_the_error_comes_back_as_the_one_that_it_was(output):
+def test_the_error_keeps_class_message_and_exit_code(output):
     no_retry.note(output, "key", BAD)
     with pytest.raises(InputError) as caught:
         no_retry.raise_again(output, "key")
@@ -53,7 +53,7 @@ def test_the_error_comes_back_as_the_one_that_it_was(output):
 
 
 def test_another_cache_key_tries_again(output):
-    """As where the input was mended while the run went on."""
+    """As if the input was fixed during the run."""
     no_retry.note(output, "key", BAD)
     no_retry.raise_again(output, "another")
 
@@ -74,12 +74,12 @@ def test_nothing_is_noted_outside_a_run(output, monkeypatch):
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", json.dumps({"run": "one"})])
-def test_a_broken_note_is_passed_over(output, content):
+def test_a_damaged_note_is_ignored(output, content):
     no_retry.path_of(output).parent.mkdir()
     no_retry.path_of(output).write_text(content)
     no_retry.raise_again(output, "key")
 
 
-def test_what_cannot_be_noted_is_not(output):
+def test_a_note_that_cannot_be_written_is_not_an_error(output):
     no_retry.path_of(output).parent.write_text("a file where the folder should be")
     no_retry.note(output, "key", BAD)

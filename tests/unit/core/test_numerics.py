@@ -1,4 +1,4 @@
-"""The numerics profile is in force before any library starts, however the command is launched."""
+"""The numerics profile is set before any library starts, with every launcher."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Arrays of Python objects are read without executing what is in them."""
+"""Arrays of Python objects are read without executing code."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_nothing_is_executed(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("content", [b"", b"no numpy", b"\x93NUMPY\x01\x00"])
-def test_what_is_no_array_is_refused(tmp_path, content):
+def test_a_file_that_is_not_an_array_is_an_input_error(tmp_path, content):
     (tmp_path / "x.npy").write_bytes(content)
     with pytest.raises(InputError, match="numpy's format"):
         read_npy(tmp_path / "x.npy")

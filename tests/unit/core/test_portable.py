@@ -40,7 +40,7 @@ def record(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def here(record: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """The products as this processor makes them."""
+    """The products of this processor."""
     return made(record, tmp_path_factory.mktemp("here"), [])
 
 
@@ -70,13 +70,13 @@ def made(record: Path, folder: Path, emulator: list[str]) -> dict[str, bytes]:
 def test_an_emulated_processor_makes_the_same_bytes(
     qemu: str, record: Path, here: dict[str, bytes], tmp_path: Path, processor: str
 ):
-    """The record of bricks holds the checksums of their images, which are compared by that."""
+    """The block index has the checksums of the images, which are compared by them."""
     there = made(record, tmp_path, [qemu, "-cpu", processor])
     assert [name for name in PRODUCTS if here[name] != there[name]] == []
 
 
-def test_native_numerics_do_differ_there(qemu: str, record: Path, tmp_path: Path):
-    """Else the test above would show nothing of the profile."""
+def test_native_numerics_differ_on_an_emulated_processor(qemu: str, record: Path, tmp_path: Path):
+    """Otherwise the test above would not test the profile."""
     program = (
         "import numpy as np; x = np.random.default_rng(1).random(10000);"
         "print(np.exp(x).sum().hex(), np.exp(x).tobytes().hex()[:4000])"
@@ -93,4 +93,4 @@ def test_native_numerics_do_differ_there(qemu: str, record: Path, tmp_path: Path
     native_here, portable_here, native_there, portable_there = found
     assert portable_here == portable_there == native_there
     if native_here == portable_here:
-        pytest.skip("this processor has no AVX-512: nothing to be told apart")
+        pytest.skip("this processor has no AVX-512: no difference to test")

@@ -1,4 +1,4 @@
-"""Readers: what was written comes back; every fault of a file is one line that names it."""
+"""Readers return what was written; every error of a file is one line with its name."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ IMAGE = np.arange(600.0, dtype="f4").reshape(20, 30)
 
 
 class Format(NamedTuple):
-    """A file of known content, how it is read whole, and how with a name that it lacks."""
+    """A file of known content, a reader of it, and a reader with a name that it lacks."""
 
     write: Callable[[Path], None]
     read: Callable[[Path], Any]
@@ -125,10 +125,10 @@ def test_bytes_of_another_format_are_one_line(name: str, path: Path) -> None:
 
 @EVERY
 def test_a_problem_of_the_machine_is_no_fault_of_the_file(name, path, monkeypatch) -> None:
-    def refuses(*_: Any, **__: Any) -> None:
+    def fails(*_: Any, **__: Any) -> None:
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
-    monkeypatch.setattr(read, "open", refuses, raising=False)
+    monkeypatch.setattr(read, "open", fails, raising=False)
     with pytest.raises(EnvironmentProblem, match=rf"^{path}: Permission denied$"):
         FORMATS[name].read(path)
 
@@ -136,11 +136,11 @@ def test_a_problem_of_the_machine_is_no_fault_of_the_file(name, path, monkeypatc
 def test_the_number_of_a_machine_problem_is_found_in_the_text_of_hdf5(monkeypatch, tmp_path):
     import h5py
 
-    def refuses(*_: Any, **__: Any) -> None:
+    def fails(*_: Any, **__: Any) -> None:
         raise OSError("Unable to open file (file read failed: errno = 5, error message = ...)")
 
     write.hdf5(tmp_path / "x.hdf5", COLUMNS)
-    monkeypatch.setattr(h5py, "File", refuses)
+    monkeypatch.setattr(h5py, "File", fails)
     with pytest.raises(EnvironmentProblem, match=r"x\.hdf5: Input/output error"):
         read.hdf5(tmp_path / "x.hdf5")
 

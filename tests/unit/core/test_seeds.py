@@ -10,7 +10,7 @@ from skyproof.core.seeds import key_words, stream
 
 
 def test_golden_numbers():
-    """A change of these numbers changes every product: numpy or the keys are not what they were."""
+    """A change of these numbers changes every product: numpy or the keys have changed."""
     drawn = stream(1, "obiwan.simulate", "1211p060", "sky").integers(0, 1000, 5)
     assert drawn.tolist() == [925, 572, 246, 575, 254]
 

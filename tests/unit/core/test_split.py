@@ -1,4 +1,4 @@
-"""The assignment of groups to parts, and the refusal of groups that stand in both."""
+"""The assignment of groups to parts, and the error for groups in both."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The runner: whole outputs or none, one clear line, the right exit code, any number of ranks."""
+"""The runner: complete outputs or none, one-line errors, exit codes, any number of ranks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from skyproof.core.options import StageOptions
 from tests.conftest import (
     LAUNCH_TIMEOUT_S,
     clean_environment,
-    launched_by_nobody,
+    launched_without_answer,
     one_line,
     skyproof,
     tree_bytes,
@@ -60,7 +60,7 @@ def visible(folder: Path) -> list[str]:
     )
 
 
-def test_a_tree_and_what_reads_it(tmp_path):
+def test_a_block_index_and_a_stage_that_reads_it(tmp_path):
     assert noise(tmp_path).returncode == 0
     assert total(tmp_path).returncode == 0
     assert json.loads((tmp_path / "total.json").read_text())["n"] == 5
@@ -83,7 +83,7 @@ def test_ranks_do_not_change_a_byte(tmp_path):
 
 
 @pytest.mark.mpi
-def test_world_of_another_size_is_refused_with_both_numbers(tmp_path):
+def test_a_world_of_another_size_is_an_error_with_both_numbers(tmp_path):
     result = skyproof(
         "toy.noise", "--out", f"record={tmp_path}/block.json", "--ranks", "3", toy=True
     )  # without mpiexec: a world of one
@@ -94,7 +94,7 @@ def test_world_of_another_size_is_refused_with_both_numbers(tmp_path):
 
 
 @pytest.mark.mpi
-def test_a_launcher_of_another_mpi_family_is_told(tmp_path):
+def test_a_launcher_of_another_mpi_family_is_an_error(tmp_path):
     """With PMIx alone, as Open MPI's mpiexec gives it, mpich would end the process with code 16."""
     words = ("toy.noise", "--out", f"record={tmp_path}/block.json", "--ranks", "3")
     result = skyproof(*words, toy=True, PMIX_RANK="0")
@@ -106,7 +106,7 @@ def test_a_launcher_of_another_mpi_family_is_told(tmp_path):
 @pytest.mark.mpi
 def test_a_start_of_mpi_that_does_not_end_is_ended(tmp_path):
     words = ("toy.noise", "--out", f"record={tmp_path}/block.json", "--ranks", "2")
-    with launched_by_nobody() as (variables, launcher, sockets):
+    with launched_without_answer() as (variables, launcher, sockets):
         result = skyproof(*words, toy=True, sockets=sockets, **variables)
         assert b"cmd=init" in launcher.recv(100)
     assert result.returncode == 4
@@ -115,7 +115,7 @@ def test_a_start_of_mpi_that_does_not_end_is_ended(tmp_path):
 
 
 @pytest.mark.mpi
-def test_mpi_does_not_take_the_network_that_hangs(tmp_path):
+def test_mpi_does_not_use_the_provider_that_hangs(tmp_path):
     """With two nodes (here by mpich's own pretence), mpich by itself would take `sockets`."""
     words = ("toy.noise", "--out", f"record={tmp_path}/block.json")
     two_nodes = {"MPIR_CVAR_CH4_NETMOD": "ofi", "MPIR_CVAR_NUM_CLIQUES": "2"}
@@ -154,7 +154,7 @@ def test_a_rank_that_fails_alone_ends_the_world(tmp_path):
 
 @pytest.mark.mpi
 def test_a_serial_stage_gives_the_same_bytes_on_several_ranks(tmp_path):
-    """The stage writes its outputs without a look at the rank: only rank 0 runs it."""
+    """The stage does not check the rank: only rank 0 runs it."""
     for ranks in (1, 3):
         noise(tmp_path / str(ranks))
         result = total(tmp_path / str(ranks), ranks=ranks)
@@ -231,7 +231,7 @@ def test_bad_items_may_be_skipped(tmp_path):
 
 
 def test_a_killed_block_keeps_what_was_done_and_ends_equal(tmp_path):
-    """x03: the stage kills itself at its fourth item; the next try does only the rest."""
+    """x03: the stage kills itself at its fourth item; the next attempt does only the rest."""
     noise(tmp_path / "whole")
     killed = noise(tmp_path / "killed", TOY_STOP_AT="item3")
     assert killed.returncode == -signal.SIGKILL
@@ -295,7 +295,7 @@ def test_read_only_folder(tmp_path):
 
 @contextmanager
 def mounted(folder: Path, options: str) -> Iterator[Path]:
-    """A small file system of its own; mounting one needs root."""
+    """A separate small file system; mounting one needs root."""
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", options, "none", str(folder)]
     if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
@@ -306,7 +306,7 @@ def mounted(folder: Path, options: str) -> Iterator[Path]:
         subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_leftovers_of_a_killed_process_go(tmp_path):
+def test_leftovers_of_a_killed_process_are_removed(tmp_path):
     stale = tmp_path / f".tmp-{socket.gethostname()}-4194304.block.json"
     stale.write_text("half")
     assert noise(tmp_path).returncode == 0
@@ -369,8 +369,8 @@ def test_the_cache_key_counts_device_and_threads_where_they_change_the_result():
     assert of(wildcards={"block": "00001"}) == of(wildcards={})
 
 
-def test_a_reader_that_has_seen_enough_is_no_fault():
-    """As `python -m skyproof ... | head` is."""
+def test_a_closed_pipe_is_not_an_error():
+    """As with `python -m skyproof ... | head`."""
     reads, writes = os.pipe()
     os.close(reads)
     result = subprocess.run(

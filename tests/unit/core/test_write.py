@@ -1,4 +1,4 @@
-"""Equal content gives equal bytes, whenever, wherever and by whatever process it is written."""
+"""Equal content gives equal bytes, for any time, place and process."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_bytes_do_not_depend_on_time_place_or_process(tmp_path):
 
 
 def test_npz_is_what_numpy_reads_without_headers_that_a_release_of_python_changed(tmp_path):
-    """Python 3.11.4 asks for version 4.5 where a size is not known before the writing."""
+    """Python 3.11.4 states version 4.5 if the size is not known before writing."""
     arrays = {"a": np.arange(3.0), "o": np.array([{"k": 1.5}], object)}
     write.npz(tmp_path / "a.npz", arrays)
     with np.load(tmp_path / "a.npz", allow_pickle=True) as found:
@@ -106,7 +106,7 @@ def test_values_survive(tmp_path, image):
     assert np.loadtxt(tmp_path / "a.csv", delimiter=",", skiprows=1)[1, 0] == 1 / 3
 
 
-def test_rows_written_past_hdf5_are_where_hdf5_reads_them(tmp_path, image):
+def test_rows_written_directly_are_read_by_hdf5(tmp_path, image):
     path = tmp_path / "a.hdf5"
     datasets = {"x": (image.shape, image.dtype), "none": ((0, 3), image.dtype)}
     with write.filling_hdf5(path, datasets) as file:
@@ -130,7 +130,7 @@ def test_big_endian_input_is_written_little_endian(tmp_path):
     assert np.load(tmp_path / "a.npy").dtype == np.dtype("<f8")
 
 
-def test_json_refuses_nan_and_unknown_types(tmp_path):
+def test_json_with_nan_or_unknown_types_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="not JSON compliant"):
         write.json(tmp_path / "a.json", {"x": float("nan")})
     with pytest.raises(TypeError, match="has no JSON form"):

@@ -36,7 +36,7 @@ def make_rows(n: int = 130, n_features: int = 3, seed: int = 1) -> EnsembleRows:
 def make_member(
     key: int, rows: EnsembleRows, n_train: int = 80, n_valid: int = 20, **more: Any
 ) -> EnsembleMember:
-    """Return a member with rows of its own choice, another for every key."""
+    """Return a member; its rows depend on the key."""
     chosen = np.random.default_rng(key).permutation(len(rows.x))
     train, valid = chosen[:n_train], chosen[n_train : n_train + n_valid]
     return EnsembleMember(key, rows, train, valid, **({"learning_rate": 0.01} | more))

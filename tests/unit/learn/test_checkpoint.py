@@ -1,4 +1,4 @@
-"""Checkpoint files: byte-stable, checked when read, never executed."""
+"""Checkpoint files: byte-stable, checked when read, not executed."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Trap:
         return os.mkdir, (str(self.path),)
 
 
-def test_a_pickle_is_refused_and_not_executed(tmp_path: Path):
+def test_a_pickle_is_an_error_and_not_executed(tmp_path: Path):
     torch.save({"state": Trap(tmp_path / "sprung")}, tmp_path / "model.pt")
     with pytest.raises(InputError, match=r"model.pt: cannot be read: .*\.safetensors"):
         checkpoint.read(tmp_path / "model.pt", "kind-1")
@@ -63,7 +63,7 @@ def test_a_truncated_file_is_refused(tmp_path: Path, keep: int):
         checkpoint.read(tmp_path / "a", "kind-1")
 
 
-def test_a_changed_byte_is_noticed(tmp_path: Path):
+def test_a_changed_byte_is_an_error(tmp_path: Path):
     checkpoint.write(tmp_path / "a", TENSORS, ABOUT)
     content = bytearray((tmp_path / "a").read_bytes())
     content[-2] ^= 1
@@ -105,7 +105,7 @@ def test_what_a_kill_in_the_middle_of_a_write_leaves_is_not_a_checkpoint(tmp_pat
     assert kept.newest()[0] == 1
 
 
-def test_another_configuration_is_refused(tmp_path: Path):
+def test_another_configuration_is_an_error(tmp_path: Path):
     Checkpoints(tmp_path, "c" * 64, LOG).save(1, {"a": torch.tensor(1)})
     path = next(tmp_path.iterdir())
     with pytest.raises(InputError, match="checkpoint of another configuration"):

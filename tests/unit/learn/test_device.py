@@ -1,4 +1,4 @@
-"""Which device a rank computes on, and why a GPU cannot be used."""
+"""The device of a rank, and the errors if a GPU cannot be used."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from skyproof.learn import device
     ("local_rank", "visible", "chosen"), [(0, 4, 0), (3, 4, 3), (5, 4, 1), (0, 1, 0), (3, 1, 0)]
 )
 def test_the_ranks_of_a_node_share_the_gpus_that_they_see(monkeypatch, local_rank, visible, chosen):
-    """A batch system that shows each rank a GPU of its own shows it as the only one."""
+    """A batch system may show each rank one GPU, as the only one."""
     found = []
     monkeypatch.setattr(device, "_expect_gpu", lambda: None)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: visible)

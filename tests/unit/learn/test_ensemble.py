@@ -1,4 +1,4 @@
-"""The batched ensemble: members do not know of each other, and a training resumes to its bits."""
+"""The batched ensemble: members are independent, and a resumed training gives the same bits."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_it_learns():
     ],
     ids=["sysnet", "sgd", "blazar"],
 )
-def test_a_member_does_not_depend_on_its_companions(case: dict):
+def test_a_member_does_not_depend_on_other_members(case: dict):
     """Other companions, another order, an unfilled group; members of unequal numbers of rows."""
     members = [
         make_member(k, ROWS, 80 - 7 * k, 20 - k, learning_rate=0.01 * (k + 1), l1=1e-3 * k)
@@ -127,7 +127,7 @@ CHANGING = {
 
 
 @pytest.mark.parametrize("name", CHANGING)
-def test_a_training_goes_on_to_the_same_bits(name: str, tmp_path: Path):
+def test_a_resumed_training_gives_the_same_bits(name: str, tmp_path: Path):
     """Stopped after any epoch, checkpoints every second one."""
     case = CHANGING[name] | {"n_epochs": 6}
     members = [make_member(k, ROWS, 80 - 7 * k, learning_rate=0.02) for k in range(2)]
@@ -140,15 +140,15 @@ def test_a_training_goes_on_to_the_same_bits(name: str, tmp_path: Path):
         assert [bits(found) for found in again] == whole
 
 
-def test_a_checkpoint_of_another_recipe_is_not_used(tmp_path: Path, caplog):
+def test_a_checkpoint_of_another_configuration_is_not_used(tmp_path: Path, caplog):
     members = [make_member(1, ROWS)]
     fit(members, Checkpoints(tmp_path, "a", LOG))
     assert bits(fit(members, Checkpoints(tmp_path, "b", LOG))[0]) == bits(fit(members)[0])
     assert "another configuration" in caplog.text
 
 
-def test_going_on_from_a_training_equals_a_longer_one():
-    """`restore`: weights, moments, steps and schedule go on after the best epoch."""
+def test_a_continued_training_equals_a_longer_one():
+    """`restore`: weights, moments, steps and schedule continue after the best epoch."""
     members = [make_member(k, ROWS, learning_rate=0.003) for k in range(2)]
     short = fit(members, n_epochs=3, snapshots=True, first_cycle=2, cycle_growth=1)
     long = fit(members, n_epochs=7, snapshots=True, first_cycle=2, cycle_growth=1)
@@ -160,7 +160,7 @@ def test_going_on_from_a_training_equals_a_longer_one():
     assert list(again[0].snapshots) == [1, 3, 5]
 
 
-def test_going_on_never_loses_the_best():
+def test_a_continued_training_keeps_the_best_epoch():
     member = make_member(1, ROWS, learning_rate=0.01)
     (short,) = fit([member], n_epochs=3)
     (worse,) = fit([replace(member, start=short, learning_rate=100.0)], n_epochs=2)
@@ -177,7 +177,7 @@ def test_the_best_epoch_is_the_first_of_the_least_losses():
     assert found.best_epoch == 0
 
 
-def test_a_member_that_diverges_disturbs_nobody():
+def test_a_diverging_member_does_not_affect_others():
     members = [make_member(1, ROWS), make_member(2, ROWS, learning_rate=1e30)]
     fine, lost = fit(members, optimiser="sgd", mean=False)
     assert lost.best_epoch == -1
@@ -232,12 +232,12 @@ def test_features_that_are_not_kept_have_no_weight():
         assert torch.allclose(other, value, atol=1e-5), name
 
 
-def test_a_group_has_room_for_its_members_only():
+def test_a_group_with_too_many_members_is_an_error():
     with pytest.raises(ValueError, match="4 members in a group of 3"):
         fit([make_member(k, ROWS) for k in range(4)])
 
 
-def test_without_a_compiler_it_says_so_and_goes_on(monkeypatch, caplog):
+def test_without_a_compiler_a_warning_is_logged(monkeypatch, caplog):
     """The bits are those of the uncompiled step."""
     members = [make_member(k, ROWS) for k in range(2)]
     plain = [bits(found) for found in fit(members, n_epochs=2)]

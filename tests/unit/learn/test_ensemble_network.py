@@ -116,7 +116,7 @@ def test_evaluation_equals_torch(shape: Shape):
         assert torch.allclose(found[e].T, network.eval()(x), atol=1e-5)
 
 
-def test_dropped_units_are_of_the_asked_share_and_keep_the_mean():
+def test_dropout_has_the_requested_fraction_and_keeps_the_mean():
     group = make_group([make_member(1, make_rows())], shape=Shape((3, 400, 1), "none", (0.25,)))
     _, batch = next(iter(group.batches()))
     factors = batch.dropout[0]
@@ -171,6 +171,6 @@ def test_plateau_sees_progress_of_negative_losses():
 @pytest.mark.parametrize(
     ("shape", "what"), [(((3,),), "features and outputs"), (((3, 4, 1), "after", (0.1, 0.1)), "2")]
 )
-def test_impossible_shapes_are_refused(shape: tuple, what: str):
+def test_impossible_shapes_are_errors(shape: tuple, what: str):
     with pytest.raises(ValueError, match=what):
         Shape(*shape)

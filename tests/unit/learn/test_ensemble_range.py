@@ -37,7 +37,7 @@ def test_it_stops_where_the_loss_explodes():
     assert np.isfinite(found.loss).all()
 
 
-def test_noise_alone_is_no_divergence():
+def test_noise_alone_is_not_divergence():
     noise = np.random.default_rng(1).normal(size=200) - 5
     assert not any(has_diverged(noise[:n].tolist()) for n in range(1, 200))
     assert has_diverged([*noise.tolist(), *[40.0] * 20])

@@ -1,4 +1,4 @@
-"""Exact sums: the value, and its independence of the parts' order and of who holds them."""
+"""Exact sums: the value, and its independence of the order of the parts and of ranks."""
 
 from __future__ import annotations
 
@@ -58,11 +58,11 @@ def test_one_part_comes_out_as_it_is():
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-def test_what_is_not_finite_spoils_the_sum_visibly(bad):
+def test_a_part_that_is_not_finite_gives_nan(bad):
     assert all(math.isnan(value) for value in total([[1.0, 2.0, 3.0], [0.0, bad, 1.0]]))
 
 
-def test_one_sum_leaves_nothing_behind_for_the_next():
+def test_a_sum_does_not_affect_the_next():
     add = ExactSum(Team(), LIKE)
     first = add([torch.ones(3)], 1)
     assert add([torch.tensor([2.0, 0.0, 1.0])], 1).tolist() == [2.0, 0.0, 1.0]
@@ -105,7 +105,7 @@ def test_any_number_of_ranks_gives_the_same_bits(tmp_path: Path):
     assert np.isfinite(struct.unpack("1000f", found[1])).all()
 
 
-def test_with_a_scale_for_each_element_none_spoils_another():
+def test_with_a_scale_for_each_element_they_are_independent():
     like = torch.zeros(4, dtype=torch.float64)
     parts = [
         torch.tensor(p, dtype=like.dtype)

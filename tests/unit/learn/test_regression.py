@@ -294,7 +294,7 @@ def test_what_needs_validation_rows_is_an_error_without_them(
 
 
 @pytest.mark.parametrize("layer", [nn.BatchNorm2d(2), nn.Dropout(0.5)])
-def test_layers_that_would_break_the_promises_are_errors(layer: nn.Module):
+def test_layers_that_are_not_reproducible_are_errors(layer: nn.Module):
     with pytest.raises(ValueError, match=f"0: {type(layer).__name__} depends on"):
         trainer.check(nn.Sequential(layer), PLAIN, None)
 
@@ -359,6 +359,6 @@ def test_schedules(more: dict, rates: list[float]):
     assert [learning_rate(settings, step, 6) for step in range(6)] == pytest.approx(rates, rel=1e-5)
 
 
-def test_evaluations_are_as_often_as_asked(scalar_data: Path, tmp_path: Path):
+def test_evaluations_have_the_requested_period(scalar_data: Path, tmp_path: Path):
     _, history = Call(scalar_data, tmp_path).fit()
     assert set(np.diff(history.valid_steps)) == {EVERY}

@@ -54,7 +54,7 @@ def test_each_shard_is_read_once_an_epoch_and_each_row_used_once(shards: Shards)
         assert sorted(rows) == list(range(70))
 
 
-def test_batches_have_a_fixed_size_and_the_last_of_an_epoch_the_rest(shards: Shards):
+def test_batches_have_a_fixed_size_except_the_last_of_an_epoch(shards: Shards):
     batches = list(shards.batches(STREAM, 8, 2))
     assert shards.steps(8) == 9
     assert [len(b.y) for b in batches] == ([8] * 8 + [6]) * 2
@@ -71,7 +71,7 @@ def test_batches_mix_shards_and_epochs_differ(shards: Shards):
 
 
 @pytest.mark.parametrize("first", [1, 4, 8, 9, 13, 17])
-def test_a_start_in_mid_epoch_gives_what_would_have_come(shards: Shards, first: int):
+def test_a_start_within_an_epoch_gives_the_same_batches(shards: Shards, first: int):
     whole = list(shards.batches(STREAM, 8, 2, draw=DRAW))
     rest = list(shards.batches(STREAM, 8, 2, first=first, draw=DRAW))
     assert [b.step for b in rest] == list(range(first, 18))
@@ -108,7 +108,7 @@ def test_ranks_share_the_rows_of_a_batch_by_micro_batches(shards: Shards):
     assert torch.equal(torch.cat([drawn for _, _, drawn in whole[0].pieces(3)]), whole[0].drawn)
 
 
-def test_a_start_in_mid_epoch_reads_only_the_windows_that_it_needs(shards: Shards):
+def test_a_start_within_an_epoch_reads_only_the_windows_that_it_needs(shards: Shards):
     list(shards.batches(STREAM, 8, 1, first=8))
     assert 0 < sum(shards.reads.values()) <= 4  # the last window: 3 shards, or 4 with a left-over
 

@@ -1,4 +1,4 @@
-"""The training loop: reproducible, resumable, exact in its epochs, and silent about nothing."""
+"""The training loop: reproducible, resumable, with exact epochs and reported errors."""
 
 from __future__ import annotations
 
@@ -132,9 +132,7 @@ def test_two_trainings_are_equal_and_other_seeds_are_not(shards: Shards, tmp_pat
 
 
 @pytest.mark.parametrize("step", [1, 4, 6, 7, 11, 20])
-def test_a_training_that_was_stopped_goes_on_to_the_same_bits(
-    shards: Shards, tmp_path: Path, step: int
-):
+def test_a_stopped_training_resumes_to_the_same_bits(shards: Shards, tmp_path: Path, step: int):
     """o11: checkpoints every 4 steps, epochs of 7 steps."""
     whole = fit(shards, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
@@ -158,7 +156,7 @@ class Counted:
         return loss(logits, y)
 
 
-def test_a_damaged_checkpoint_costs_steps_but_no_bit(shards: Shards, tmp_path: Path, caplog):
+def test_a_damaged_checkpoint_does_not_change_the_result(shards: Shards, tmp_path: Path, caplog):
     whole = fit(shards, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
         fit(shards, tmp_path / "cut", loss=stopping_at(13))
@@ -181,7 +179,7 @@ def test_it_starts_from_a_given_checkpoint_of_its_configuration_only(
 
 
 def test_logs_checkpoints_and_traces_are_written(shards: Shards, tmp_path: Path):
-    """o13; and the profiler changes no number."""
+    """o13; the profiler does not change the result."""
     profiled = fit(shards, tmp_path / "a", replace(SETTINGS, profile_steps=3))
     assert profiled == fit(shards, tmp_path / "b")
     names = [path.name for path in sorted((tmp_path / "a/ckpts/key").iterdir())]

@@ -1,4 +1,4 @@
-"""A small run of the toy system, made as users make one, for the tests of the proof."""
+"""A small run of the toy system, through the command line, for the tests of the proof."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.conftest import skyproof
 def toy(folder: Path, *words: str, n_items: int = 3, block_size: int = 99, **options: str) -> None:
     """Run both toy stages in `folder`, with its results in `folder/results/toy`.
 
-    The first is one job with the record `block.json`, or several with `block-0.json`, ....
+    The first is one job with the index `block.json`, or several with `block-0.json`, ....
     """
     size = ["--n-items", str(n_items), "--block-size", str(block_size)]
     blocks = range(-(-n_items // block_size))
@@ -33,7 +33,7 @@ def toy(folder: Path, *words: str, n_items: int = 3, block_size: int = 99, **opt
 
 
 def write_manifest(results: Path) -> manifest.Manifest:
-    """Collect and write the manifest of all that has a receipt."""
+    """Collect and write the manifest of all jobs with a receipt."""
     return manifest.write(results, *collect.collect(results, [], 1))
 
 
@@ -45,7 +45,7 @@ def edit_json(path: Path, change: Callable[[Any], None]) -> None:
 
 
 def forge_record(results: Path, name: str, digest: str) -> None:
-    """Let the record of the toy run state another SHA-256 of one of its files."""
+    """Change the SHA-256 of a file in the block index of the toy run."""
 
     def change(content: dict[str, Any]) -> None:
         for entry in content["items"].values():
@@ -57,7 +57,7 @@ def forge_record(results: Path, name: str, digest: str) -> None:
 
 
 def forge(results: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    """Change manifest.json as a careful forger does: the list of checksums follows it."""
+    """Change manifest.json, and the list of checksums accordingly."""
 
     def consistent(content: dict[str, Any]) -> None:
         change(content)

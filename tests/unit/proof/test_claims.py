@@ -1,4 +1,4 @@
-"""docs/reproducibility.md claims only what a test shows: every test that it names exists."""
+"""Every test that docs/reproducibility.md names exists."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Comparison of two files: the first wrong number is named, counted and measured, in any format."""
+"""Comparison of two files in any format: first difference, number and size of differences."""
 
 from __future__ import annotations
 
@@ -259,7 +259,7 @@ def test_what_cannot_be_read_is_compared_by_bytes(tmp_path):
 
 @pytest.mark.parametrize("case", [c for c in CASES if c != "text"])
 def test_pieces_make_the_whole(tmp_path, monkeypatch, case):
-    """A file read in pieces of a few elements gives what it gives in one piece."""
+    """A file read in pieces of a few elements gives the same result as in one piece."""
     name, put, expected = CASES[case]
     for folder, new in (("mine", True), ("theirs", False)):
         (tmp_path / folder).mkdir()
@@ -275,7 +275,7 @@ def test_pieces_make_the_whole(tmp_path, monkeypatch, case):
 
 
 def test_memory_is_that_of_a_piece(tmp_path, monkeypatch):
-    """No chunk that a reader yields is larger than the limit, whatever the file's size."""
+    """No chunk that a reader yields is larger than the limit, for any size of the file."""
     monkeypatch.setattr(contents, "CHUNK_BYTES", 1 << 12)
     array = np.zeros((3, 5000, 2), dtype=np.float64)
     write.hdf5(tmp_path / "a.hdf5", {"x": array})

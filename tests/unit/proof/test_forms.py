@@ -1,4 +1,4 @@
-"""Files of the proof that are not of their form: one line that names the place and the value."""
+"""Files of the proof with an invalid form: one line with the position and the value."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def results(made, tmp_path) -> Path:
 
 
 def put(value: Any, *place: Any):
-    """Return a change of a JSON value: `value` at a place, or the key removed where it is None."""
+    """Return a change of a JSON value: `value` at a position, or the key removed if it is None."""
 
     def change(content: Any) -> None:
         for part in place[:-1]:
@@ -74,7 +74,7 @@ def test_a_manifest_of_another_form_cannot_be_verified(results, wrong):
     with pytest.raises(CannotVerify) as caught:
         verify(results)
     message = str(caught.value)
-    assert message.startswith(f"{results / MANIFEST}: is not a whole manifest: ")
+    assert message.startswith(f"{results / MANIFEST}: is not a valid manifest: ")
     assert expected in message
     assert "\n" not in message
 
@@ -114,17 +114,17 @@ WRONG_INDICES = {
 
 @pytest.mark.parametrize("wrong", WRONG_INDICES)
 def test_a_block_index_of_another_form_is_named(results, wrong):
-    """By who collects a manifest as bad input, by who verifies a run as a mismatch."""
+    """As bad input when collecting a manifest, as a mismatch when verifying a run."""
     change, expected = WRONG_INDICES[wrong]
     path = results / "toy/block.json"
     edit_json(path, change)
     with pytest.raises(InputError) as caught:
         item_sets.read(path)
-    assert str(caught.value).startswith(f"{path}: is not a whole block index: ")
+    assert str(caught.value).startswith(f"{path}: is not a valid block index: ")
     assert expected in str(caught.value)
     report = verify(results)
     assert report.code == MISMATCH
-    assert "toy/block.json is not a whole block index: " in "\n".join(report.lines())
+    assert "toy/block.json is not a valid block index: " in "\n".join(report.lines())
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", "3", '{"format": "other", "items": 3}'])
@@ -156,7 +156,7 @@ def test_a_receipt_of_another_form_is_named(results, wrong):
     edit_json(results / RECEIPT, change)
     with pytest.raises(InputError) as caught:
         jobs.read_receipt(results, RECEIPT)
-    assert str(caught.value).startswith(f"{results / RECEIPT}: is not a whole receipt of a job: ")
+    assert str(caught.value).startswith(f"{results / RECEIPT}: is not a valid receipt of a job: ")
     assert expected in str(caught.value)
 
 

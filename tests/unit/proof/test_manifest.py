@@ -1,4 +1,4 @@
-"""Receipts and the manifest: collected from what jobs wrote, checked, and free of the machine."""
+"""Receipts and the manifest: collected from the jobs, checked, and independent of the machine."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def results(run, tmp_path) -> Path:
 RECEIPT = "toy/.journal/total.json.receipt.json"
 
 
-def test_a_receipt_says_what_was_made_from_what(run):
+def test_a_receipt_lists_outputs_and_inputs(run):
     receipt = json.loads((run / RECEIPT).read_text())
     assert receipt["stage"] == "toy.total"
     outputs = {made["name"]: made for made in receipt["outputs"]}
@@ -89,7 +89,7 @@ def test_a_failing_stage_leaves_no_receipt(run, tmp_path):
 
 
 def test_a_receipt_that_cannot_be_made_fails_no_stage(tmp_path, monkeypatch, caplog):
-    """Only a refused write does; a fault of ours leaves a warning, and the manifest refuses."""
+    """Only a failed write does; another error is a warning, and collecting the manifest fails."""
 
     def fail(*_: object) -> None:
         raise ZeroDivisionError("oops")
@@ -105,7 +105,7 @@ def test_a_receipt_that_cannot_be_made_fails_no_stage(tmp_path, monkeypatch, cap
         collect.collect(tmp_path, [], 1)
 
 
-def test_a_refused_receipt_fails_the_stage_before_its_output_appears(tmp_path):
+def test_a_receipt_that_cannot_be_written_fails_the_stage_before_its_output_appears(tmp_path):
     (tmp_path / ".journal").write_text("in the way of the folder")
     result = skyproof("toy.noise", "--out", f"record={tmp_path}/block.json", toy=True)
     assert result.returncode != 0
@@ -147,7 +147,7 @@ def test_a_manifest_made_again_is_the_same(results):
     assert write_manifest(results).root == first.root
 
 
-def test_the_cut_into_jobs_is_not_in_the_root(results, tmp_path):
+def test_the_partition_into_jobs_is_not_in_the_root(results, tmp_path):
     """One job of three items, three of one, two of two and one: the same root, another provenance.
 
     The jobs are in the provenance, with the block that each made.
@@ -162,8 +162,8 @@ def test_the_cut_into_jobs_is_not_in_the_root(results, tmp_path):
         assert blocks == [{"block_size": size, "block": n} for n in range(n_jobs)]
 
 
-def test_items_are_kept_under_another_cut(tmp_path):
-    """And so are they known: the records of both cuts may lie there, which agree."""
+def test_items_are_kept_under_another_partition(tmp_path):
+    """They are also found: the block indexes of both partitions may be present and agree."""
     toy(tmp_path)
     items = tmp_path / "results/toy/items"
     times = {path: path.stat().st_mtime_ns for path in items.iterdir()}
@@ -177,8 +177,8 @@ def test_items_are_kept_under_another_cut(tmp_path):
     assert (report.code, report.manifest.root) == (IDENTICAL, root)
 
 
-def test_options_of_a_job_that_mean_something_make_steps_of_their_own(results):
-    """Two jobs of a stage, of which a rule set an option that is no grain."""
+def test_job_options_that_affect_results_make_separate_steps(results):
+    """Two jobs of a stage, for which the rule set an option that affects results."""
     journal = results / "toy/.journal"
     record = json.loads((results / "toy/block.json").read_text())
     receipt = json.loads((journal / "block.json.receipt.json").read_text())
@@ -195,7 +195,7 @@ def test_options_of_a_job_that_mean_something_make_steps_of_their_own(results):
     assert made.item_sets["toy/ (toy.noise)"]["items"].keys() >= {"north-0", "south-0", "item0"}
 
 
-def test_two_jobs_of_one_item_are_no_run(results):
+def test_two_jobs_of_one_item_are_an_error(results):
     shutil.copy(results / "toy/block.json", results / "toy/again.json")
     journal = results / "toy/.journal"
     receipt = json.loads((journal / "block.json.receipt.json").read_text())
@@ -232,7 +232,7 @@ def test_steps_are_in_graph_order_and_by_name_where_that_leaves_a_choice(tmp_pat
         assert [job.key for (job,) in found.steps] == expected
 
 
-def test_a_product_made_from_itself_is_no_run(tmp_path):
+def test_a_product_made_from_itself_is_an_error(tmp_path):
     circle = {"a.npy": {"d.npy"}, "b.npy": {"c.npy", "a.npy"}, "c.npy": {"b.npy"}, "d.npy": set()}
     found = jobs.Run(tmp_path, [a_job(name, reads) for name, reads in circle.items()])
     with pytest.raises(InputError, match=r"b\.npy: was made from itself"):
@@ -256,7 +256,7 @@ def alter(name: str):
 
 
 def another_record_since(results: Path) -> None:
-    """The first stage ran again by hand; the second was not made from this record."""
+    """The first stage ran again by hand; the second was not made from this index."""
     toy(results.parent / "again", "--scale", "2")
     shutil.copy(results.parent / "again/results/toy/block.json", results / "toy")
     again = results.parent / "again/results/toy"
@@ -273,15 +273,15 @@ PROBLEMS = {
     "no receipt": (lambda r: (r / RECEIPT).unlink(), "toy/total.json: has no receipt of the job"),
     "damaged receipt": (
         lambda r: (r / RECEIPT).write_text("{"),
-        "total.json.receipt.json: is not a whole receipt",
+        "total.json.receipt.json: is not a valid receipt",
     ),
-    "older format": (change_receipt("format", "x"), "is not a whole receipt"),
+    "older format": (change_receipt("format", "x"), "is not a valid receipt"),
     "an input since made again": (another_record_since, "was another file when toy.total made"),
 }
 
 
 @pytest.mark.parametrize("problem", PROBLEMS)
-def test_what_is_not_as_written_is_refused_and_named(results, problem):
+def test_products_that_differ_from_their_receipt_are_named(results, problem):
     change, expected = PROBLEMS[problem]
     change(results)
     words = [results, "--products", results / "toy/total.json"]
@@ -292,7 +292,7 @@ def test_what_is_not_as_written_is_refused_and_named(results, problem):
 
 
 def test_jobs_of_a_stage_must_agree(results):
-    """Half of the blocks made by other code is no run."""
+    """Half of the blocks made by other code is an error."""
     journal = results / "toy/.journal"
     shutil.copy(results / "toy/copy.npy", results / "toy/second.npy")
     receipt = json.loads((results / RECEIPT).read_text())
@@ -357,7 +357,7 @@ def test_hdf5_outputs_carry_a_content_digest(tmp_path):
 
 
 def test_library_versions_are_those_that_the_source_imports():
-    """Not those that happen to be loaded: a resumed block imports less."""
+    """Not of the loaded modules: a resumed block imports fewer."""
     simulate, train = library_versions("obiwan.simulate"), library_versions("obiwan.train")
     assert simulate["numpy"] == np.__version__
     assert "torch" not in simulate

@@ -69,7 +69,7 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def problems(folder: Path) -> list[str]:
-    """Return what the profile demands (MUST) and the crate lacks."""
+    """Return the requirements (MUST) of the profile that the crate does not satisfy."""
     settings = services.ValidationSettings(
         rocrate_uri=str(folder),
         profile_identifier="provenance-run-crate-0.5",
@@ -86,7 +86,7 @@ def test_the_crate_of_a_run_fits_its_profile(made: Path, offline: None, tmp_path
 
 
 def test_the_validator_finds_what_is_missing(made: Path, offline: None, tmp_path: Path):
-    """Steps without their workflow: else the test above would show nothing."""
+    """Steps without their workflow: otherwise the test above would not test anything."""
     run = shutil.copytree(made, tmp_path / "results", symlinks=True)
     assert skyproof("crate", run, toy=True).returncode == 0
     path = run / "ro-crate-metadata.json"

@@ -1,4 +1,4 @@
-"""What leaves the house: the signature of the root, a BagIt bag, a Workflow Run RO-Crate."""
+"""Publication: the signature of the root, a BagIt bag, a Workflow Run RO-Crate."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_a_signed_root_verifies_by_the_public_key(results, keys):
     assert skyproof("verify", results, "--public-key", public).returncode == IDENTICAL
 
 
-def test_forgery_by_whom_lacks_the_key(results, keys, tmp_path):
+def test_a_signature_with_another_key_is_not_valid(results, keys, tmp_path):
     private, public = keys
     assert skyproof("root", results, "--sign", private).returncode == 0
     forge(results, lambda content: content["libraries"].update({"numpy": "0"}))
@@ -68,7 +68,7 @@ def test_forgery_by_whom_lacks_the_key(results, keys, tmp_path):
     assert verify(results, public_key=public).code == MISMATCH
 
 
-def test_what_cannot_be_checked_is_not_taken_for_good(results, keys, tmp_path):
+def test_a_signature_that_cannot_be_checked_is_not_valid(results, keys, tmp_path):
     _, public = keys
     unsigned = skyproof("verify", results, "--public-key", public)
     assert unsigned.returncode == CANNOT
@@ -78,7 +78,7 @@ def test_what_cannot_be_checked_is_not_taken_for_good(results, keys, tmp_path):
     assert skyproof("verify", results, "--public-key", tmp_path / "absent").returncode == CANNOT
 
 
-def test_other_kinds_of_keys_are_refused(results, keys, tmp_path):
+def test_other_kinds_of_keys_are_errors(results, keys, tmp_path):
     private, public = write_keys(tmp_path, "curve", ec.generate_private_key(ec.SECP256R1()))
     for key in (private, public, tmp_path / "absent"):
         result = skyproof("root", results, "--sign", key)
@@ -276,7 +276,7 @@ def test_a_crate_still_verifies_and_can_be_bagged_and_read(crate, tmp_path):
     assert (tmp_path / "bag/data/ro-crate-metadata.json").is_file()
 
 
-def test_a_wrong_author_is_refused(results):
+def test_a_wrong_author_is_an_error(results):
     result = skyproof("crate", results, "--author", "<nobody>")
     assert result.returncode == 2
     assert "expected 'Name <https://orcid.org/...>'" in one_line(result)

@@ -1,4 +1,4 @@
-"""Verification: every kind of tampering is found and named; equal, close and unequal runs."""
+"""Verification: every kind of tampering is found; equal, close and different runs."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def rename_by_case(results: Path) -> str:
     return f"{ITEM} is missing; toy/items/Item1.npy is there, whose name differs in upper and lower"
 
 
-def change_what_a_record_says(results: Path) -> str:
+def change_the_facts_in_a_block_index(results: Path) -> str:
     edit_json(
         results / "toy/block.json",
         lambda content: content["items"]["item1"]["info"].update({"first": 0.5}),
@@ -156,7 +156,7 @@ def change_what_a_record_says(results: Path) -> str:
     return "toy/block.json has other facts of item1 than its stage wrote"
 
 
-def change_a_checksum_in_a_record(results: Path) -> str:
+def change_a_checksum_in_a_block_index(results: Path) -> str:
     forge_record(results, ITEM, "0" * 64)
     return f"toy/block.json has other checksums of {ITEM} (item item1) than the manifest"
 
@@ -210,8 +210,8 @@ TAMPERING = [
     link_to_a_folder,
     lead_out_of_the_folder,
     rename_by_case,
-    change_what_a_record_says,
-    change_a_checksum_in_a_record,
+    change_the_facts_in_a_block_index,
+    change_a_checksum_in_a_block_index,
     take_an_item_from_a_record,
     add_an_item_to_a_record,
     remove_a_record,
@@ -231,7 +231,7 @@ def test_tampering_is_found_and_named(results, tamper):
 
 
 def forged(results: Path) -> None:
-    """Alter a product and make every list of checksums agree with it."""
+    """Alter a product and all lists of checksums accordingly."""
     flip_a_bit(results)
     digest = hashlib.sha256((results / ITEM).read_bytes()).hexdigest()
     forge_record(results, ITEM, digest)
@@ -289,7 +289,7 @@ def test_without_a_manifest_nothing_can_be_verified(results, content):
 
 
 @pytest.mark.parametrize("words", [[], ["--no-such-option"], ["absent"]])
-def test_a_wrong_command_is_not_taken_for_a_result(words):
+def test_a_wrong_command_line_has_exit_code_3(words):
     """argparse would exit with 2, which means 'within tolerance' here."""
     assert skyproof("verify", *words).returncode == CANNOT
 
@@ -353,7 +353,7 @@ def test_a_file_of_one_run_only(made, tmp_path):
     assert "toy/items/item3.npy is in the reference only" in text(report)
 
 
-def test_an_altered_reference_is_no_reference(made, scaled, tmp_path):
+def test_an_altered_reference_is_an_error(made, scaled, tmp_path):
     reference = shutil.copytree(made, tmp_path / "reference")
     (reference / "toy/items/item0.npy").write_bytes(b"x")
     with pytest.raises(CannotVerify, match="the reference differs from its own manifest"):
@@ -361,7 +361,7 @@ def test_an_altered_reference_is_no_reference(made, scaled, tmp_path):
 
 
 def rewrite(results: Path, change: float, **surroundings: str) -> None:
-    """Let a run's products differ by a factor 1 + change, as another machine might have made them.
+    """Multiply the products of a run by 1 + change, as if another machine had made them.
 
     `surroundings`: the numerics of the stages, or versions of libraries.
     """
@@ -407,7 +407,7 @@ def test_within_tolerance_is_never_called_identical(made, results, change, surro
         assert verify(results, made, strict=True).code == MISMATCH
 
 
-def test_how_far_files_are_within_tolerance_the_manifest_alone_cannot_tell(made, results, tmp_path):
+def test_tolerance_needs_the_files_of_the_reference(made, results, tmp_path):
     shutil.copy(made / MANIFEST, tmp_path / "published.json")
     rewrite(results, 1e-7, numerics="native")
     report = verify(results, tmp_path / "published.json")

@@ -21,7 +21,7 @@ ALL = [f"{system}.{name}" for system in systems() for name in stages(system)]
 
 
 def digests(scripts: Path) -> dict[str, str]:
-    """Digests as a fresh process sees them, from a copy of the sources."""
+    """Digests in a new process, from a copy of the sources."""
     program = "from skyproof.workflow.code import code_digest as digest\n"
     program += f"for stage in {ALL!r}: print(stage, digest(stage))"
     printed = subprocess.run(
@@ -60,7 +60,7 @@ def test_a_line_in_an_imported_module_changes_its_importers(scripts):
 
 
 def test_options_and_runner_are_not_part_of_it(scripts):
-    """Their values are parameters of the rule: an edit of another's option re-runs nothing."""
+    """Their values are parameters of the rule: an edit of another option runs nothing again."""
     assert changed_by(scripts, "skyproof/obiwan/options.py") == set()
     assert changed_by(scripts, "skyproof/core/stage.py") == set()
 

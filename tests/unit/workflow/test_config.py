@@ -24,7 +24,7 @@ GENERATED = {
 
 
 @pytest.mark.parametrize("name", GENERATED)
-def test_generated_files_have_not_drifted(root, name):
+def test_generated_files_are_up_to_date(root, name):
     expected = GENERATED[name]()
     assert (root / name).read_text() == expected, "run `python -m skyproof config --write`"
 
@@ -105,7 +105,7 @@ def test_x02_through_the_command_line(tmp_path):
     ("content", "kind"),
     [("a: [", UsageError), ("- 1\n", UsageError), (None, InputError), ("\x00", UsageError)],
 )
-def test_files_that_are_no_configuration(tmp_path, content, kind):
+def test_files_that_are_not_a_configuration(tmp_path, content, kind):
     path = tmp_path / "mine.yaml"
     if content is not None:
         path.write_text(content)
@@ -119,7 +119,7 @@ def all_stages() -> list[str]:
 
 @pytest.mark.parametrize("stage", all_stages())
 def test_options_survive_the_command_line(stage):
-    """What a rule passes is what the stage gets, whatever the types."""
+    """The stage gets the values that the rule passes, for all types."""
     options = config.stage_options(config.load({"seed": 5, "numerics": "native"}), stage)
     words = to_words(options)
     pairs = {
@@ -152,7 +152,7 @@ def test_yaml_comments_name_units_and_bounds(root):
     assert yaml.safe_load(text)["obiwan"]["simulate"]["brick_pixels"] >= 128
 
 
-def test_every_documented_configuration_is_sound(root: Path):
+def test_every_documented_configuration_is_valid(root: Path):
     found = sorted(root.glob("docs/**/*.yaml")) + sorted(root.glob("tests/**/config*.yaml"))
     for path in found:
         config.load_file(path)

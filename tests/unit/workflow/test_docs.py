@@ -27,7 +27,7 @@ written_pages = pytest.mark.parametrize(
 
 
 def prose(page: Path) -> Iterator[tuple[int, str]]:
-    """Yield (number, line) of a page, code blocks apart."""
+    """Yield (number, line) of a page, without code blocks."""
     inside = False
     for number, line in enumerate(page.read_text().splitlines(), 1):
         if line.startswith("```"):

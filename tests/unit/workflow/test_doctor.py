@@ -1,4 +1,4 @@
-"""Each line of `doctor` in its failing case, by stand-ins of what SLURM and the nodes say."""
+"""Each line of `doctor` when it fails, with stand-ins for SLURM and the nodes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from skyproof.workflow.doctor import checks, cluster, local, node_tests
 from skyproof.workflow.doctor.findings import Finding
 from skyproof.workflow.plan.dryrun import DryRun, PlannedJob
 from skyproof.workflow.slurm import client
-from tests.conftest import launch, launched_by_nobody
+from tests.conftest import launch, launched_without_answer
 
 SINFO = """\
 regular|up|1-00:00:00|2|8|32000|cpu,haswell|(null)|idle
@@ -120,7 +120,7 @@ def test_a_partition_as_the_file_says(there):
     )
 
 
-# --- status command, refusals -------------------------------------------------------------------
+# --- status command, rejections -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_settings_that_lose_jobs(monkeypatch, changed, storage, problem):
         ("allocation failure: Requested time limit is invalid", "max_runtime"),
     ],
 )
-def test_words_that_slurm_does_not_take_are_named(monkeypatch, message, word):
+def test_arguments_that_slurm_rejects_are_named(monkeypatch, message, word):
     def refuse(words):
         raise EnvironmentProblem(f"sbatch: {message}")
 
@@ -175,7 +175,7 @@ def test_words_that_slurm_does_not_take_are_named(monkeypatch, message, word):
         ({"obiwan_infer", "obiwan_train", "obiwan_split"}, "all rules"),
     ],
 )
-def test_rules_that_are_refused_alike_share_a_line(monkeypatch, refused, what):
+def test_rules_rejected_for_the_same_reason_share_a_line(monkeypatch, refused, what):
     def judge(words):
         if words[0] in refused:
             raise EnvironmentProblem("sbatch: Invalid account")
@@ -192,7 +192,7 @@ def test_a_job_that_fits_nowhere_is_named():
     assert "fit no partition" in line.found
 
 
-def test_no_client_of_slurm_ends_the_matter(monkeypatch):
+def test_without_a_client_of_slurm_the_checks_end(monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
     (line,) = cluster.examine(run(job()), 1)
     assert said(line).startswith("fail  slurm: scontrol is not on PATH")
@@ -203,7 +203,7 @@ def test_no_client_of_slurm_ends_the_matter(monkeypatch):
 
 @pytest.fixture
 def test(tmp_path):
-    """A test job of two ranks on two nodes, sent now."""
+    """A test job of two ranks on two nodes, submitted now."""
     made = node_tests.NodeTest("regular", [], 2, False, tmp_path, number="7", sent=time.time())
     made.seen = made.sent + 2
     for rank in (0, 1):
@@ -220,7 +220,7 @@ def judged(test, wanted: bool = False) -> list[Finding]:
     return list(node_tests.judge(test, "srun --mpi=none", package_digest(), wanted))
 
 
-def test_a_sound_kind_of_node_is_four_lines(test):
+def test_a_kind_of_node_without_problems_is_four_lines(test):
     lines = judged(test)
     assert [line.what for line in lines] == [
         *("files on regular", "mpi on regular", "package on regular", "clock on regular")
@@ -332,10 +332,10 @@ def test_ranks_that_start_and_see_one_another():
     assert said(line) == f"ok    mpi: {mpiexec} starts 2 ranks in one world"
 
 
-def test_ranks_that_never_find_one_another(tmp_path):
-    """The node is looked at all the same, and the doctor reads why."""
+def test_ranks_that_do_not_connect(tmp_path):
+    """The node is tested, and the finding has the reason."""
     words = [sys.executable, "-m", "skyproof.workflow.doctor.probe", tmp_path]
-    with launched_by_nobody() as (variables, _, sockets):
+    with launched_without_answer() as (variables, _, sockets):
         assert launch(words, sockets=sockets, **variables).returncode == 0
     found = [json.loads(path.read_text()) for path in tmp_path.glob("*.json")]
     line = local.judge_world("srun", found, 1)

@@ -1,4 +1,4 @@
-"""Planning and generating do not load torch (x06); each environment holds what it needs."""
+"""Planning and generating do not load torch (x06); each environment has the needed libraries."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_stages_without_a_network_do_not_load_torch(stage):
         "sysnet.plan",
     ],
 )
-def test_the_frame_loads_nothing_heavy(module):
+def test_common_modules_load_no_heavy_library(module):
     heavy = {"torch", "matplotlib", "astropy", "sklearn", "galsim", "pandas"}
     assert not heavy & loaded_by(f"import skyproof.{module}")
 

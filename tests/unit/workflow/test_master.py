@@ -1,4 +1,4 @@
-"""One master a folder, however the one before it ended; no setting that loses jobs."""
+"""One master per folder, after any end of an earlier one; no setting that loses jobs."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def nothing_stays_held(monkeypatch) -> Iterator[None]:
 
 @pytest.fixture
 def other(tmp_path) -> Iterator[subprocess.Popen[str]]:
-    """A living process that holds the folder."""
+    """A running process that has locked the folder."""
     process = subprocess.Popen(
         [sys.executable, "-c", HOLD, tmp_path], env=clean_environment(), text=True,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE,
@@ -50,9 +50,9 @@ def other(tmp_path) -> Iterator[subprocess.Popen[str]]:
         process.kill()
 
 
-def test_a_second_master_is_refused_and_the_lock_ends_with_a_kill(other, tmp_path):
+def test_a_second_master_is_an_error_and_the_lock_ends_with_a_kill(other, tmp_path):
     words = f"process {other.pid} on {socket.gethostname()} runs this workflow in {tmp_path}"
-    for _ in range(2):  # the first refusal must not have taken or emptied the lock
+    for _ in range(2):  # the first failure must not have taken or emptied the lock
         with pytest.raises(EnvironmentProblem, match=words):
             master.hold(tmp_path)
     other.kill()
@@ -61,7 +61,7 @@ def test_a_second_master_is_refused_and_the_lock_ends_with_a_kill(other, tmp_pat
     assert json.loads((tmp_path / master.LOCK).read_text())["pid"] == os.getpid()
 
 
-def test_the_lock_is_given_back_at_the_end_of_a_run(tmp_path):
+def test_the_lock_is_released_at_the_end_of_a_run(tmp_path):
     master.hold(tmp_path)
     with pytest.raises(EnvironmentProblem, match=f"process {os.getpid()} on"):
         master.hold(tmp_path)
@@ -70,19 +70,19 @@ def test_the_lock_is_given_back_at_the_end_of_a_run(tmp_path):
     master.hold(tmp_path)
 
 
-def test_folders_do_not_know_each_other(tmp_path):
+def test_locks_of_folders_are_independent(tmp_path):
     master.hold(tmp_path / "one")
     master.hold(tmp_path / "two")
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"host": 1, "more": 2}'])
-def test_a_lock_file_that_nobody_can_read_is_taken_over(tmp_path, content):
+def test_an_invalid_lock_file_is_taken_over(tmp_path, content):
     write_lock(tmp_path, content)
     master.hold(tmp_path)
 
 
-def test_a_master_of_another_host_has_to_be_looked_for(tmp_path):
-    """Its lock may not reach here; its end empties the file, and its death does not."""
+def test_a_master_of_another_host_must_be_checked_by_the_user(tmp_path):
+    """Its lock may not be visible here; a regular end empties the file, a kill does not."""
     write_lock(tmp_path, json.dumps({"host": "login7", "pid": 12}))
     with pytest.raises(EnvironmentProblem, match=r"process 12 on login7 .* if it is gone, remove"):
         master.hold(tmp_path)
@@ -109,7 +109,7 @@ def write_lock(folder: Path, content: str) -> None:
     path.write_text(content)
 
 
-def test_every_run_has_a_name_of_its_own_and_a_local_one_asks_no_slurm(tmp_path, monkeypatch):
+def test_every_run_has_a_unique_name_and_a_local_one_does_not_query_slurm(tmp_path, monkeypatch):
     monkeypatch.setattr(client, "ask", None)
     names = set()
     for folder in "ab":
@@ -136,7 +136,7 @@ SOUND = {
         ({"init_seconds_before_status_checks": 101}, "none", "101 s is too long .* use 100"),
     ],
 )  # fmt: skip
-def test_settings_that_lose_jobs_are_refused(monkeypatch, changed, accounts, expected):
+def test_settings_that_lose_jobs_are_errors(monkeypatch, changed, accounts, expected):
     config = {"AccountingStorageType": f"accounting_storage/{accounts}", "MinJobAge": "300 sec"}
     monkeypatch.setattr(client, "settings", lambda: config)
     master.check_settings(SimpleNamespace(**SOUND))

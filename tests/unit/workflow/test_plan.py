@@ -1,4 +1,4 @@
-"""What a run will take: rates of earlier jobs, the longest chain, limits that are too short."""
+"""The plan of a run: rates of earlier jobs, the longest chain, limits that are too short."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CONFIG = {"systems": ["obiwan"], "obiwan": {"block_size": 4, "simulate": {"n_bri
 def job(
     stage: str, *, reads=(), makes=(), block: str | None = None, threads=1, **resources
 ) -> PlannedJob:
-    """A job of Obiwan as Snakemake would announce it."""
+    """A planned job of Obiwan."""
     end = f"-{block}" if block else ""
     return PlannedJob(
         rule=f"obiwan_{stage}",
@@ -61,7 +61,7 @@ def test_every_stage_has_a_cost(system, stage):
 
 
 @pytest.mark.parametrize("stage", ["simulate", "cutouts", "split"])
-def test_the_blocks_of_a_run_are_the_whole(stage):
+def test_the_costs_of_the_blocks_sum_to_that_of_the_run(stage):
     """10 bricks in blocks of 4: the last block is smaller."""
     config = load({"obiwan": {"block_size": 4, "simulate": {"n_bricks": 10}}}).obiwan
     plan = plan_of("obiwan", config)
@@ -96,14 +96,14 @@ def test_ranks_share_whole_items():
     assert cost.hours(8) == pytest.approx(1 / 5)
 
 
-def test_what_is_written_takes_its_time_on_any_number_of_ranks():
+def test_the_time_to_write_does_not_depend_on_ranks():
     cost = Cost(0, 300 * 3600, 100, start=0, parts=8)
     assert cost.hours(8) == cost.hours(1) == 1
 
 
 @pytest.mark.parametrize("name", systems())
-def test_a_time_limit_is_many_times_the_estimate_and_memory_is_asked_for(name):
-    """The estimates were 0.8 to 2.0 times the time measured: ten times leaves room."""
+def test_a_time_limit_is_many_times_the_estimate_and_memory_is_requested(name):
+    """The estimates were 0.8 to 2.0 times the time measured: a factor of ten is enough."""
     plan = plan_of(name, getattr(load({}), name))
     for stage in stages(name):
         cost = plan.cost(stage, {"region": "clean"})
@@ -111,7 +111,7 @@ def test_a_time_limit_is_many_times_the_estimate_and_memory_is_asked_for(name):
         assert cost.memory_mb >= 400
 
 
-def test_a_gpu_takes_its_own_time():
+def test_a_gpu_has_a_separate_time():
     cost = Cost(3600, 0, 100, start=36, gpu_seconds=72)
     assert cost.hours(1, gpu=True) == pytest.approx(0.03)
     assert cost.hours(1, gpu=True, factor=2) == pytest.approx(0.06)
@@ -121,7 +121,7 @@ def test_a_gpu_takes_its_own_time():
 
 
 def finished(folder: Path, config: dict, seconds: float, megabytes: float) -> None:
-    """Leave what a finished block of simulated bricks leaves: record, receipt, benchmark."""
+    """Write the index, receipt and benchmark of a finished block of simulated bricks."""
     options = stage_options(load(config), "obiwan.simulate")
     values = options.model_dump(mode="json")
     grain = {"block": 0, "block_size": values.pop("block_size")}
@@ -181,8 +181,8 @@ def test_a_rate_of_small_bricks_is_scaled_to_a_survey(tmp_path):
     assert (found.basis, found.disk_basis) == ("measured", "measured")
 
 
-def test_a_job_that_hardly_did_more_than_start_tells_no_rate_but_its_bytes(tmp_path):
-    """However long that took: on a survey it would be counted a thousand times."""
+def test_a_short_job_gives_no_rate_of_time_but_one_of_disk(tmp_path):
+    """For any measured time: on a survey it would be multiplied by a thousand."""
     small = {"obiwan": {"block_size": 4, "simulate": {"n_bricks": 4, "brick_pixels": 200}}}
     finished(tmp_path, small, seconds=30, megabytes=7)
     rate = rates(tmp_path, load(small))["obiwan.simulate", "cpu"]
@@ -193,8 +193,8 @@ def test_a_job_that_hardly_did_more_than_start_tells_no_rate_but_its_bytes(tmp_p
     assert found.megabytes == pytest.approx(7)
 
 
-def test_of_a_survey_so_many_blocks_are_enough():
-    """Of 1000 blocks of each of two regions; a job without a block is always one of them."""
+def test_a_limited_number_of_blocks_of_a_survey_is_read():
+    """Of 1000 blocks of each of two regions; a job without a block is always included."""
 
     def finished_job(stage: str, **wildcards: str) -> JobReceipt:
         return JobReceipt("x", {"stage": stage, "run": {"wildcards": wildcards}}, {}, [], {})
@@ -210,8 +210,8 @@ def test_of_a_survey_so_many_blocks_are_enough():
     assert 32 <= regions.count("north") == regions.count("south") <= 65
 
 
-def test_a_receipt_without_wildcards_is_of_no_block(tmp_path):
-    """Receipts of earlier versions have none: their benchmark file is not found."""
+def test_a_receipt_without_wildcards_has_no_block(tmp_path):
+    """Receipts of earlier versions have none; their benchmark file is not found."""
     finished(tmp_path, CONFIG, seconds=100, megabytes=7)
     path = tmp_path / "results/obiwan/simulate/.journal/simulated-00000.json.receipt.json"
     receipt = json.loads(path.read_text())
@@ -222,13 +222,13 @@ def test_a_receipt_without_wildcards_is_of_no_block(tmp_path):
 
 
 @pytest.mark.parametrize("left", ["", "s\tmax_rss\n", "s\tmax_rss\nNA\t-\n"])
-def test_a_benchmark_that_says_nothing_is_left_out(tmp_path, left):
+def test_an_empty_benchmark_file_is_ignored(tmp_path, left):
     finished(tmp_path, CONFIG, seconds=100, megabytes=7)
     (tmp_path / "logs/benchmarks/obiwan/simulate-00000.tsv").write_text(left)
     assert rates(tmp_path, load(CONFIG)) == {}
 
 
-def test_a_rate_of_a_cpu_says_nothing_of_a_gpu():
+def test_a_rate_of_a_cpu_is_not_used_for_a_gpu():
     run = chain(device="cuda", gpu=1)
     known = {("obiwan.train", "cpu"): Rate(1, 5.0, 2.0, 100)}
     train = forecast.estimate(run, known)[-1]
@@ -240,7 +240,7 @@ def test_a_rate_of_a_cpu_says_nothing_of_a_gpu():
 
 
 def items(*hours: float, reads: dict[int, list[int]], cores: int = 1) -> list[forecast.Estimate]:
-    """Jobs of so many hours, each of which reads what others make."""
+    """Jobs of given hours, each reading outputs of others."""
     return [
         forecast.Estimate(
             job("x", reads=map(str, reads.get(k, [])), makes=[str(k)], threads=cores),
@@ -289,7 +289,7 @@ def test_the_longest_chain_is_that_of_hours_not_of_jobs():
 # --- the plan -----------------------------------------------------------------------------------
 
 
-def test_a_line_a_stage_and_totals_that_are_their_sums():
+def test_one_line_per_stage_and_totals():
     made = make(chain(tasks=2, cpus_per_task=3), {})
     assert [(row.rule, row.jobs, row.ranks) for row in made.rows] == [
         ("obiwan_simulate", 2, 1),
@@ -329,7 +329,7 @@ def test_a_job_that_fits_no_partition_is_named(tmp_path):
     )
 
 
-def test_nothing_to_do_is_said():
+def test_nothing_to_do_is_one_line():
     assert lines(make(DryRun([], load(CONFIG)), {})) == [
         "Nothing to be done; --forceall plans all of it."
     ]

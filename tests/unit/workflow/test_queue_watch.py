@@ -1,4 +1,4 @@
-"""What is said of a queue in which nothing moves."""
+"""Reports on a queue in which no job starts."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ def job(state: str, reason: str) -> client.QueuedJob:
 
 
 @pytest.mark.parametrize("reason", ["None", "Priority", "Resources", "BeginTime"])
-def test_waiting_for_ones_turn_is_no_news(reason):
+def test_ordinary_waiting_is_not_reported(reason):
     assert queue_watch.explain([job("PENDING", reason), job("RUNNING", "None")]) == ""
 
 
-def test_the_commonest_reason_is_told_with_its_nodes_and_what_mends_it():
+def test_the_most_frequent_reason_is_reported_with_nodes_and_remedy():
     drained = "Nodes required for job are DOWN, DRAINED or reserved"
     jobs = [job("PENDING", drained), job("PENDING", drained), job("PENDING", "JobHeldUser")]
     assert queue_watch.explain(jobs, "regular[1-2]: broken fan\n") == (
@@ -36,24 +36,24 @@ def test_the_commonest_reason_is_told_with_its_nodes_and_what_mends_it():
         ("SomethingNew", "1 job cannot start: SomethingNew; see squeue"),
     ],
 )
-def test_each_reason_is_told_with_what_mends_it(reason, expected):
+def test_each_reason_is_reported_with_its_remedy(reason, expected):
     """Nodes that are down are named only where the job waits for nodes."""
     line = queue_watch.explain([job("PENDING", reason), job("PENDING", "Priority")], "knl1: disk")
     assert expected in line
     assert "knl1" not in line
 
 
-def test_a_reason_of_a_job_that_runs_is_none():
+def test_the_reason_of_a_running_job_is_not_reported():
     assert queue_watch.explain([job("RUNNING", "PartitionDown")]) == ""
 
 
 class Over(Exception):
-    """Ends the watch, which otherwise goes on as long as its process."""
+    """Ends the watch, which otherwise runs as long as its process."""
 
 
-def watch(monkeypatch, looks) -> tuple[list[str], list[float]]:
-    """Return what is told, and the pauses, where the queue is looked at so many times."""
-    told, pauses, looks = [], [], iter(looks)
+def watch(monkeypatch, answers) -> tuple[list[str], list[float]]:
+    """Return the messages and the pauses for a sequence of answers to the queries."""
+    reported, pauses, answers = [], [], iter(answers)
     clock = [0.0]
 
     def sleep(pause: float) -> None:
@@ -61,7 +61,7 @@ def watch(monkeypatch, looks) -> tuple[list[str], list[float]]:
         clock[0] += pause
 
     def jobs_of(folder):
-        found = next(looks, None)
+        found = next(answers, None)
         if found is None:
             raise Over
         if isinstance(found, Exception):
@@ -73,33 +73,33 @@ def watch(monkeypatch, looks) -> tuple[list[str], list[float]]:
     monkeypatch.setattr(client, "jobs_of", jobs_of)
     monkeypatch.setattr(client, "ask", lambda *words: "")
     with pytest.raises(Over):
-        queue_watch._look(None, told.append)
-    return told, pauses
+        queue_watch._look(None, reported.append)
+    return reported, pauses
 
 
-def test_a_reason_is_told_once_and_soon(monkeypatch):
+def test_a_reason_is_reported_once_and_soon(monkeypatch):
     stuck = [job("PENDING", "JobHeldUser")]
-    told, pauses = watch(monkeypatch, [stuck, stuck, stuck, stuck])
-    assert told == ["1 job cannot start: JobHeldUser; released by: scontrol release JOBID"]
+    reported, pauses = watch(monkeypatch, [stuck, stuck, stuck, stuck])
+    assert reported == ["1 job cannot start: JobHeldUser; released by: scontrol release JOBID"]
     assert pauses == [5, 5, 10, 20, 30]
 
 
-def test_a_queue_that_moves_is_looked_at_seldom_and_said_nothing_of(monkeypatch):
-    told, pauses = watch(monkeypatch, [[job("RUNNING", "None")]] * 60)
-    assert told == []
+def test_a_queue_that_moves_is_queried_rarely_and_not_reported(monkeypatch):
+    reported, pauses = watch(monkeypatch, [[job("RUNNING", "None")]] * 60)
+    assert reported == []
     assert pauses[-1] == 30
 
 
-def test_long_waits_and_lost_jobs_are_told(monkeypatch):
-    told, _ = watch(monkeypatch, [[job("PENDING", "Priority")]] * 40)
-    assert told == ["jobs that wait for their turn: 1 (Priority); squeue --start"]
-    told, _ = watch(monkeypatch, [[]] * 40)
-    assert len(told) == 1
-    assert told[0].startswith("SLURM has had no job of this run for a while")
+def test_long_waits_and_lost_jobs_are_reported(monkeypatch):
+    reported, _ = watch(monkeypatch, [[job("PENDING", "Priority")]] * 40)
+    assert reported == ["jobs that wait for their turn: 1 (Priority); squeue --start"]
+    reported, _ = watch(monkeypatch, [[]] * 40)
+    assert len(reported) == 1
+    assert reported[0].startswith("SLURM has had no job of this run for a while")
 
 
-def test_a_controller_that_does_not_answer_is_told(monkeypatch):
+def test_a_controller_that_does_not_answer_is_reported(monkeypatch):
     away = EnvironmentProblem("squeue: Unable to contact slurm controller")
-    told, _ = watch(monkeypatch, [away, away, []])
-    assert len(told) == 1
-    assert "SLURM does not answer (squeue: Unable to contact" in told[0]
+    reported, _ = watch(monkeypatch, [away, away, []])
+    assert len(reported) == 1
+    assert "SLURM does not answer (squeue: Unable to contact" in reported[0]

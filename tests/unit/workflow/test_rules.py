@@ -93,7 +93,7 @@ def test_logs_and_benchmarks_are_named_by_stage_and_wildcards(name):
     assert paths(name, "benchmark") == [f"logs/benchmarks/{place}.tsv"]
 
 
-def test_no_rule_is_named_as_a_stage_of_another():
+def test_no_target_has_the_name_of_a_stage_rule():
     """The targets: one a system, and sysnet_exports."""
     others = set(RULES) - set(STAGES)
     assert others == {*systems(), "sysnet_exports", "manifest", "verify"}

@@ -1,4 +1,4 @@
-"""What is asked of SLURM, and what is made of its answers."""
+"""Queries to SLURM and the interpretation of its answers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_how_long_squeue_shows_a_job_that_has_ended(value, seconds):
 
 
 def test_a_job_that_does_not_end_stops_the_run(monkeypatch, tmp_path):
-    """Its node is out of reach, and its processes may still write."""
+    """Its node does not respond, and its processes may still write."""
     asked = []
     left = client.QueuedJob("7", "COMPLETING", "None", "obiwan_train")
     monkeypatch.setattr(client, "jobs_of", lambda folder: [left])

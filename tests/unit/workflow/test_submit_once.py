@@ -1,4 +1,4 @@
-"""A job is sent once, whatever SLURM answers: stand-ins for sbatch and squeue, and real files."""
+"""A job is submitted once for any answer of SLURM, with stand-ins for sbatch and squeue."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ cp "$script" {site}/job$n
 
 @dataclass
 class Site:
-    """Clients of SLURM that do as a test says, and a run that sends jobs to them."""
+    """Stand-ins for the clients of SLURM, and a run that submits jobs to them."""
 
     folder: Path
     run: Path
@@ -39,7 +39,7 @@ class Site:
             (self.folder / f"answer{number}").write_text(line)
 
     def queue(self, script: str, job: str) -> None:
-        """Have squeue show a job with this script."""
+        """Make squeue show a job with this script."""
         shown = [job, "PENDING", "None", "rule_a", script, f"{self.run / client.LOGS}/{job}.log"]
         widths = client._COLUMNS.values()
         line = "".join(f"{cell:{width}}" for cell, width in zip(shown, widths, strict=True))
@@ -49,7 +49,7 @@ class Site:
         return submit_once.send([str(self.tickets), *words])
 
     def start(self, number: int, job: str) -> int:
-        """Start what was sent in a request, as job `job`."""
+        """Start the script of a request as job `job`."""
         script = self.folder / f"job{number}"
         return launch(["sh", script], SLURM_JOB_ID=job).returncode
 
@@ -81,8 +81,8 @@ def site(tmp_path, monkeypatch) -> Site:
     return made
 
 
-def test_the_program_on_the_path_asks_what_it_was_asked(site):
-    """With the job's script in a file, and without itself on the path of the job."""
+def test_the_wrapper_submits_with_the_given_arguments(site):
+    """The script of the job is in a file, and the wrapper is not on the PATH of the job."""
     site.answers("echo $PATH > path; echo 12")
     line = "sbatch --parsable -p 'a b' --wrap=\"echo 'done' > did\""
     done = launch(["sh", "-c", line], cwd=site.run)
@@ -103,15 +103,15 @@ def test_a_script_may_come_on_stdin(site, monkeypatch, capsys):
     assert site.start(1, "12") == 5
 
 
-def test_a_refusal_is_passed_on(site, capsys):
+def test_an_error_of_sbatch_is_passed_on(site, capsys):
     site.answers("echo >&2 sbatch: error: Invalid account; exit 1")
     assert site.send("--wrap=true") == 1
     assert capsys.readouterr().err == "sbatch: error: Invalid account\n"
     assert len(site.asked) == 1
 
 
-def test_a_job_that_waits_in_the_queue_is_the_one(site, capsys, monkeypatch):
-    """SLURM took it, and did not say so; and squeue has no answer either, at first."""
+def test_a_pending_job_is_found_in_the_queue(site, capsys, monkeypatch):
+    """SLURM accepted it without an answer, and at first squeue does not answer either."""
     calls = []
 
     def asked(folder: Path) -> list[client.QueuedJob]:
@@ -130,8 +130,8 @@ def test_a_job_that_waits_in_the_queue_is_the_one(site, capsys, monkeypatch):
     assert calls == [site.run] * 3
 
 
-def test_a_job_that_has_begun_is_the_one(site, capsys):
-    """It was so quick that the queue has forgotten it."""
+def test_a_started_job_is_found_by_its_ticket(site, capsys):
+    """It has already left the queue."""
     site.answers(f'SLURM_JOB_ID=7 sh "$script"; {TIMED_OUT}')
     assert site.send("--wrap=true") == 0
     assert capsys.readouterr().out == "7\n"
@@ -146,7 +146,7 @@ def test_a_job_that_has_begun_is_the_one(site, capsys):
         "Zero Bytes were transmitted or received",
     ],
 )
-def test_a_job_that_comes_late_does_nothing(site, capsys, message):
+def test_a_job_with_a_withdrawn_ticket_does_nothing(site, capsys, message):
     lost = UNANSWERED.format(message)
     site.queue("another job's script", "30")
     site.answers(lost, lost, "echo 9")
@@ -162,8 +162,8 @@ def test_a_job_that_comes_late_does_nothing(site, capsys, message):
     assert did.read_text() == "x\nx\n"
 
 
-def test_jobs_of_an_earlier_run_do_not_begin(site):
-    """Nor does what is left of its processes send any."""
+def test_jobs_of_an_earlier_run_do_not_start(site):
+    """Remaining processes of that run do not submit any either."""
     site.answers("echo 12")
     earlier = site.tickets
     assert site.send("--wrap=true") == 0
@@ -175,7 +175,7 @@ def test_jobs_of_an_earlier_run_do_not_begin(site):
     assert site.tickets.name == "second"
 
 
-def test_the_program_says_so_in_one_line(site):
+def test_the_wrapper_reports_errors_in_one_line(site):
     program = site.tickets / "sbatch"
     kept = site.folder / "kept"
     program.rename(kept)
@@ -185,7 +185,7 @@ def test_the_program_says_so_in_one_line(site):
     assert done.stderr == "sbatch: error: the run of this job has ended\n"
 
 
-def test_a_full_disk_is_told(site, monkeypatch):
+def test_a_full_disk_is_an_error(site, monkeypatch):
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "x.sh")
 
@@ -194,7 +194,7 @@ def test_a_full_disk_is_told(site, monkeypatch):
         site.send("--wrap=true")
 
 
-def test_a_file_system_that_starts_no_program_is_refused(site, monkeypatch):
+def test_a_file_system_mounted_noexec_is_an_error(site, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, how: False)
     with pytest.raises(EnvironmentProblem, match=r"sbatch cannot be started \(mounted noexec\?\)"):
         submit_once.install_wrapper(site.run, "second")
