@@ -323,7 +323,7 @@ def test_an_error_is_one_line_and_nothing_is_written(done, tmp_path):
     assert "folds.fits, field hpix: has other pixels than the table" in one_line(result)
 
 
-def refused(tree: Tree, out: Path) -> str:
+def error_of(tree: Tree, out: Path) -> str:
     with pytest.raises(InputError) as caught:
         infer_here(tree, out)
     return str(caught.value)
@@ -332,7 +332,7 @@ def refused(tree: Tree, out: Path) -> str:
 def test_members_of_another_number_of_folds_are_errors(done, tmp_path):
     _, tree, members = done
     record = write_groups(tmp_path / "train", members[:4])
-    line = refused(replace(tree, members=record), tmp_path / "out")
+    line = error_of(replace(tree, members=record), tmp_path / "out")
     assert "block-00000.json: is of 2 folds; expected 3, as the folds" in line
 
 
@@ -340,7 +340,7 @@ def test_members_with_other_features_are_errors(done, tmp_path):
     _, tree, _ = done
     table = replace(make_table(), names=("a", "b", "dust"))
     write_table(tmp_path / "table.fits", table)
-    line = refused(replace(tree, table=tmp_path / "table.fits"), tmp_path / "out")
+    line = error_of(replace(tree, table=tmp_path / "table.fits"), tmp_path / "out")
     assert "field features: is a network of a, b, c; expected a, b, dust" in line
 
 
@@ -351,7 +351,7 @@ def test_a_damaged_member_is_an_error(done, tmp_path):
     content = bytearray(path.read_bytes())
     content[-20] ^= 1
     path.write_bytes(content)
-    line = refused(replace(tree, members=record), tmp_path / "out")
+    line = error_of(replace(tree, members=record), tmp_path / "out")
     assert f"{path.name}: has changed since it was written" in line
 
 

@@ -44,7 +44,7 @@ def tabulate(folder: Path, *inputs: str, **options: object) -> Table:
     return read_table(out)
 
 
-def refused(folder: Path, *inputs: str, **options: object) -> str:
+def error_of(folder: Path, *inputs: str, **options: object) -> str:
     """Run the stage, which must fail and write nothing; return the error message."""
     with pytest.raises(InputError) as caught:
         tabulate(folder, *inputs, **options)
@@ -128,7 +128,7 @@ def test_regions_are_cut_from_the_same_maps(maps: Path, tmp_path: Path):
     assert (dec >= -10).all()
     assert (b <= -25).all()
     assert table.hpix.max() < N // 2
-    line = refused(tmp_path, *map_words(maps), ra=[10, 10.001], **words)
+    line = error_of(tmp_path, *map_words(maps), ra=[10, 10.001], **words)
     assert "leaves no pixel in the region" in line
 
 
@@ -143,7 +143,7 @@ def test_counts_of_randoms_need_their_density(maps: Path, tmp_path: Path):
     healpy.write_map(tmp_path / "n.fits", 40 * healpy.read_map(maps / "r.fits"), coord="C",
                      dtype=np.float64)  # fmt: skip
     words = [f"counts={maps}/c.fits", f"randoms={tmp_path}/n.fits", f"templates={maps}/d.npy"]
-    line = refused(tmp_path, *words, names=["d"], forms=DUST)
+    line = error_of(tmp_path, *words, names=["d"], forms=DUST)
     assert "randoms_per_pixel" in line
     table = tabulate(tmp_path, *words, names=["d"], forms=DUST, randoms_per_pixel=40)
     np.testing.assert_allclose(table.fracgood, healpy.read_map(maps / "r.fits")[table.hpix])
@@ -217,7 +217,7 @@ def test_a_pickle_executes_nothing(tmp_path: Path):
 
     np.save(tmp_path / "b.npy", np.array({"train": Bomb()}, object), allow_pickle=True)
     assert b"mkdir" in (tmp_path / "b.npy").read_bytes()
-    assert "contains more than data" in refused(tmp_path, f"table={tmp_path}/b.npy")
+    assert "contains more than data" in error_of(tmp_path, f"table={tmp_path}/b.npy")
     assert not (tmp_path / "executed").exists()
     pickle.loads(pickle.dumps(Bomb()))  # the bomb is live: plain pickle sets it off
     assert (tmp_path / "executed").exists()
@@ -233,7 +233,7 @@ def test_labels_come_from_a_map(tmp_path: Path):
     assert (found.fracgood == 1).all()
     labels[table.hpix[5]] = healpy.UNSEEN
     healpy.write_map(tmp_path / "u.fits", labels, dtype=np.float64)
-    line = refused(tmp_path, f"table={tmp_path}/t.fits", f"table={tmp_path}/u.fits")
+    line = error_of(tmp_path, f"table={tmp_path}/t.fits", f"table={tmp_path}/u.fits")
     assert "pixel 5: is UNSEEN" in line
 
 
@@ -272,18 +272,18 @@ def test_bad_tables_are_errors_in_one_line(tmp_path: Path, change, message: str)
     rows = original(sky_table())
     change(rows)
     fitsio.write(str(tmp_path / "t.fits"), rows, header={"NSIDE": NSIDE})
-    assert message in refused(tmp_path, f"table={tmp_path}/t.fits")
+    assert message in error_of(tmp_path, f"table={tmp_path}/t.fits")
 
 
 def test_a_table_whose_features_contradict_its_order_is_an_error(tmp_path: Path):
     fitsio.write(str(tmp_path / "t.fits"), smooth_rows(nest=True),
                  header={"NSIDE": NSIDE, "ORDERING": "RING"})  # fmt: skip
-    assert "smooth only if it is NESTED" in refused(tmp_path, f"table={tmp_path}/t.fits")
+    assert "smooth only if it is NESTED" in error_of(tmp_path, f"table={tmp_path}/t.fits")
 
 
 def test_an_empty_table_is_an_error(tmp_path: Path):
     np.save(tmp_path / "t.npy", original(sky_table())[:0])
-    assert "has no rows" in refused(tmp_path, f"table={tmp_path}/t.npy")
+    assert "has no rows" in error_of(tmp_path, f"table={tmp_path}/t.npy")
 
 
 @pytest.mark.real

@@ -130,7 +130,7 @@ def read_wcs(images: Path, ccd: Ccd) -> tuple[WCS, tuple[int, int]]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             wcs = WCS(header)
-            # The pipelines calibrate to ICRS catalogues whatever the frame's name in the header.
+            # The pipelines calibrate to ICRS catalogues, independent of the frame in the header.
             wcs.wcs.radesys = "ICRS"
             ra, dec = wcs.wcs.crval
             east, north = (offset / 3600 for offset in ccd.offset)

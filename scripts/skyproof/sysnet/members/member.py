@@ -144,7 +144,7 @@ def _epoch(group: str) -> int:
 
 @dataclass(frozen=True, order=True)
 class MemberFile:
-    """Where a member lies: folds and chains in their order, as columns of the predictions."""
+    """Path of a member's file; sorted by fold and chain, as the columns of the predictions."""
 
     fold: int
     chain: int

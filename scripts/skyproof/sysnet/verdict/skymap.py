@@ -93,7 +93,7 @@ def central_longitude(pixel: np.ndarray, nside: int) -> float:
 
 
 class View:
-    """The part of a Mollweide map that holds a footprint: x from -2 to 2, y from -1 to 1."""
+    """The part of a Mollweide map that contains a footprint: x from -2 to 2, y from -1 to 1."""
 
     def __init__(self, values: np.ndarray, nside: int, centre: float) -> None:
         """`values` is a full-sky RING map, NaN outside the footprint; centre in degrees."""
@@ -107,7 +107,7 @@ class View:
         latitude = np.arcsin((2 * theta + np.sin(2 * theta)) / np.pi)
         longitude = np.pi * x / (2 * np.cos(theta))
         self.inside = np.abs(longitude) < np.pi
-        # Longitude grows to the left, as the sky is seen from inside.
+        # Longitude increases to the left, as the sky is seen from inside.
         shown = (centre - np.degrees(longitude[self.inside])) % 360
         self.pixel = healpy.ang2pix(nside, shown, np.degrees(latitude[self.inside]), lonlat=True)
         seen = self.inside.copy()

@@ -1,4 +1,4 @@
-"""Tiny bricks in the survey's layout, whose pixels name themselves, and the stage run on them."""
+"""Tiny bricks in the survey's layout with identifiable pixels, and the stage run on them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PIXELS = 160
 BRICK = "1211p060"
 NAMES = brick_names(6)
 SOURCES = [(40.3, 50.7), (80.0, 90.5), (120.2, 60.9), (100.1, 120.4), (5.0, 80.0), (158.7, 158.7)]
-# x, y of both classes: the first four lie inside, the last two at the edge.
+# x, y of both classes: the first four are inside, the last two at the edge.
 
 
 def tan_of(brick: str) -> Tan:
@@ -30,7 +30,7 @@ def tan_of(brick: str) -> Tan:
 
 
 def pixel_names(band: int, rs: int = 0) -> np.ndarray:
-    """Values that name band and pixel: 1e6 band + 1000 y + x, plus the realisation's quarter."""
+    """Values that identify band and pixel: 1e6 band + 1000 y + x, plus a realisation's quarter."""
     y, x = np.mgrid[:PIXELS, :PIXELS]
     return (1e6 * band + 1000 * y + x + 0.25 * rs).astype("f4")
 
@@ -43,7 +43,7 @@ def write_brick(
     real: list[tuple[float, float]] = SOURCES,
     fake: list[tuple[float, float]] = SOURCES,
 ) -> None:
-    """Write one image of a brick; injected sources lie 12 pixels (3.1 arcsec) beside the real."""
+    """Write one image of a brick; injected sources are 12 pixels (3.1 arcsec) from the real."""
     tan = tan_of(brick)
     for index, band in enumerate(bands):
         write_plane(root, "image", band, pixel_names(index, int(rs[2:] or 0)), brick, rs)
@@ -78,7 +78,7 @@ def beside(x: float) -> float:
 
 
 def tractor(root: Path, brick: str = BRICK, rs: str = "rs0") -> Path:
-    """The realisation's own measured catalogue, whether it is there or not."""
+    """The path of the measured catalogue of a realisation."""
     return survey.realization_tractor_path(root, brick, rs)
 
 
@@ -104,7 +104,7 @@ def listed(root: Path, *bricks: str) -> Path:
 def run(
     root: Path, out: Path, bricks: Path | None = None, cache_key: str = "a", **options: object
 ) -> dict[str, dict]:
-    """Run the stage in this process; return the record's items."""
+    """Run the stage in this process; return the items of the block index."""
     inputs = SimpleNamespace(bricks=bricks or listed(root), real=None, fake=None)
     if "real" in options:
         inputs.real = options.pop("real")

@@ -35,7 +35,7 @@ STAR_FLUX = 400.0  # nanomaggies
 
 @dataclass
 class Tree:
-    """Where the files of a survey lie."""
+    """The paths of the files of a survey."""
 
     root: Path
     bands: str = "gi"
@@ -81,7 +81,7 @@ def header_wcs(centre: tuple[float, float] = CENTRE) -> WCS:
 
 
 def true_wcs() -> WCS:
-    """Return the WCS in which the stars of a tree at CENTRE really are."""
+    """Return the true WCS of the stars of a survey at CENTRE."""
     wcs = header_wcs()
     wcs.wcs.crval = list(CENTRE)
     wcs.wcs.set()
@@ -94,7 +94,7 @@ def sky_level(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def psf_stamp(x: float, y: float, dx: float = 0.0, dy: float = 0.0) -> np.ndarray:
-    """Return the PSF at a pixel, moved by (dx, dy), as the PSFEx model of the tree has it."""
+    """Return the PSF at a pixel, moved by (dx, dy), of the PSFEx model of the survey."""
     step = np.arange(STAMP) - STAMP // 2
     gx, gy = np.meshgrid(step - dx, step - dy)
     image = _terms(gx, gy)
@@ -117,7 +117,7 @@ def _terms(gx: np.ndarray, gy: np.ndarray) -> np.ndarray:
 
 
 def make_tree(root: Path, bands: str = "gi", centre: tuple[float, float] = CENTRE) -> Tree:
-    """Write images, weights, masks, calibrations and table of one exposure a band."""
+    """Write images, weights, masks, calibrations and table of one exposure per band."""
     tree = Tree(root, bands, centre)
     rows: dict[str, list[Any]] = {}
     for number, band in enumerate(bands):
@@ -136,7 +136,7 @@ def make_tree(root: Path, bands: str = "gi", centre: tuple[float, float] = CENTR
 
 
 def exposure(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return image (electrons a second), weight and mask; column 20 is bad, with wild values."""
+    """Return image (electrons per second), weight and mask; column 20 is bad."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:SIZE, :SIZE].astype(float)
     scale = counts_per_nanomaggy()
@@ -156,7 +156,7 @@ def exposure(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def write_plane(path: Path, plane: np.ndarray, wcs: WCS | None = None) -> None:
-    """Write a file of two CCDs, of which the second one is `plane`; compressed if it is an .fz."""
+    """Write a file of two CCDs, the second one with `plane`; compressed if its name ends in .fz."""
     header = wcs.to_header(relax=True) if wcs is not None else fits.Header()
     header["EXTNAME"] = CCDNAME
     primary = fits.PrimaryHDU()
@@ -224,7 +224,7 @@ def write_table(path: Path, columns: dict[str, np.ndarray]) -> None:
 
 
 def change_table(path: Path, **changes: Any) -> None:
-    """Rewrite a table with columns set to a value, or left out where the value is None."""
+    """Rewrite a table with columns set to a value, or removed if the value is None."""
     rows = fitsio.read(str(path))
     columns = {name: rows[name] for name in rows.dtype.names if changes.get(name, 0) is not None}
     for name, value in changes.items():

@@ -1,4 +1,4 @@
-"""A small tree of stamps as obiwan.cutouts writes it, whose pixels say where they come from."""
+"""A small folder of stamps as written by obiwan.cutouts, with identifiable pixels."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from skyproof.sky.tan import Tan, footprint_info
 
 
 def tan_at(ra: float, dec: float, pixels: int = 300, turn: float = 0.0) -> Tan:
-    """Return the world system of a square brick; `turn` [deg] rotates its axes."""
+    """Return the WCS of a square brick; `turn` [deg] rotates its axes."""
     scale = PIXEL_SCALE / 3600
     cos, sin = scale * np.cos(np.radians(turn)), scale * np.sin(np.radians(turn))
     middle = (pixels + 1) / 2
@@ -36,7 +36,7 @@ def row_of_bricks(n: int, ra: float = 121.1, dec: float = 6.0, step: int = 200) 
 
 @dataclass
 class Brick:
-    """One brick to write: where it lies and how many stamps of each class it has."""
+    """One brick to write: its projection and its number of stamps of each class."""
 
     name: str
     tan: Tan
@@ -46,13 +46,13 @@ class Brick:
 
 
 def bricks_in_row(n: int, n_real: int = 6, n_fake: int = 6, **where: float) -> list[Brick]:
-    """Return overlapping bricks with so many stamps each."""
+    """Return overlapping bricks with the given numbers of stamps."""
     tans = row_of_bricks(n, **where)  # type: ignore[arg-type]
     return [Brick(f"121{i}p060", tan, n_real, n_fake) for i, tan in enumerate(tans)]
 
 
 def image_value(label: np.ndarray, number: np.ndarray, band: int) -> np.ndarray:
-    """Return the image's pixel value of a source, exact in float16: its own in every band."""
+    """Return the pixel value of a source in a band, exact in float16 and different in each band."""
     return label * 1024.0 + number % 256 * 4.0 + band
 
 
@@ -76,7 +76,7 @@ def table_of(brick: Brick, label: int, bands: str) -> np.ndarray:
 
 
 def write_block(root: Path, name: str, bricks: Iterable[Brick], bands: str = "g") -> Path:
-    """Write the stamps of a block and its record `<root>/<name>.json`; return the record."""
+    """Write the stamps of a block and its index `<root>/<name>.json`; return the path."""
     items = {}
     for brick in bricks:
         if brick.bad:

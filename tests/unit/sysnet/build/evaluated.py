@@ -1,4 +1,4 @@
-"""Small mock skies with known contamination, their folds, and files of what leads to a verdict.
+"""Small mock skies with known contamination, their folds, and files of the evaluation's inputs.
 
 The networks are played by whatever a test says, so that evaluation is tested without training.
 """
@@ -44,7 +44,7 @@ def make_sky(kind: str = "linear", *, scheme: str = "spatial", **options: object
 def write_sky(
     folder: Path, sky: MockSky, chains: np.ndarray | None = None, **options: object
 ) -> SimpleNamespace:
-    """Write the files that lead to evaluate, through the stages; return its inputs.
+    """Write the input files of evaluate by running the stages; return its inputs.
 
     `chains` [n, columns] is what the networks predict; without it they predict the linear model.
     """

@@ -1,4 +1,4 @@
-"""Members made without any training: networks of random weights, for tests of what follows it."""
+"""Members with random weights, made without training, for tests of later stages."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SEEDS = (2664486226, 3865606280, 2185937781, 2285845164, 1280952859)
 
 
 def make_state(model: str, structure: tuple[int, int], n_features: int, seed: int) -> dict:
-    """Return weights of a network as torch's own modules hold them."""
+    """Return weights of a network as in torch's modules."""
     generator = torch.Generator().manual_seed(seed)
 
     def draw(*shape: int) -> torch.Tensor:
@@ -48,7 +48,7 @@ def make_member(
     snapshots: tuple[int, ...] = (),
     n_epochs: int = 4,
 ) -> SavedNetwork:
-    """Return a member of random weights, another for every fold and chain."""
+    """Return a member with random weights, different for every fold and chain."""
     seed = SEEDS[chain]
     rng = np.random.default_rng([fold, chain])
     state = make_state(model, structure, len(features), seed + fold)
@@ -94,7 +94,7 @@ def make_member(
 
 
 def write_groups(folder: Path, members: list[SavedNetwork], group_size: int = 2) -> Path:
-    """Write members and the record of their groups, as sysnet.train does; return the record."""
+    """Write members and the block index of their groups, as sysnet.train; return its path."""
     groups = {
         f"group-{start // group_size:05d}": members[start : start + group_size]
         for start in range(0, len(members), group_size)

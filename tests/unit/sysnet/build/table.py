@@ -1,4 +1,4 @@
-"""A small table with its folds and members, in files, for tests of what follows training."""
+"""A small table with its folds and members, in files, for tests of stages after training."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def make_folds(table: Table, n_folds: int = 3) -> Folds:
 
 @dataclass(frozen=True)
 class Tree:
-    """The files of a table, of its folds, and of the record of its members."""
+    """The files of a table, its folds, and the block index of its members."""
 
     table: Path
     folds: Path
@@ -55,7 +55,7 @@ class Tree:
 def write_tree(
     folder: Path, *, n_folds: int = 3, n_chains: int = 2, group_size: int = 2, **about: object
 ) -> tuple[Tree, list[SavedNetwork]]:
-    """Write table, folds and members of random weights; return their places, and the members."""
+    """Write table, folds and members with random weights; return their paths and the members."""
     folder.mkdir(parents=True, exist_ok=True)
     table = make_table()
     write_table(folder / "table.fits", table)
