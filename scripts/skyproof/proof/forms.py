@@ -13,6 +13,8 @@ from typing import Annotated, Any, Literal
 import pydantic
 from pydantic import BaseModel, ConfigDict, FailFast, Field, StringConstraints
 
+from skyproof.core.formats.read import first_problem
+
 # A path of components separated by '/', none of which is empty, '.' or '..'; without '\' and line
 # breaks, which `sha256sum` would quote.
 _NAME = r"(?:[^./\\\n][^/\\\n]*|\.[^./\\\n][^/\\\n]*|\.\.[^/\\\n]+)"
@@ -48,15 +50,7 @@ class Form(BaseModel):
         try:
             cls.model_validate(content)
         except pydantic.ValidationError as error:
-            raise WrongForm(_first_problem(error)) from None
-
-
-def _first_problem(error: pydantic.ValidationError) -> str:
-    problem = error.errors(include_url=False)[0]
-    place = ".".join(map(str, problem["loc"]))
-    message = problem["msg"][:1].lower() + problem["msg"][1:]
-    given = "" if problem["type"] == "missing" else f", got {reprlib.repr(problem['input'])}"
-    return f"{place}: {message}{given}"
+            raise WrongForm(": ".join(first_problem(error))) from None
 
 
 class ProductForm(Form):

@@ -32,10 +32,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from skyproof.assess.page import Metric, nine_digits, rounded
-from skyproof.core.formats import read, write
+from skyproof.core.formats import write
 from skyproof.sysnet.mocks import null
 from skyproof.sysnet.verdict import figures, merit, power, rule, skymap
-from skyproof.sysnet.verdict.inputs import EvaluationInputs, read_history, read_inputs
+from skyproof.sysnet.verdict.inputs import (
+    EvaluationInputs,
+    read_history,
+    read_inputs,
+    read_tuning_scans,
+)
 from skyproof.sysnet.verdict.nulltest import Bins, NullTest
 
 if TYPE_CHECKING:
@@ -51,7 +56,7 @@ def run(
 ) -> None:
     """Compute the figures of merit and the verdict, and draw the figures."""
     data = read_inputs(inputs)
-    tuning, history = read.json(inputs.tuning, ["scans"]), read_history(inputs.history)
+    tuning, history = read_tuning_scans(inputs.tuning), read_history(inputs.history)
     spectra = measure_power(data)
     clustering = null.fit_clustering(
         data.grid, spectra["after"], data.mean, data.unit,

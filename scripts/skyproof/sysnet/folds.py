@@ -127,22 +127,26 @@ def _check_groups_in_one_part(path: str | Path, folds: Folds) -> None:
             )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class SelectionForm:
+    """What is read of selection.json: the columns that each fold keeps."""
+
+    keep: dict[str, list[int]]
+
+
 def read_kept(path: Path, n_folds: int, n_features: int) -> np.ndarray:
     """Return the features that each fold keeps, bool [n_folds, F], from selection.json.
 
     Raise InputError if the file does not give, for each fold, at least one column in 0 to F - 1.
     """
     keep = np.zeros((n_folds, n_features), bool)
-    columns = read.json(path, ["keep"])["keep"]
-    try:
-        for fold in range(n_folds):
-            kept = np.array(columns[str(fold)], np.int64)
-            if kept.size == 0 or kept.min() < 0:
-                raise IndexError(f"fold {fold} keeps {kept.tolist()}")
-            keep[fold, kept] = True
-    except (ValueError, KeyError, TypeError, IndexError) as error:
-        raise InputError(
-            path, f"does not name the features of each fold ({error})", field="keep",
-            expected=f"columns from 0 to {n_features - 1} for the folds 0 to {n_folds - 1}",
-        ) from None  # fmt: skip
+    columns = read.form(path, SelectionForm, expected="selection.json of sysnet.select").keep
+    for fold in range(n_folds):
+        kept = columns.get(str(fold), [])
+        if not kept or not set(kept) <= set(range(n_features)):
+            raise InputError(
+                path, f"fold {fold} keeps {kept}", field="keep",
+                expected=f"columns from 0 to {n_features - 1} for the folds 0 to {n_folds - 1}",
+            )  # fmt: skip
+        keep[fold, kept] = True
     return keep

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from skyproof.core.errors import InputError
 from skyproof.core.formats import read, write
@@ -35,10 +36,70 @@ def run(
     Path(outputs.verdict).write_text(page(regions), encoding="utf-8")
 
 
+@dataclass(frozen=True)
+class RankedForm:
+    """The result of the null test before or after weighting."""
+
+    p_value: float
+
+
+@dataclass(frozen=True)
+class RankedTestsForm:
+    """The null test of a region."""
+
+    before: RankedForm
+    after: RankedForm
+    n_mocks: int
+
+
+@dataclass(frozen=True)
+class LossDifferenceForm:
+    """By how much the loss is below that of another model."""
+
+    value: float
+    error: float | None
+
+
+@dataclass(frozen=True)
+class LossesForm:
+    """The differences by loss, of which the page shows one."""
+
+    pnll: LossDifferenceForm
+
+
+@dataclass(frozen=True)
+class GainsForm:
+    """The differences by model, of those that the page shows."""
+
+    constant: LossesForm
+    linear: LossesForm
+    quadratic: LossesForm
+
+
+@dataclass(frozen=True)
+class StackSharesForm:
+    """The models of a stack with their weights, means over folds."""
+
+    mean_weights: dict[str, float]
+
+
+@dataclass(frozen=True)
+class RegionMetricsForm:
+    """What the page needs of metrics.json."""
+
+    region: str
+    verdict: Literal["clean", "corrected", "left"]
+    statement: str
+    nulltest: RankedTestsForm
+    gains: GainsForm
+    stack: StackSharesForm
+    n_pixels: int
+
+
 def read_metrics(path: Path) -> dict[str, Any]:
     """Return metrics.json of a region."""
-    fields = ("region", "verdict", "statement", "nulltest", "gains", "stack", "n_pixels")
-    metrics: dict[str, Any] = read.json(path, fields, expected="metrics.json of sysnet.evaluate")
+    read.form(path, RegionMetricsForm, expected="metrics.json of sysnet.evaluate")
+    metrics: dict[str, Any] = read.json(path)
     return metrics
 
 

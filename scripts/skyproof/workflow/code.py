@@ -23,6 +23,8 @@ _ROOT = Path(__file__).parents[2]
 # Where a package's name differs from that of its distribution.
 _DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn", "yaml": "pyyaml"}
 
+_CHECKING = ("pydantic",)  # without effect on results
+
 
 def code_digest(stage: str) -> str:
     """Return 16 hex digits of the SHA-256 over the sources in this package that a stage imports.
@@ -67,7 +69,8 @@ def library_versions(stage: str) -> dict[str, str]:
     """Return the versions of Python and of the packages that 'system.stage' may import.
 
     The packages are found in the source, not among the loaded modules, because a resumed block
-    imports fewer. Packages that are not installed are left out. Python's version is major.minor:
+    imports fewer. Packages that are not installed and those that only check values are left out.
+    Python's version is major.minor:
     patch releases, which differ between images and other environments, do not change results. The
     receipt has the full version.
     """
@@ -75,7 +78,7 @@ def library_versions(stage: str) -> dict[str, str]:
     for module in reachable(f"{PACKAGE}.{stage}"):
         for name in _imported(module):
             top = name.split(".")[0]
-            if top not in sys.stdlib_module_names and top != PACKAGE:
+            if top not in sys.stdlib_module_names | {PACKAGE, *_CHECKING}:
                 distribution = _DISTRIBUTIONS.get(top, top)
                 with suppress(metadata.PackageNotFoundError):
                     found[distribution] = metadata.version(distribution)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import fitsio
 import numpy as np
@@ -33,11 +34,17 @@ class Format(NamedTuple):
     lacking: Callable[[Path], Any] | None = None
 
 
+@dataclass(frozen=True)
+class AForm:
+    a: list[int]
+    pair: tuple[int, float] = (0, 0.0)
+    names: dict[Literal["x", "y"], str | None] = field(default_factory=dict)
+
+
 FORMATS = {
     "text": Format(lambda p: write.json(p, [1]), read.text),
-    "json": Format(
-        lambda p: write.json(p, {"a": list(range(N))}), read.json, lambda p: read.json(p, ["b"])
-    ),
+    "json": Format(lambda p: write.json(p, {"a": list(range(N))}), read.json),
+    "form": Format(lambda p: write.json(p, {"a": list(range(N))}), lambda p: read.form(p, AForm)),
     "csv": Format(
         lambda p: write.csv(p, COLUMNS),
         lambda p: read.csv(p, list(COLUMNS)),
@@ -131,6 +138,32 @@ def test_a_problem_of_the_machine_is_no_fault_of_the_file(name, path, monkeypatc
     monkeypatch.setattr(read, "open", fails, raising=False)
     with pytest.raises(EnvironmentProblem, match=rf"^{path}: Permission denied$"):
         FORMATS[name].read(path)
+
+
+def test_a_form_gives_its_fields_and_ignores_further_ones(tmp_path: Path) -> None:
+    write.json(tmp_path / "a", {"a": [1], "pair": [2, 3], "names": {"x": None}, "more": 1})
+    found = read.form(tmp_path / "a", AForm)
+    assert (found.a, found.pair, found.names) == ([1], (2, 3.0), {"x": None})
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ({}, "field a: field required; expected a list"),
+        ({"a": 1}, "field a: input should be a valid array, got 1; expected a list"),
+        ({"a": [1, True]}, "field a.1: input should be a valid integer, got True; expected a list"),
+        ({"a": [1.0]}, "field a.0: input should be a valid integer, got 1.0; expected a list"),
+        ({"a": ["1"]}, "field a.0: input should be a valid integer, got '1'; expected a list"),
+        ({"a": [], "pair": [1]}, "field pair.1: field required; expected a list"),
+        ({"a": [], "names": {"z": "n"}}, "field names.z.[key]: input should be 'x' or 'y', got"),
+        ({"a": [], "names": {"x": 1}}, "field names.x: input should be a valid string, got 1;"),
+    ],
+)
+def test_the_first_wrong_value_of_a_form_is_named(tmp_path: Path, content: Any, problem: str):
+    write.json(tmp_path / "a.json", content)
+    with pytest.raises(InputError) as caught:
+        read.form(tmp_path / "a.json", AForm, expected="a list")
+    assert str(caught.value).startswith(f"{tmp_path}/a.json, {problem}")
 
 
 def test_the_number_of_a_machine_problem_is_found_in_the_text_of_hdf5(monkeypatch, tmp_path):

@@ -169,7 +169,7 @@ def test_two_files_of_one_region_and_other_files_are_errors(metrics, tmp_path):
     with pytest.raises(InputError, match="has region 'sky', as another file has"):
         run_summarise([path, path], tmp_path)
     path.write_text("{}")
-    with pytest.raises(InputError, match="field region: has no such field; it has none"):
+    with pytest.raises(InputError, match="field region: field required; expected metrics"):
         run_summarise([path], tmp_path)
 
 

@@ -266,10 +266,11 @@ def test_a_block_without_groups_is_an_error(inputs: dict[str, Path], tmp_path: P
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("selection", {"keep": {"0": [0]}}, "does not name the features of each fold"),
+        ("selection", {"keep": {"0": [0]}}, "field keep: fold 1 keeps"),
         ("selection", {"keep": {str(f): [3] for f in range(5)}}, "columns from 0 to 2"),
         ("selection", {"keep": {str(f): [] for f in range(5)}}, "fold 0 keeps"),
-        ("tuning", {"learning_rate": 0.1}, "field structure: has no such field"),
+        ("selection", {"keep": {"0": ["1"]}}, "field keep.0.0: input should be a valid integer"),
+        ("tuning", {"learning_rate": 0.1}, "field structure: field required; expected tuning.json"),
     ],
 )
 def test_bad_choices_are_errors(tmp_path: Path, name: str, content: dict, said: str):

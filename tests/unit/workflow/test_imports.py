@@ -83,7 +83,7 @@ LIBRARIES = {
     "hdf5": "h5py", "hdf5_attributes": "h5py", "filling_hdf5": "h5py",
     "fits_table": "fitsio", "fits_table_and_header": "fitsio", "fits_image": "fitsio",
     "fits_header": "fitsio", "fits_extension": "astropy",
-    "parquet": "pyarrow", "safetensors": "safetensors", "figure": "matplotlib",
+    "parquet": "pyarrow", "safetensors": "safetensors", "form": "pydantic", "figure": "matplotlib",
 }  # fmt: skip
 CALL = re.compile(r"\b(?:read|reader|write|writers)\.(\w+)\(")
 

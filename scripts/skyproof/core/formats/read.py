@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -24,6 +24,9 @@ from skyproof.core.formats.contents import LAYOUT_CARDS
 
 if TYPE_CHECKING:
     from astropy.io.fits import Header
+    from pydantic import ValidationError
+
+T = TypeVar("T")
 
 _MOST_LISTED = 20  # names in a message
 
@@ -128,17 +131,41 @@ def text(path: str | Path, expected: str = "text in UTF-8") -> str:
         return Path(path).read_text(encoding="utf-8")
 
 
-def json(path: str | Path, fields: Sequence[str] = (), *, expected: str = "JSON") -> Any:
-    """Return the value of a JSON file; with `fields`, an object that has at least these."""
+def json(path: str | Path, *, expected: str = "JSON") -> Any:
+    """Return the value of a JSON file."""
     from json import loads
 
     with reading(path, expected):
-        value = loads(Path(path).read_text(encoding="utf-8"))
-    if fields:
-        if not isinstance(value, dict):
-            raise InputError(path, "holds no JSON object", expected=expected)
-        check_names(path, value, fields, what="field")
-    return value
+        return loads(Path(path).read_text(encoding="utf-8"))
+
+
+def form(path: str | Path, kind: type[T], *, expected: str = "JSON") -> T:
+    """Return the content of a JSON file as `kind`, a dataclass of the fields that are needed.
+
+    Types are strict: true and 1.0 are no integers. Further keys are ignored. InputError names the
+    field of the first wrong value.
+    """
+    import pydantic
+
+    with reading(path, expected):
+        content = Path(path).read_bytes()
+    try:
+        return pydantic.TypeAdapter(kind).validate_json(content, strict=True)
+    except pydantic.ValidationError as error:
+        field, problem = first_problem(error)
+        text = problem if field else f"cannot be read: {problem}"
+        raise InputError(path, text, field=field or None, expected=expected) from None
+
+
+def first_problem(error: ValidationError) -> tuple[str, str]:
+    """Return the field ('' for the whole) and the text of the first problem with a form."""
+    from reprlib import repr
+
+    problem = error.errors(include_url=False)[0]
+    message = problem["msg"][:1].lower() + problem["msg"][1:]
+    shown = problem["type"] not in ("missing", "json_invalid")
+    given = f", got {repr(problem['input'])}" if shown else ""
+    return ".".join(map(str, problem["loc"])), f"{message}{given}"
 
 
 def csv_rows(path: str | Path, columns: Sequence[str] = ()) -> Iterator[dict[str, str]]:

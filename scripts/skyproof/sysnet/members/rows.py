@@ -135,16 +135,19 @@ def settings(
     )
 
 
+@dataclass(frozen=True)
+class TuningForm:
+    """What is read of tuning.json."""
+
+    learning_rate: float
+    structure: tuple[int, int]
+    l1_alpha: float
+
+
 def read_tuning(path: Path) -> tuple[float, tuple[int, int], float]:
     """Return learning rate, structure and L1 weight from tuning.json. Raise InputError."""
-    found = read.json(path, ("learning_rate", "structure", "l1_alpha"))
-    try:
-        layers, units = found["structure"]
-        return float(found["learning_rate"]), (int(layers), int(units)), float(found["l1_alpha"])
-    except (ValueError, TypeError) as error:
-        raise InputError(
-            path, f"has invalid values ({error})", expected="tuning.json of sysnet.tune"
-        ) from None
+    found = read.form(path, TuningForm, expected="tuning.json of sysnet.tune")
+    return found.learning_rate, found.structure, found.l1_alpha
 
 
 def groups(n_members: int, size: int) -> list[Sequence[int]]:

@@ -77,7 +77,7 @@ def read_inputs(inputs: SimpleNamespace) -> EvaluationInputs:
     return EvaluationInputs(
         table=table, rows=rows, group=folds.group[rows], predictions=predictions,
         selection=selection, spread=spread, contamination=contamination,
-        stack=read.json(inputs.stack, ["clip"]), grid=grid,
+        stack=read_stack(inputs.stack), grid=grid,
         unit=null.galaxy_label(grid, table.label[rows]),
     )  # fmt: skip
 
@@ -88,6 +88,62 @@ def read_contamination(path: Path, table: Table) -> np.ndarray:
     if not np.array_equal(truth["hpix"], table.hpix):
         raise InputError(path, "has other pixels than the table", field="hpix")
     return truth["contamination"].astype("f8")
+
+
+@dataclass(frozen=True)
+class StackForm:
+    """What the evaluation needs of stack.json; the metrics have the whole file."""
+
+    use: str
+    clip: tuple[float, float]
+    mean_weights: dict[str, float]
+    factor: float
+    spread: float
+    chance: float
+    clipped_low: int
+    clipped_high: int
+
+
+def read_stack(path: Path) -> dict[str, Any]:
+    """Return the content of stack.json."""
+    return read_checked(path, StackForm, "stack.json of sysnet.stack")
+
+
+@dataclass(frozen=True)
+class RateScanForm:
+    """A learning-rate range test; a loss that is not finite is null."""
+
+    lr: list[float]
+    loss: list[float | None]
+    smoothed: list[float | None]
+    suggestion: float | None
+
+
+@dataclass(frozen=True)
+class ScansForm:
+    """The scans of tuning.json that are drawn."""
+
+    learning_rate: RateScanForm | None = None
+
+
+@dataclass(frozen=True)
+class TuningScansForm:
+    """What the evaluation needs of tuning.json."""
+
+    learning_rate: float
+    scans: ScansForm
+
+
+def read_tuning_scans(path: Path) -> dict[str, Any]:
+    """Return the content of tuning.json."""
+    return read_checked(path, TuningScansForm, "tuning.json of sysnet.tune")
+
+
+def read_checked(path: Path, kind: type, expected: str) -> dict[str, Any]:
+    """Return the whole content of a JSON file that has at least the fields of `kind`."""
+    read.form(path, kind, expected=expected)
+    content: dict[str, Any] = read.json(path)
+    return content
 
 
 def read_history(path: Path) -> dict[str, np.ndarray]:
