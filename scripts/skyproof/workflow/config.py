@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,9 @@ _ANY_NAME = "<name>"  # stands for the name that a user gives to a section
 _SCHEMA = "docs/config.schema.json"
 # Keywords of pydantic's schemas that are not in the JSON schema: those of `option` for our own use.
 _PRIVATE = {"title", *dict(SeededOptions.model_fields["seed"].json_schema_extra or {})}  # type: ignore[arg-type]
+
+# Called with each configuration that `load` has checked.
+listeners: list[Callable[[Any], None]] = []
 
 
 @cache
@@ -69,6 +72,8 @@ def load(values: Mapping[str, Any], where: str = "configuration") -> Any:
             raise UsageError(
                 f"{where}: systems: unknown system {name}{did_you_mean(name, systems())}"
             )
+    for listener in listeners:
+        listener(config)
     return config
 
 

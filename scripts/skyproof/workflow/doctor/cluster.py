@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from skyproof.core.errors import EnvironmentProblem, UsageError
+from skyproof.core.errors import EnvironmentProblem
 from skyproof.workflow.doctor import node_tests
 from skyproof.workflow.doctor.findings import Finding, fail, ok
 from skyproof.workflow.plan.dryrun import DryRun
@@ -47,11 +47,9 @@ def _settings(run: DryRun) -> Any:
 
 def status(settings: Any, config: Mapping[str, str]) -> Finding:
     """Check that the states of jobs are queried in a way that works on this cluster."""
-    try:
-        master.check_settings(settings)
-    except UsageError as error:
-        found, _, remedy = str(error).rpartition("; ")
-        return fail("status", found, f"{remedy} (in the profile)")
+    if (wrong := master.wrong_setting(settings)) is not None:
+        problem, remedy = wrong
+        return fail("status", problem, f"{remedy} (in the profile)")
     kept = config.get("AccountingStorageType", "") not in ("", "accounting_storage/none", "(null)")
     accounts = "accounts are kept" if kept else "no accounts are kept"
     return ok("status", f"{accounts}; {settings.status_command} shows ended jobs long enough")

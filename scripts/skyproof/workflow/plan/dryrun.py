@@ -124,17 +124,15 @@ def dry_run(words: Sequence[str]) -> DryRun:
 @contextmanager
 def _stored(found: DryRun) -> Any:
     """Store the configuration that the rules check, and the folder in which they run."""
-    load = configuration.load
 
-    def loaded(values: Mapping[str, Any], where: str = "configuration") -> Any:
-        found.config, found.folder = load(values, where), Path.cwd()
-        return found.config
+    def remember(config: Any) -> None:
+        found.config, found.folder = config, Path.cwd()
 
-    configuration.load = loaded
+    configuration.listeners.append(remember)
     try:
         yield
     finally:
-        configuration.load = load
+        configuration.listeners.remove(remember)
 
 
 def _job(record: Any) -> PlannedJob:

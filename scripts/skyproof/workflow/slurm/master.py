@@ -110,30 +110,39 @@ def _alive(pid: int) -> bool:
 
 def check_settings(settings: Any) -> None:
     """Raise UsageError for settings with which the executor loses jobs or valid outputs."""
+    if (found := wrong_setting(settings)) is not None:
+        raise UsageError("; ".join(found))
+
+
+def wrong_setting(settings: Any) -> tuple[str, str] | None:
+    """Return the first such setting with its problem, and the remedy; None if there is none."""
     if settings.array_jobs:
-        raise UsageError(
+        return (
             "slurm-array-jobs: the executor mixes up files and states of an array's tasks and "
-            "deletes valid outputs; leave it out and raise block_size instead"
+            "deletes valid outputs",
+            "leave it out and raise block_size instead",
         )
     if settings.logdir:
-        raise UsageError(
-            "slurm-logdir: the folder of the logs identifies the run of a job; leave it out"
-        )
+        return "slurm-logdir: the folder of the logs identifies the run of a job", "leave it out"
     config = client.settings()
     if settings.status_command == "sacct":
+        name = "slurm-status-command"
         if config.get("AccountingStorageType") == "accounting_storage/none":
-            raise UsageError(
-                "slurm-status-command: this cluster keeps no accounts, so sacct never shows the "
-                "end of a job and the run would wait for ever; use squeue"
+            return (
+                f"{name}: this cluster keeps no accounts, so sacct never shows the end of a job "
+                "and the run would wait for ever",
+                "use squeue",
             )
-        raise UsageError(
-            "slurm-status-command: with sacct a cancelled job ('CANCELLED by ...') counts as "
-            "running for ever; use squeue"
+        return (
+            f"{name}: with sacct a cancelled job ('CANCELLED by ...') counts as running for ever",
+            "use squeue",
         )
     wanted = 3 * settings.init_seconds_before_status_checks
     age = client.min_job_age(config)
     if age < wanted:
-        raise UsageError(
+        return (
             f"slurm-init-seconds-before-status-checks: {wanted // 3} s is too long here, as squeue "
-            f"forgets a job {age} s after its end (MinJobAge); use {max(age // 3, 1)} or less"
+            f"forgets a job {age} s after its end (MinJobAge)",
+            f"use {max(age // 3, 1)} or less",
         )
+    return None
