@@ -18,15 +18,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote
 
 from skyproof.core import atomic
 from skyproof.core.errors import InputError
-from skyproof.core.formats import contents
+from skyproof.core.formats import contents, read
 from skyproof.core.formats import write as writers
 
-FORMAT = "skyproof-record-1"
+FORMAT = "skyproof-record-1"  # as in IndexForm
 LOG_FOLDER = ".journal"
 
 
@@ -146,34 +146,52 @@ class Item:
         return sorted(path for path in self.paths if path.match(pattern))
 
 
+@dataclass(frozen=True)
+class IndexedFileForm:
+    """A file, relative to the folder of the block index."""
+
+    path: str
+    size: int
+
+
+@dataclass(frozen=True)
+class IndexedItemForm:
+    """What stages read of an item."""
+
+    info: dict[str, Any]
+    files: list[IndexedFileForm]
+
+
+@dataclass(frozen=True)
+class IndexForm:
+    """What stages read of a block index."""
+
+    format: Literal["skyproof-record-1"]
+    items: dict[str, IndexedItemForm]
+
+
 def read_index(path: str | Path) -> list[Item]:
     """Return the items of a block index, sorted by name.
 
     Raise InputError if the index has another format, or a file is missing or has another size.
     """
     path = Path(path)
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if content["format"] != FORMAT:
-            raise KeyError("format")
-        items = content["items"]
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
-        raise InputError(path, "is not a block index", expected=f"JSON of {FORMAT}") from None
+    items = read.form(path, IndexForm, expected=f"a block index ({FORMAT})").items
     return [_item(path, name, items[name]) for name in sorted(items)]
 
 
-def _item(index: Path, name: str, entry: Mapping[str, Any]) -> Item:
+def _item(index: Path, name: str, entry: IndexedItemForm) -> Item:
     paths = []
-    for made in entry["files"]:
-        path = index.parent / made["path"]
+    for made in entry.files:
+        path = index.parent / made.path
         if not path.is_file():
             raise InputError(path, "is missing", record=name, expected=f"a file listed in {index}")
-        if path.stat().st_size != made["size"]:
+        if path.stat().st_size != made.size:
             raise InputError(
-                path, f"has {path.stat().st_size} bytes", record=name, expected=f"{made['size']}"
+                path, f"has {path.stat().st_size} bytes", record=name, expected=f"{made.size}"
             )
         paths.append(path)
-    return Item(name, dict(entry["info"]), tuple(paths), index)
+    return Item(name, entry.info, tuple(paths), index)
 
 
 def read_indexes(paths: Sequence[str | Path]) -> Iterator[Item]:

@@ -202,13 +202,25 @@ def test_missing_record_file_is_named(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content", ["", "{", "[1]", '{"format": "other"}', '{"format": "skyproof-record-1"}']
+    ("content", "problem"),
+    [
+        ("", "block.json: cannot be read: it is empty"),
+        ("{", "block.json: cannot be read: invalid JSON"),
+        ("[1]", "block.json: cannot be read: input should be an object"),
+        ('{"format": "other", "items": {}}', "field format: input should be 'skyproof-record-1'"),
+        ('{"format": "skyproof-record-1"}', "field items: field required"),
+        (
+            '{"format": "skyproof-record-1", "items": {"a": {"info": {}, "files": [{}]}}}',
+            "field items.a.files.0.path: field required",
+        ),
+    ],
 )
-def test_a_file_that_is_not_a_block_index(tmp_path, content):
+def test_a_file_that_is_not_a_block_index(tmp_path, content, problem):
     (tmp_path / "block.json").write_text(content)
     result = total(tmp_path)
     assert result.returncode == 3
-    assert "is not a block index" in one_line(result)
+    assert problem in one_line(result)
+    assert "expected a block index (skyproof-record-1)" in one_line(result)
 
 
 def test_bad_items_are_named_and_the_others_kept(tmp_path):
