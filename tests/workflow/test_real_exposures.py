@@ -47,7 +47,7 @@ def brick(real_data, tmp_path_factory) -> Path:
 
 
 def planes(brick: Path, kind: str) -> dict[str, np.ndarray]:
-    found = sorted((brick / "bricks/coadd").rglob(f"rs0/legacysurvey-*-{kind}-*.fits.fz"))
+    found = sorted((brick / "ingest/coadd").rglob(f"rs0/legacysurvey-*-{kind}-*.fits.fz"))
     return {path.name.split("-")[-1][0]: fitsio.read(path, ext=1) for path in found}
 
 

@@ -36,7 +36,8 @@ def configure(device: str, threads: int, numerics: str, local_rank: int = 0) -> 
     if device == "cuda":
         _expect_gpu()
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True)
+    # The same as use_deterministic_algorithms(True), which also loads torch's compiler (2 s).
+    torch.set_deterministic_debug_mode("error")
     # Filling new memory with NaN would only find errors of torch, and costs time in every layer.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.deterministic = True

@@ -6,6 +6,7 @@ Short runs of small data: an emulated processor is some fifty times slower, and 
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,11 @@ from tests.unit.obiwan.build.train import write_split
 
 pytestmark = pytest.mark.slow
 
+_STAGES = """
+import json, sys
+from skyproof.__main__ import main
+sys.exit(max(main(words) for words in json.loads(sys.argv[1])))
+"""
 QEMU = "qemu-x86_64-static"
 PROCESSORS = ("Haswell", "EPYC-Rome")
 PRODUCTS = ("bricks.json", "model.safetensors", "history.csv", "scores.parquet")
@@ -35,7 +41,7 @@ def qemu() -> str:
 @pytest.fixture(scope="module")
 def record(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A split to train on, made on this processor."""
-    return write_split(tmp_path_factory.mktemp("split"), n_bricks=2, n=6)
+    return write_split(tmp_path_factory.mktemp("split"), n_bricks=2, n=2)
 
 
 @pytest.fixture(scope="module")
@@ -45,24 +51,27 @@ def here(record: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, by
 
 
 def made(record: Path, folder: Path, emulator: list[str]) -> dict[str, bytes]:
-    """Simulate a brick; train and infer on the split; return the products."""
-    for words in (
+    """Simulate a brick; train and infer on the split; return the products.
+
+    One process runs the three stages, as imports take most of the time of an emulated one.
+    """
+    stages = (
         ["obiwan.simulate", "--out", "bricks=bricks.json", "--n-bricks", "1", "--brick-pixels",
          "160", "--n-real", "6", "--n-fake", "6", "--n-stars", "2"],
         ["obiwan.train", "--in", f"split={record}", "--out", "model=model.safetensors",
-         "history=history.csv", "--bands", "g", "--batch", "4", "--n-epochs", "1",
+         "history=history.csv", "--bands", "g", "--batch", "2", "--n-epochs", "1",
          "--profile-steps", "0"],
         ["obiwan.infer", "--in", "model=model.safetensors", f"split={record}",
          "--out", "scores=scores.parquet", "--batch", "8"],
-    ):  # fmt: skip
-        # The command would start itself again, natively, to set these variables.
-        environment = clean_environment(**numerics.environment("portable", 1))
-        command = [*emulator, sys.executable, "-m", "skyproof", *words]
-        result = subprocess.run(
-            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600,
-            check=False,
-        )  # fmt: skip
-        assert result.returncode == 0, result.stderr
+    )  # fmt: skip
+    # The command would start itself again, natively, to set these variables.
+    environment = clean_environment(**numerics.environment("portable", 1))
+    command = [*emulator, sys.executable, "-c", _STAGES, json.dumps(stages)]
+    result = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600,
+        check=False,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
     return {name: (folder / name).read_bytes() for name in PRODUCTS}
 
 

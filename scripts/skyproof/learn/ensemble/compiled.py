@@ -49,6 +49,7 @@ def _compiled(
     compilation takes about half a minute. torch caches the result for later processes in
     TORCHINDUCTOR_CACHE_DIR, or else in torchinductor_<user> in the folder for temporary files.
     """
+    torch.use_deterministic_algorithms(True)  # of the compiler also
     step = partial(gradient, shape, slope or by_autograd(loss), mean, multiply)
     return torch.compile(step, dynamic=False)
 
