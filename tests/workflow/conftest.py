@@ -100,11 +100,11 @@ def started(
     """Start `snakemake WORDS` in a new session; at the end all its processes are killed.
 
     Jobs that outlive a killed Snakemake get time to end, as a user who restarts it must wait for
-    them as well. A remaining lock is removed.
+    them as well. The folder is not locked.
     """
-    assert snakemake(folder, "--unlock", config=config).returncode == 0
+    mine = configured(folder, TINY if config is None else config)
     command = [sys.executable, "-m", "snakemake", "-s", ROOT / "Snakefile", *words]
-    command += ["--configfile", folder / "mine.yaml", "--retries", "0"]
+    command += ["--configfile", mine, "--retries", "0", "--nolock"]
     with open(folder / "output.txt", "ab") as output:
         run = subprocess.Popen(
             command, cwd=folder, env=clean_environment(), start_new_session=True,
@@ -174,6 +174,17 @@ def run(folder: Path, *words: str, config: dict | None = None) -> None:
     """Run `snakemake WORDS` in a folder and check that it succeeds."""
     result = snakemake(folder, *words, config=config)
     assert result.returncode == 0, result.stdout + result.stderr
+
+
+def products(folder: Path) -> dict[str, bytes]:
+    """Return the products of a run, without logs, checkpoints, traces and provenance."""
+    results = folder / "results"
+    logs = {"ckpts", "logs", "prof", ".journal", "provenance.json"}
+    return {
+        path.relative_to(results).as_posix(): path.read_bytes()
+        for path in sorted(results.rglob("*"))
+        if path.is_file() and not logs & set(path.parts) and path.suffix != ".zip"
+    }
 
 
 def root_of(folder: Path) -> str:

@@ -1,6 +1,6 @@
 """Verdicts of the default run: a planted difference is found, and none without a difference.
 
-Three runs of the default size that differ in `clump_fraction` alone, about two minutes each.
+Two runs of the default size that differ in `clump_fraction` alone, about two minutes each.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tests.workflow.conftest import snakemake
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 
-FRACTIONS = (0.0, 0.25, 0.5)
+FRACTIONS = (0.0, 0.5)
 
 
 @pytest.fixture(scope="module")
@@ -54,10 +54,10 @@ def test_o15_planted_clumps_are_found(metrics):
     assert planted["accuracy"]["value"] > planted["baselines"]["majority_accuracy"] + 0.2
 
 
-def test_the_area_rises_with_the_planted_fraction(metrics):
-    areas = [metrics[fraction]["auc"]["value"] for fraction in FRACTIONS]
-    assert areas == sorted(areas)
-    assert areas[-1] > 0.85  # measured: 0.50, 0.64, 0.91
+def test_the_area_is_that_of_planted_clumps(metrics):
+    """Measured: 0.50 and 0.91 (0.64 with a clump fraction of 0.25)."""
+    assert metrics[0.0]["auc"]["value"] < 0.6
+    assert metrics[0.5]["auc"]["value"] > 0.85
 
 
 def test_bright_galaxies_with_half_their_light_in_clumps(evaluated):

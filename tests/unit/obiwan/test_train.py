@@ -25,11 +25,11 @@ OPTIONS = {
     "bands": "g",
     "batch": "4",
     "micro-batch": "2",
-    "n-epochs": "3",
+    "n-epochs": "2",
     "checkpoint-every": "3",
     "seed": "1",
 }
-STEPS = 3 * 24  # 4 training bricks of 24 stamps
+STEPS = 2 * 24  # 4 training bricks of 24 stamps
 PRODUCTS = ("model.safetensors", "history.csv")
 
 
@@ -64,7 +64,7 @@ def test_it_learns_in_exactly_n_epochs_and_records_it(trained: Path):
     with open(trained / "history.csv", encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert [int(row["step"]) for row in rows] == list(range(1, STEPS + 1))
-    assert {int(row["epoch"]) for row in rows} == {1, 2, 3}
+    assert {int(row["epoch"]) for row in rows} == {1, 2}
     assert np.mean([float(row["accuracy"]) for row in rows[-24:]]) > 0.9  # measured 1.0
     tensors, about = checkpoint.read(trained / "model.safetensors", MODEL)
     assert about == {"format": MODEL, "bands": "g", "pool": "code"}
@@ -119,7 +119,7 @@ def test_o11_a_training_killed_at_any_step_ends_with_the_same_bytes(
 
 
 @pytest.mark.mpi
-@pytest.mark.parametrize("ranks", [2, 3, 4])
+@pytest.mark.parametrize("ranks", [2, 3])
 def test_any_number_of_ranks_makes_the_same_bytes(
     record: Path, trained: Path, tmp_path: Path, ranks: int
 ):

@@ -11,9 +11,10 @@ import jsonschema
 import pytest
 import yaml
 
-from skyproof.core.errors import InputError, UsageError
+from skyproof.core.errors import InputError, SkyproofError, UsageError
 from skyproof.core.options import from_words, home_of, options_model, stages, systems, to_words
 from skyproof.workflow import config
+from skyproof.workflow.plan.systems import plan_of
 from tests.conftest import one_line, skyproof
 
 GENERATED = {
@@ -92,6 +93,27 @@ def test_a_bad_configuration_ends_in_one_line(values, expected):
     assert expected in str(caught.value)
     assert str(caught.value).startswith("mine.yaml: ")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"obiwan": {"source": "ingest"}}, "obiwan.exposures.ccds"),
+        ({"obiwan": {"source": "release"}}, "bricks.txt: does not exist"),
+        (
+            {"sysnet": {"regions": {"ngc": {"source": "table", "table": ["no.fits"]}}}},
+            "sysnet.regions.ngc.table: no.fits does not exist",
+        ),
+    ],
+)
+def test_an_input_that_is_missing_is_named_before_anything_runs(
+    values, expected, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (system,) = values
+    with pytest.raises(SkyproofError) as caught:
+        plan_of(system, getattr(config.load(values), system))
+    assert expected in str(caught.value)
 
 
 def test_x02_through_the_command_line(tmp_path):
