@@ -1,6 +1,6 @@
 """Verdicts of the default run: a planted difference is found, and none without a difference.
 
-Two runs of the default size that differ in `clump_fraction` alone, about two minutes each.
+Two runs of the default options that differ in `clump_fraction` alone, on two thirds of the bricks.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def evaluated(tmp_path_factory) -> dict[float, Path]:
     folders = {}
     for fraction in FRACTIONS:
         folder = tmp_path_factory.mktemp(f"clumps-{fraction}")
-        config = {"obiwan": {"simulate": {"clump_fraction": fraction}}}
+        config = {"obiwan": {"simulate": {"clump_fraction": fraction, "n_bricks": 16}}}
         result = snakemake(folder, "-c", "2", config=config)
         assert result.returncode == 0, result.stdout + result.stderr
         folders[fraction] = folder / "results/obiwan"
@@ -55,16 +55,16 @@ def test_o15_planted_clumps_are_found(metrics):
 
 
 def test_the_area_is_that_of_planted_clumps(metrics):
-    """Measured: 0.50 and 0.91 (0.64 with a clump fraction of 0.25)."""
+    """Measured: 0.50 and 0.855 (of all 24 bricks 0.50 and 0.91)."""
     assert metrics[0.0]["auc"]["value"] < 0.6
-    assert metrics[0.5]["auc"]["value"] > 0.85
+    assert metrics[0.5]["auc"]["value"] > 0.8
 
 
 def test_bright_galaxies_with_half_their_light_in_clumps(evaluated):
-    """The area for g < 22 at clump_fraction 0.5, measured: 0.96."""
+    """The area for g < 22 at clump_fraction 0.5, measured: 0.885 (of all 24 bricks 0.96)."""
     scores = pd.read_parquet(evaluated[0.5] / "infer/scores.parquet")
     bright = scores[scores["mag_g"] < 22]
-    assert Ranking(bright["score"].to_numpy(), bright["label"].to_numpy()).auc() > 0.9
+    assert Ranking(bright["score"].to_numpy(), bright["label"].to_numpy()).auc() > 0.84
 
 
 def test_accuracy_falls_with_magnitude(metrics):
