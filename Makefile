@@ -8,6 +8,8 @@ unexport PYTHONDONTWRITEBYTECODE
 TOOLS := envs/all.lock.txt envs/test.lock.txt
 # Those for CPUs, and with TORCH=cuda the one for GPUs.
 IMAGES := $(if $(filter cuda,$(TORCH)),$(basename $(notdir $(wildcard containers/*.def))))
+# Processes that run tests: one more than cores, as tests of SLURM wait more than they compute.
+WORKERS := $(shell echo $$(($$(nproc) + 1)))
 REPORT := results/report.zip
 # What the report shows, or is made from.
 SHOWN := $(wildcard results rules Snakefile config.yaml)
@@ -25,7 +27,7 @@ run: venv  ## run the default config.yaml and make its report
 	@python -m skyproof verify results
 
 test: tools  ## run the tests; T='tests/unit -k seeds' chooses some
-	python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(T)
+	python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(T)
 
 golden: tools  ## write the checksums of tests/golden anew; commit them with what changed them
 	SKYPROOF_REFRESH_GOLDEN=1 python -m pytest -q tests/workflow/test_golden.py
