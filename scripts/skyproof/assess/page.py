@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-Metric = dict[str, Any]  # an entry of metrics.json: a value, with its interval if it has one
+Metrics = dict[str, Any]  # metrics.json, or an entry of it
 
 
 def rounded(value: Any, shorten: Callable[[float], float]) -> Any:

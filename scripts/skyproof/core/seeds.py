@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 
 import numpy as np
+
+Stream = Callable[..., np.random.Generator]  # of names: the random generator of these names
 
 
 def key_words(name: object) -> tuple[int, ...]:

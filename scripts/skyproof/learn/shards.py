@@ -24,9 +24,9 @@ import torch
 
 from skyproof.core.errors import InputError
 from skyproof.core.formats import read
+from skyproof.core.seeds import Stream
 
 T = TypeVar("T")
-Stream = Callable[..., np.random.Generator]  # of names: the random generator of these names
 # (generator of an epoch and a shard, rows of the shard) -> random numbers [rows, ...]
 Draw = Callable[[np.random.Generator, int], np.ndarray]
 Piece = tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]  # x, y, random numbers of a few rows

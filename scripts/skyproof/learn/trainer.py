@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from skyproof.core.progress import Progress
+from skyproof.core.seeds import Stream
 from skyproof.learn import monitor
 from skyproof.learn.checkpoint import Checkpoints
 from skyproof.learn.history import History
@@ -27,7 +28,7 @@ from skyproof.learn.inputs import Assembly
 from skyproof.learn.reduce import Team
 from skyproof.learn.schedule import learning_rate, plateau_factor, should_stop
 from skyproof.learn.settings import Objective, TrainingFiles, TrainingSettings, Validation
-from skyproof.learn.shards import Shards, Share, Stream
+from skyproof.learn.shards import Shards, Share
 from skyproof.learn.state import TrainingState
 from skyproof.learn.step import Forward, TrainingStep
 from skyproof.learn.validation import Evaluation, not_finite

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from skyproof.assess import control, plots, twosample
-from skyproof.assess.page import Metric, rounded, six_decimals, with_interval
+from skyproof.assess.page import Metrics, rounded, six_decimals, with_interval
 from skyproof.core import blocks
 from skyproof.core.formats import write
 from skyproof.obiwan.dataset import training_files
@@ -74,7 +74,7 @@ class ScoredRows:
         self.label = test["label"].astype(int)
         self.group = scores.groups_of(test, options.patch_pixels)
 
-    def interval(self, purpose: str, statistic: Callable[[np.ndarray], float]) -> Metric:
+    def interval(self, purpose: str, statistic: Callable[[np.ndarray], float]) -> Metrics:
         """Return value and confidence interval of `statistic(row weights)`."""
         interval = twosample.bootstrap_interval(
             statistic, self.group, draws=self.options.n_bootstrap,
@@ -98,14 +98,14 @@ def metadata_scores(train: scores.Table, test: scores.Table, bands: str) -> np.n
     return control.table_scores(table.train, label, table.test)
 
 
-def measure(sample: ScoredRows, train: scores.Table, metadata: np.ndarray | None) -> Metric:
+def measure(sample: ScoredRows, train: scores.Table, metadata: np.ndarray | None) -> Metrics:
     """Return all figures of merit; keys as in the module docstring."""
     options, score, label = sample.options, sample.score, sample.label
     network = sample.permutation("network", score)
     magnitude = f"mag_{options.bands[0]}"
     table = scores.features(train, sample.table, options.bands)
     train_groups = scores.groups_of(train, options.patch_pixels)
-    metrics: Metric = {
+    metrics: Metrics = {
         "n": len(label),
         "n_real": int((label == 0).sum()),
         "n_fake": int((label == 1).sum()),
@@ -143,7 +143,7 @@ def measure(sample: ScoredRows, train: scores.Table, metadata: np.ndarray | None
     return metrics
 
 
-def network_auc(sample: ScoredRows, null: twosample.Permutation) -> Metric:
+def network_auc(sample: ScoredRows, null: twosample.Permutation) -> Metrics:
     """Return the AUC with its interval, and the smallest AUC that the sample can detect.
 
     The error is the larger one of two: that of shuffles within bricks and that between bricks.
@@ -158,7 +158,7 @@ def network_auc(sample: ScoredRows, null: twosample.Permutation) -> Metric:
     }
 
 
-def matched_auc(sample: ScoredRows, train: scores.Table) -> Metric | None:
+def matched_auc(sample: ScoredRows, train: scores.Table) -> Metrics | None:
     """Return the AUC with brightness, colours and size balanced, or None without overlap."""
     train_label, label = train["label"].astype(int), sample.label
     if min((train_label == 0).sum(), (train_label == 1).sum()) < _CONTROL_LEAST:
@@ -180,7 +180,7 @@ def matched_auc(sample: ScoredRows, train: scores.Table) -> Metric | None:
     }
 
 
-def baselines(label: np.ndarray, train_label: np.ndarray) -> Metric:
+def baselines(label: np.ndarray, train_label: np.ndarray) -> Metrics:
     """Return the accuracy of always predicting the larger training class (real if equal)."""
     majority = int(2 * (train_label == 1).sum() > len(train_label))
     return {
@@ -189,9 +189,9 @@ def baselines(label: np.ndarray, train_label: np.ndarray) -> Metric:
     }
 
 
-def most_confident(table: scores.Table, magnitude: str) -> dict[str, list[Metric]]:
+def most_confident(table: scores.Table, magnitude: str) -> dict[str, list[Metrics]]:
     """Return the rows of each class that were classified correctly with the highest confidence."""
-    found: dict[str, list[Metric]] = {}
+    found: dict[str, list[Metrics]] = {}
     for number, name in enumerate(("real", "fake")):
         score = table["score"].astype(float)
         right = np.flatnonzero((table["label"] == number) & ((score >= 0.5) == bool(number)))
@@ -203,7 +203,7 @@ def most_confident(table: scores.Table, magnitude: str) -> dict[str, list[Metric
 
 def draw(
     sample: ScoredRows,
-    metrics: Metric,
+    metrics: Metrics,
     metadata: np.ndarray | None,
     history: scores.Table,
     items: list[blocks.Item],
@@ -230,7 +230,7 @@ def draw(
         write.figure(outputs.curves, plots.training_figure(history, chance=0.5, title="Training"))
 
 
-def roc_figure(sample: ScoredRows, metrics: Metric, metadata: np.ndarray | None) -> Any:
+def roc_figure(sample: ScoredRows, metrics: Metrics, metadata: np.ndarray | None) -> Any:
     """Draw the network's ROC with its band, and that of the control."""
     ranking = twosample.Ranking(sample.score, sample.label)
     grid = np.linspace(0, 1, 101)

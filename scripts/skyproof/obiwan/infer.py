@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from skyproof.core.stage import Context
     from skyproof.obiwan.options import Infer
 
-Columns = dict[str, np.ndarray]
-
 
 class StampFile(NamedTuple):
     """Path of a file of stamps, and of the catalogue with the same rows if there is one."""
@@ -94,7 +92,7 @@ def find_stamps(folder: Path) -> Iterator[StampFile]:
 
 def read_stamp_file(
     source: StampFile, bands: str, folder: Path | None
-) -> tuple[np.ndarray, Columns]:
+) -> tuple[np.ndarray, read.Columns]:
     """Return the pixels [n, 64, 64, 2 x bands] of a file and the columns that identify its rows."""
     if source.path.suffix == ".hdf5":
         image, ivar, table = read_stamps(source.path)
@@ -115,7 +113,7 @@ def read_stamp_file(
     return x, {"file": np.full(len(x), name), "row": np.arange(len(x))}
 
 
-def columns_of(table: np.ndarray | Columns) -> Columns:
+def columns_of(table: np.ndarray | read.Columns) -> read.Columns:
     """Return the columns of a table, with bytes decoded to text."""
     names = table.dtype.names if isinstance(table, np.ndarray) else list(table)
     columns = {name: np.asarray(table[name]) for name in names or ()}
@@ -142,7 +140,7 @@ def score(network: StampClassifier, x: np.ndarray, batch: int, where: torch.devi
     return scores
 
 
-def joined(parts: list[Columns]) -> Columns:
+def joined(parts: list[read.Columns]) -> read.Columns:
     """Concatenate the columns that all files have, `score` first."""
     shared = [name for name in parts[0] if all(name in part for part in parts)]
     order = ["score", *(name for name in shared if name != "score")]

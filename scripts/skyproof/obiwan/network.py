@@ -35,8 +35,9 @@ import torch
 from torch import nn
 
 from skyproof.core.errors import InputError
+from skyproof.core.seeds import Stream
 from skyproof.learn.settings import Objective
-from skyproof.learn.shards import Stream, check_finite, open_rows
+from skyproof.learn.shards import check_finite, open_rows
 from skyproof.obiwan.stamps.geometry import STAMP
 
 MODEL = "skyproof-obiwan-model-1"  # the format of a model file

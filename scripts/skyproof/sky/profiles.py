@@ -73,7 +73,7 @@ class GaussianPsf(NamedTuple):
         return float(self.width**2 / overlap.sum())
 
 
-Columns = TypeVar("Columns", Shapes, Gaussians)
+ShapesOrGaussians = TypeVar("ShapesOrGaussians", Shapes, Gaussians)
 
 
 def points(n: int) -> Gaussians:
@@ -87,7 +87,7 @@ def merged(*lists: Gaussians) -> Gaussians:
     return Gaussians(*(np.concatenate(columns) for columns in zip(*lists, strict=True)))
 
 
-def only(rows: Columns, kept: np.ndarray) -> Columns:
+def only(rows: ShapesOrGaussians, kept: np.ndarray) -> ShapesOrGaussians:
     """Return the given rows (mask or indices) of shapes or components."""
     return type(rows)(*(column[kept] for column in rows))
 

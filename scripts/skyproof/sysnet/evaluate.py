@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from skyproof.assess.page import Metric, nine_digits, rounded
+from skyproof.assess.page import Metrics, nine_digits, rounded
 from skyproof.core.formats import write
 from skyproof.sysnet.mocks import null
 from skyproof.sysnet.verdict import figures, merit, power, rule, skymap
@@ -112,7 +112,7 @@ def draw_mocks(
     return MockResults(NullTest(bins, np.array(contrasts)), np.array(powers))
 
 
-def judge_templates(data: EvaluationInputs, test: NullTest) -> Metric:
+def judge_templates(data: EvaluationInputs, test: NullTest) -> Metrics:
     """Return the content of nulltest.json; keys as in the module docstring."""
     bins, label = test.bins, data.label
     contrasts = {
@@ -122,7 +122,7 @@ def judge_templates(data: EvaluationInputs, test: NullTest) -> Metric:
     value, error = bins.centres(data.features), test.error
     templates = {}
     for number, name in enumerate(data.table.names):
-        entry: Metric = {"bins": [
+        entry: Metrics = {"bins": [
             {"from": bins.low[i], "to": bins.high[i], "value": value[i], "error": error[i],
              **{when: contrast[i] for when, contrast in contrasts.items()}}
             for i in np.flatnonzero(bins.template == number)
@@ -144,16 +144,16 @@ def judge_templates(data: EvaluationInputs, test: NullTest) -> Metric:
 def measure(
     data: EvaluationInputs,
     spectra: dict[str, power.Spectrum],
-    nulltest: Metric,
+    nulltest: Metrics,
     clustering: null.Clustering,
     options: Evaluate,
     context: Context,
-) -> Metric:
+) -> Metrics:
     """Return all figures of merit; keys as in the module docstring."""
     models = {**data.predictions.models, "weights": data.weighted_density}
     losses = merit.losses_of(models, data.label, data.fracgood)
 
-    def differences_from(better: str) -> Metric:
+    def differences_from(better: str) -> Metrics:
         return {
             model: {
                 loss: merit.loss_difference(
@@ -163,7 +163,7 @@ def measure(
             } for model in _COMPARED if model != better
         }  # fmt: skip
 
-    metrics: Metric = {
+    metrics: Metrics = {
         "region": options.region,
         "n_pixels": len(data.rows),
         "n_superpixels": len(np.unique(data.group)),
@@ -202,7 +202,7 @@ def measure(
     return metrics
 
 
-def compare_power(data: EvaluationInputs, spectra: dict[str, power.Spectrum]) -> Metric:
+def compare_power(data: EvaluationInputs, spectra: dict[str, power.Spectrum]) -> Metrics:
     """Return what the weights do to the power, and where the truth is known each model's too."""
     truth = spectra.get("truth")
     found = power.compared(spectra["before"], spectra["after"], truth)
@@ -218,7 +218,7 @@ def compare_power(data: EvaluationInputs, spectra: dict[str, power.Spectrum]) ->
     return found
 
 
-def band_table(spectra: dict[str, power.Spectrum], mocks: np.ndarray) -> list[Metric]:
+def band_table(spectra: dict[str, power.Spectrum], mocks: np.ndarray) -> list[Metrics]:
     """Return the power of each band without noise, and its error from mocks [mocks, bands]."""
     found = {name: power.in_bands(spectrum.signal) for name, spectrum in spectra.items()}
     error = mocks.std(axis=0, ddof=1)
@@ -233,9 +233,9 @@ def draw(
     data: EvaluationInputs,
     spectra: dict[str, power.Spectrum],
     mocks: MockResults,
-    nulltest: Metric,
+    nulltest: Metrics,
     history: dict[str, np.ndarray],
-    tuning: Metric,
+    tuning: Metrics,
     outputs: SimpleNamespace,
 ) -> None:
     """Draw the five figures."""

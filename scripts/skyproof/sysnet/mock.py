@@ -16,9 +16,10 @@ import numpy as np
 
 from skyproof.core.comm import Comm, SerialComm, on_first_rank, share
 from skyproof.core.formats import write as writers
+from skyproof.core.seeds import Stream
 from skyproof.core.seeds import stream as seeded_stream
 from skyproof.sysnet.mocks.fields import gaussian_field
-from skyproof.sysnet.mocks.imaging import NAMES, Imaging, Stream, draw_imaging
+from skyproof.sysnet.mocks.imaging import NAMES, Imaging, draw_imaging
 from skyproof.sysnet.table import Table, check_table, write_table
 
 if TYPE_CHECKING:

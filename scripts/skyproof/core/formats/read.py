@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pydantic import ValidationError
 
 T = TypeVar("T")
+Columns = dict[str, np.ndarray]  # of a table, by name; each [n, ...]
 
 _MOST_LISTED = 20  # names in a message
 

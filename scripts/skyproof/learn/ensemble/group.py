@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from skyproof.core.seeds import Stream
 from skyproof.learn.ensemble import compiled
 from skyproof.learn.ensemble.members import (
     EnsembleMember,
@@ -33,7 +34,6 @@ from skyproof.learn.ensemble.rows import (
 )
 from skyproof.learn.ensemble.shape import Pack, size_of
 from skyproof.learn.schedule import Plateau
-from skyproof.learn.shards import Stream
 
 _PLATEAU = ("best", "bad", "share")
 _RESUMED = ("history", "best_loss", "best_epoch", "stopped")

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from skyproof.core.seeds import Stream
 from skyproof.learn.ensemble.network import RowLoss, Slope
 from skyproof.learn.ensemble.optimiser import Kind
 from skyproof.learn.ensemble.rows import EnsembleRows
 from skyproof.learn.ensemble.shape import Shape
-from skyproof.learn.shards import Stream
 
 State = dict[str, Tensor]
 

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from skyproof.core.seeds import Stream
 from skyproof.learn.ensemble.network import EnsembleBatch
 from skyproof.learn.ensemble.shape import Shape
-from skyproof.learn.shards import Stream
 
 EVALUATION_ROWS = 512  # per forward pass; fixed, because kernels depend on the number of rows
 _LEVELS = 1 << 16  # of the random numbers that drop a unit

@@ -14,10 +14,10 @@ from collections.abc import Sequence
 
 import torch
 
+from skyproof.core.seeds import Stream
 from skyproof.learn.checkpoint import Checkpoints
 from skyproof.learn.ensemble.group import EnsembleGroup
 from skyproof.learn.ensemble.members import EnsembleMember, EnsembleSettings, TrainedMember
-from skyproof.learn.shards import Stream
 
 
 def fit(

@@ -13,9 +13,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from skyproof.core.formats import read
 from skyproof.sky.photometry import magnitude
-
-Columns = Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ class SelectedSources:
     removed: dict[str, int]
 
 
-def select_measured(columns: Columns, bands: str, limits: Limits) -> SelectedSources:
+def select_measured(columns: read.Columns, bands: str, limits: Limits) -> SelectedSources:
     """Apply all cuts to Tractor columns (name -> [n] array, lower-case names).
 
     Cuts on bands outside `bands` are not applied: without z there is no colour box and no r-z
@@ -69,7 +68,7 @@ def select_measured(columns: Columns, bands: str, limits: Limits) -> SelectedSou
     return _in_turn(cuts | _appearance(magnitudes, half_light_radius(columns, bands), limits))
 
 
-def select_input(magnitudes: Columns, r_half: np.ndarray, limits: Limits) -> SelectedSources:
+def select_input(magnitudes: read.Columns, r_half: np.ndarray, limits: Limits) -> SelectedSources:
     """Apply the cuts on magnitude, colour and size to injected values (band -> mag; arcsec)."""
     return _in_turn(_appearance(magnitudes, r_half, limits))
 
@@ -79,7 +78,7 @@ def select_all(count: int) -> SelectedSources:
     return SelectedSources(np.ones(count, bool), {})
 
 
-def corrected_magnitudes(columns: Columns, bands: str) -> dict[str, np.ndarray]:
+def corrected_magnitudes(columns: read.Columns, bands: str) -> dict[str, np.ndarray]:
     """Return band -> AB magnitude [n], float64: 22.5 - 2.5 log10(flux / mw_transmission).
 
     NaN if flux or transmission is not positive.
@@ -90,12 +89,12 @@ def corrected_magnitudes(columns: Columns, bands: str) -> dict[str, np.ndarray]:
     }
 
 
-def morphology(columns: Columns) -> np.ndarray:
+def morphology(columns: read.Columns) -> np.ndarray:
     """Return the Tractor type [n] as bytes without padding: older releases write b'PSF '."""
     return np.char.strip(np.asarray(columns["type"]).astype("S4"))
 
 
-def half_light_radius(columns: Columns, bands: str) -> np.ndarray:
+def half_light_radius(columns: read.Columns, bands: str) -> np.ndarray:
     """Return the half-light radius [n] in arcsec, float32.
 
     Galaxies: the radius of the fitted profile: `shapedev_r` for DEV, the mean of both for COMP,
@@ -110,7 +109,7 @@ def half_light_radius(columns: Columns, bands: str) -> np.ndarray:
     return np.where(kind == b"PSF", _psf_radius(columns, bands), galaxy).astype("f4")
 
 
-def _psf_radius(columns: Columns, bands: str) -> np.ndarray:
+def _psf_radius(columns: read.Columns, bands: str) -> np.ndarray:
     sizes = _stacked(columns, "psfsize", bands).astype("f8")
     known = sizes > 0
     count = known.sum(axis=0)
@@ -118,7 +117,9 @@ def _psf_radius(columns: Columns, bands: str) -> np.ndarray:
     return np.where(count > 0, mean / 2, np.nan)
 
 
-def _appearance(magnitudes: Columns, r_half: np.ndarray, limits: Limits) -> dict[str, np.ndarray]:
+def _appearance(
+    magnitudes: read.Columns, r_half: np.ndarray, limits: Limits
+) -> dict[str, np.ndarray]:
     cuts = {}
     if {"g", "r", "z"} <= set(magnitudes):
         gr, rz = magnitudes["g"] - magnitudes["r"], magnitudes["r"] - magnitudes["z"]
@@ -152,12 +153,12 @@ def colour_box(gr: np.ndarray, rz: np.ndarray, limits: Limits) -> np.ndarray:
     return inside
 
 
-def _positive(columns: Columns, name: str, bands: str) -> np.ndarray:
+def _positive(columns: read.Columns, name: str, bands: str) -> np.ndarray:
     values = _stacked(columns, name, bands)
     return (np.isfinite(values) & (values > 0)).all(axis=0)
 
 
-def _stacked(columns: Columns, name: str, bands: str) -> np.ndarray:
+def _stacked(columns: read.Columns, name: str, bands: str) -> np.ndarray:
     return np.array([columns[f"{name}_{band}"] for band in bands])
 
 

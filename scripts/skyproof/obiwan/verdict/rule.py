@@ -13,15 +13,10 @@ the network's scores (p), and a control that uses only catalogue columns (p_cont
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-from skyproof.assess.page import caution_lines, headline, with_interval
+from skyproof.assess.page import Metrics, caution_lines, headline, with_interval
 
 _CLEAR = 10
 _UNEVEN = 0.02  # in AUC
-
-Metrics = Mapping[str, Any]
 
 
 def judge(metrics: Metrics) -> str:

@@ -26,14 +26,12 @@ _LEGACY_PARTS = ("train", "validation", "test")
 _LEGACY_FOLDS = tuple(f"fold{i}" for i in range(5))
 _KNOWN = ("label", "hpix", "fracgood", "features")
 
-Columns = dict[str, np.ndarray]
-
 
 @dataclass(frozen=True)
 class RawTable:
     """Columns of a table and the header of its file, as read."""
 
-    columns: Columns
+    columns: read.Columns
     header: Mapping[str, Any]
 
 
@@ -148,7 +146,7 @@ def _read(path: Path) -> RawTable:
     )
 
 
-def _from_npy(path: Path) -> Columns:
+def _from_npy(path: Path) -> read.Columns:
     """Return the columns of a structured array, or of the legacy dictionary of folds.
 
     In the dictionary every row is in exactly one test part; training and validation repeat rows.
@@ -168,7 +166,7 @@ def _from_npy(path: Path) -> Columns:
     return {name: found[name] for name in found.dtype.names}
 
 
-def _features(path: Path, columns: Columns) -> tuple[np.ndarray, tuple[str, ...]]:
+def _features(path: Path, columns: read.Columns) -> tuple[np.ndarray, tuple[str, ...]]:
     """Return the features [n, F], and their names if each is a separate column."""
     n = len(columns["hpix"])
     others = tuple(name for name in columns if name not in _KNOWN)

@@ -8,16 +8,14 @@ the seed of the survey: mock skies of one survey differ only in their galaxies.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from skyproof.core.comm import Comm, share
+from skyproof.core.seeds import Stream
 from skyproof.sky.photometry import DECAM_EXTINCTION
 from skyproof.sysnet.mocks.fields import gaussian_field
-
-Stream = Callable[..., np.random.Generator]
 
 BANDS = "rgz"
 GALACTIC = ("ebv", "ln_hi", "n_star")

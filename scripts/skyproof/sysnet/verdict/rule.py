@@ -13,14 +13,10 @@ error over superpixels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-from skyproof.assess.page import caution_lines, headline
+from skyproof.assess.page import Metrics, caution_lines, headline
 
 LEVEL = 0.01
 
-Metrics = Mapping[str, Any]
 
 _WORDS = {
     "clean": "the density correlates with no template beyond chance",
