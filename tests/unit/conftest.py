@@ -1,9 +1,10 @@
-"""Runs that several files of unit tests share."""
+"""Runs and images that several files of unit tests share."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.unit.proof.build import toy, write_manifest
@@ -16,3 +17,10 @@ def made(tmp_path_factory) -> Path:
     toy(folder)
     write_manifest(folder / "results")
     return folder / "results"
+
+
+@pytest.fixture
+def plane() -> np.ndarray:
+    """A plane [150, 170] whose values identify the pixel: 1000 y + x."""
+    y, x = np.mgrid[:150, :170]
+    return (1000 * y + x).astype("f4")

@@ -34,17 +34,6 @@ from tests.unit.obiwan.build.bricks import (
 )
 
 
-@pytest.fixture
-def root(tmp_path) -> Path:
-    write_brick(tmp_path)
-    return tmp_path
-
-
-@pytest.fixture
-def out(tmp_path) -> Path:
-    return tmp_path / "cutouts"
-
-
 def test_o02_the_layout_of_a_brick(root, out):
     items = run(root, out)
     names = ["img_ivar_grz.hdf5", "img_ivar_grz_onedge.hdf5", "sorted_ids.fits"]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import fitsio
 import numpy as np
 import pytest
@@ -26,17 +24,6 @@ from tests.unit.obiwan.build.bricks import (
     write_plane,
     write_table,
 )
-
-
-@pytest.fixture
-def root(tmp_path) -> Path:
-    write_brick(tmp_path)
-    return tmp_path
-
-
-@pytest.fixture
-def out(tmp_path) -> Path:
-    return tmp_path / "cutouts"
 
 
 def test_broken_pixels_are_masked_and_counted(root, out):

@@ -12,15 +12,6 @@ from skyproof.obiwan.stamps.geometry import STAMP
 from skyproof.obiwan.survey import stamp_dtype
 from skyproof.sky.stamps import centre_pixel
 
-NY, NX = 150, 170
-
-
-@pytest.fixture
-def plane() -> np.ndarray:
-    """A plane whose values identify the pixel: 1000 y + x."""
-    y, x = np.mgrid[:NY, :NX]
-    return (1000 * y + x).astype("f4")
-
 
 def table(n: int, rs: bytes = b"rs0", bands: str = "grz") -> np.ndarray:
     rows = np.zeros(n, stamp_dtype(bands))

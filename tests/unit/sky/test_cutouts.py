@@ -9,14 +9,7 @@ from skyproof.sky import cutouts
 from skyproof.sky.stamps import centre_pixel, on_image, stamp_inside
 
 STAMP, HALF = 64, 32
-NY, NX = 150, 170
-
-
-@pytest.fixture
-def plane() -> np.ndarray:
-    """A plane whose values identify the pixel: 1000 y + x."""
-    y, x = np.mgrid[:NY, :NX]
-    return (1000 * y + x).astype("f4")
+NY, NX = 150, 170  # of the fixture `plane`
 
 
 def cut(
