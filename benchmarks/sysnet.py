@@ -157,7 +157,7 @@ def losses(inputs: dict[str, Path], out: Path, size: Size) -> list[Row]:
     import torch
 
     from skyproof.sysnet.folds import TEST, TRAINING, read_folds
-    from skyproof.sysnet.losses import mean_loss
+    from skyproof.sysnet.members.losses import mean_loss
     from skyproof.sysnet.members.member import find_members, read_member
     from skyproof.sysnet.members.predict import predict, scaled
     from skyproof.sysnet.table import read_table

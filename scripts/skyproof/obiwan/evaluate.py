@@ -29,7 +29,7 @@ import numpy as np
 from skyproof.assess import control, plots, twosample
 from skyproof.assess.page import Metrics, rounded, six_decimals, with_interval
 from skyproof.core import blocks
-from skyproof.core.formats import write
+from skyproof.core.formats import read, write
 from skyproof.obiwan.dataset import training_files
 from skyproof.obiwan.verdict import figures, rule, scores
 
@@ -68,7 +68,7 @@ def run(
 class ScoredRows:
     """The rows of the scored test part, with score, label and group, and their statistics."""
 
-    def __init__(self, test: scores.Table, options: Evaluate, context: Context) -> None:
+    def __init__(self, test: read.Columns, options: Evaluate, context: Context) -> None:
         self.table, self.options, self.context = test, options, context
         self.score = test["score"].astype(float)
         self.label = test["label"].astype(int)
@@ -89,7 +89,7 @@ class ScoredRows:
         )  # fmt: skip
 
 
-def metadata_scores(train: scores.Table, test: scores.Table, bands: str) -> np.ndarray | None:
+def metadata_scores(train: read.Columns, test: read.Columns, bands: str) -> np.ndarray | None:
     """Return the control's probability of class 1 [n], or None if training rows are too few."""
     label = train["label"].astype(int)
     if min((label == 0).sum(), (label == 1).sum()) < _CONTROL_LEAST:
@@ -98,7 +98,7 @@ def metadata_scores(train: scores.Table, test: scores.Table, bands: str) -> np.n
     return control.table_scores(table.train, label, table.test)
 
 
-def measure(sample: ScoredRows, train: scores.Table, metadata: np.ndarray | None) -> Metrics:
+def measure(sample: ScoredRows, train: read.Columns, metadata: np.ndarray | None) -> Metrics:
     """Return all figures of merit; keys as in the module docstring."""
     options, score, label = sample.options, sample.score, sample.label
     network = sample.permutation("network", score)
@@ -158,7 +158,7 @@ def network_auc(sample: ScoredRows, null: twosample.Permutation) -> Metrics:
     }
 
 
-def matched_auc(sample: ScoredRows, train: scores.Table) -> Metrics | None:
+def matched_auc(sample: ScoredRows, train: read.Columns) -> Metrics | None:
     """Return the AUC with brightness, colours and size balanced, or None without overlap."""
     train_label, label = train["label"].astype(int), sample.label
     if min((train_label == 0).sum(), (train_label == 1).sum()) < _CONTROL_LEAST:
@@ -189,7 +189,7 @@ def baselines(label: np.ndarray, train_label: np.ndarray) -> Metrics:
     }
 
 
-def most_confident(table: scores.Table, magnitude: str) -> dict[str, list[Metrics]]:
+def most_confident(table: read.Columns, magnitude: str) -> dict[str, list[Metrics]]:
     """Return the rows of each class that were classified correctly with the highest confidence."""
     found: dict[str, list[Metrics]] = {}
     for number, name in enumerate(("real", "fake")):
@@ -205,7 +205,7 @@ def draw(
     sample: ScoredRows,
     metrics: Metrics,
     metadata: np.ndarray | None,
-    history: scores.Table,
+    history: read.Columns,
     items: list[blocks.Item],
     source: Path,
     outputs: SimpleNamespace,

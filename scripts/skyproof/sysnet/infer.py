@@ -22,7 +22,7 @@ from skyproof.core.errors import InputError
 from skyproof.core.formats import write as writers
 from skyproof.learn import device
 from skyproof.sysnet.folds import TEST, TRAINING, VALIDATION, Folds, read_folds
-from skyproof.sysnet.losses import constant_densities, mean_loss
+from skyproof.sysnet.members.losses import constant_densities, mean_loss
 from skyproof.sysnet.members.member import MemberFile, SavedNetwork, find_members, read_member
 from skyproof.sysnet.members.predict import predict, scaled
 from skyproof.sysnet.original import train_log

@@ -12,11 +12,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from skyproof.core.errors import UsageError
+from skyproof.learn.ensemble.members import State
 from skyproof.learn.ensemble.network import RowLoss, Slope
 from skyproof.learn.ensemble.shape import Shape
-from skyproof.sysnet.losses import EPSILON
-
-State = dict[str, Tensor]
+from skyproof.sysnet.members.losses import EPSILON
 
 LINEAR = ("lin", "linp")
 _ANY_SIGN = ("dnn", "lin")  # their densities may be negative

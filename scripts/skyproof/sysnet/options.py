@@ -17,7 +17,7 @@ from skyproof.core.options import (
 )
 from skyproof.sysnet.regions import (
     Contamination,
-    Form,
+    GivenForm,
     Range,
     Region,
     check_region_names,
@@ -70,7 +70,9 @@ class Tabulate(StageOptions):
     parallel = False
 
     names: list[str] = per_job([], "names of the templates, in order")
-    forms: dict[str, Form] = per_job({}, "properties missing from map files, by template or input")
+    forms: dict[str, GivenForm] = per_job(
+        {}, "properties missing from map files, by template or input"
+    )
     nside: int = per_job(0, "HEALPix nside; 0: that of the counts, or of the table", ge=0)
     ordering: Literal["", "RING", "NESTED"] = per_job(
         "", "pixel ordering of the table; empty: as in its header"

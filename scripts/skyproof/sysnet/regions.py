@@ -44,7 +44,7 @@ def _as_map(value: Any) -> Any:
 MapOption = Annotated[
     MapFile, pydantic.BeforeValidator(_as_map, json_schema_input_type=str | MapFile)
 ]
-Form = Annotated[MapForm, pydantic.Field()]
+GivenForm = Annotated[MapForm, pydantic.Field()]
 Range = Annotated[tuple[float, float], pydantic.Field(description="(from, to)")]
 
 _INPUTS = ("labels", "counts", "randoms", "mask")  # maps that are not templates

@@ -12,7 +12,7 @@ import pytest
 from skyproof.core.errors import InputError
 from skyproof.sysnet.baselines import POLYNOMIALS, TrainingRows, out_of_fold
 from skyproof.sysnet.folds import TEST, TRAINING, VALIDATION, Folds, write_folds
-from skyproof.sysnet.losses import constant_densities, mean_loss
+from skyproof.sysnet.members.losses import constant_densities, mean_loss
 from skyproof.sysnet.split import random_rows
 from tests.unit.sysnet.build.evaluated import make_sky, products_of, run_baselines, write_sky
 from tests.unit.sysnet.build.table import make_folds, make_table

@@ -23,7 +23,7 @@ from skyproof.core.stage import Context
 from skyproof.proof.compare import compare
 from skyproof.sysnet import infer as stage
 from skyproof.sysnet.folds import TEST, TRAINING, write_folds
-from skyproof.sysnet.losses import constant_densities, mean_loss, row_losses
+from skyproof.sysnet.members.losses import constant_densities, mean_loss, row_losses
 from skyproof.sysnet.members.predict import predict, scaled
 from skyproof.sysnet.options import Infer
 from skyproof.sysnet.original.files import read_stats

@@ -12,7 +12,7 @@ import torch
 from skyproof.core.errors import UsageError
 from skyproof.learn.ensemble.network import by_autograd
 from skyproof.learn.ensemble.shape import Pack, size_of
-from skyproof.sysnet.losses import row_losses
+from skyproof.sysnet.members.losses import row_losses
 from skyproof.sysnet.members.predict import forward
 from skyproof.sysnet.members.rows import chain_seeds
 from skyproof.sysnet.network import (

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from skyproof.core.errors import InputError, SkyproofError, UsageError
-from skyproof.sysnet.losses import constant_densities, mean_loss
+from skyproof.sysnet.members.losses import constant_densities, mean_loss
 from skyproof.sysnet.members.member import find_members, read_member
 from skyproof.sysnet.members.rows import chain_seeds
 from tests.conftest import clean_environment, one_line, skyproof

@@ -22,15 +22,13 @@ _NAMES = ("id", "brick", "rs", "label", "x", "y", "type")
 _PLAIN = ("dx", "dy", "r_half")
 _BY_BAND = ("mag", "psfsize", "ivar")
 
-Table = dict[str, np.ndarray]
-
 
 def columns_of(bands: str) -> tuple[str, ...]:
     """Return the names of the catalogue columns that the evaluation uses."""
     return (*_NAMES, *_PLAIN, *(f"{kind}_{band}" for kind in _BY_BAND for band in bands))
 
 
-def read_scores(path: Path, bands: str) -> Table:
+def read_scores(path: Path, bands: str) -> read.Columns:
     """Return the columns of `scores.parquet`, each [n], with text as str.
 
     Raise InputError for a file without rows or with one class only, a score outside [0, 1], a label
@@ -42,7 +40,7 @@ def read_scores(path: Path, bands: str) -> Table:
     return scores
 
 
-def _check_scores(path: Path, scores: Table, magnitude: str) -> None:
+def _check_scores(path: Path, scores: read.Columns, magnitude: str) -> None:
     score, label = scores["score"], scores["label"]
     if not len(score):
         raise InputError(path, "has no row", expected="scores of the test part")
@@ -67,9 +65,9 @@ def _check_scores(path: Path, scores: Table, magnitude: str) -> None:
 
 def read_training(
     files: Sequence[SplitFiles], bands: str, most: int, stream: np.random.Generator
-) -> Table:
+) -> read.Columns:
     """Return catalogues [n] of training files, read in random order until there are `most` rows."""
-    parts: list[Table] = []
+    parts: list[read.Columns] = []
     rows = 0
     for index in stream.permutation(len(files)):
         if rows >= most:
@@ -83,7 +81,7 @@ def read_training(
     return {name: np.concatenate([part[name] for part in parts]) for name in names}
 
 
-def read_history(path: Path) -> Table:
+def read_history(path: Path) -> read.Columns:
     """Return the columns step, epoch, loss and accuracy of `history.csv`."""
     history = read.csv(path, HISTORY)
     for name, values in history.items():
@@ -94,7 +92,7 @@ def read_history(path: Path) -> Table:
     return history
 
 
-def groups_of(table: Table, patch_pixels: int) -> np.ndarray:
+def groups_of(table: read.Columns, patch_pixels: int) -> np.ndarray:
     """Return the group of every row, a brick or a patch of a brick, str [n]."""
     groups = table["brick"].astype(object)
     if patch_pixels:
@@ -117,7 +115,7 @@ class Features:
         return Features(list(names), self.train[:, keep], self.test[:, keep])
 
 
-def features(train: Table, test: Table, bands: str) -> Features:
+def features(train: read.Columns, test: read.Columns, bands: str) -> Features:
     """Return magnitudes, colours, sizes, depths, sub-pixel positions and types as numbers.
 
     Columns that only give the position of a source are excluded: brick, ra, dec, x, y.
@@ -127,12 +125,12 @@ def features(train: Table, test: Table, bands: str) -> Features:
     return Features(list(both[0]), *(_finite_or_nan(part) for part in both))
 
 
-def _finite_or_nan(columns: Table) -> np.ndarray:
+def _finite_or_nan(columns: read.Columns) -> np.ndarray:
     array = np.stack([column.astype(float) for column in columns.values()], axis=1)
     return np.where(np.isfinite(array), array, np.nan)
 
 
-def _numbers(table: Table, bands: str, types: Sequence[str]) -> Table:
+def _numbers(table: read.Columns, bands: str, types: Sequence[str]) -> read.Columns:
     columns = {name: table[name] for name in (*_PLAIN, *columns_of(bands)[len(_NAMES + _PLAIN) :])}
     columns |= {
         f"{blue}-{red}": table[f"mag_{blue}"] - table[f"mag_{red}"] for blue, red in pairwise(bands)
@@ -146,7 +144,9 @@ def matched_columns(bands: str) -> list[str]:
     return [f"mag_{bands[0]}", *colours, "r_half"]
 
 
-def read_pixels_of(rows: Table, items: Sequence[Item], bands: str, scores: Path) -> np.ndarray:
+def read_pixels_of(
+    rows: read.Columns, items: Sequence[Item], bands: str, scores: Path
+) -> np.ndarray:
     """Return the pixels [n, 64, 64, 2 x bands], float32, of the given rows of the scores.
 
     A row is identified in the test files of its brick by (rs, label, id).

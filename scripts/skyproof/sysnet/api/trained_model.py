@@ -19,7 +19,8 @@ import torch
 
 from skyproof.core.errors import InputError, UsageError, did_you_mean
 from skyproof.core.formats import read
-from skyproof.sysnet.members.member import State, read_member
+from skyproof.learn.ensemble.members import State
+from skyproof.sysnet.members.member import read_member
 from skyproof.sysnet.members.predict import predict, scaled
 from skyproof.sysnet.original.checkpoints import read_checkpoint
 from skyproof.sysnet.original.files import read_stats

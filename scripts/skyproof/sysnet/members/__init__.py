@@ -1,1 +1,1 @@
-"""Networks of an ensemble: files, rows, predictions."""
+"""Networks of an ensemble: files, rows, predictions, losses."""

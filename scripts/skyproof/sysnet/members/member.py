@@ -19,6 +19,7 @@ import torch
 from skyproof.core import blocks
 from skyproof.core.errors import InputError
 from skyproof.learn import checkpoint
+from skyproof.learn.ensemble.members import State
 
 MEMBER = "skyproof-sysnet-member-1"
 FOLDER = "members"
@@ -26,7 +27,6 @@ FOLDER = "members"
 # Cosine annealing of the learning rate: epochs of the first cycle, and growth factor per cycle.
 FIRST_CYCLE, CYCLE_GROWTH = 10, 2
 
-State = dict[str, torch.Tensor]
 
 _ARRAYS = ("shift", "scale", "keep", "train", "valid", "rate")
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-State = dict[str, torch.Tensor]
+from skyproof.learn.ensemble.members import State
 
 
 def scaled(

@@ -17,7 +17,8 @@ import torch
 
 from skyproof.core.errors import InputError
 from skyproof.core.formats import torch_file
-from skyproof.sysnet.members.member import CYCLE_GROWTH, FIRST_CYCLE, SavedNetwork, State
+from skyproof.learn.ensemble.members import State
+from skyproof.sysnet.members.member import CYCLE_GROWTH, FIRST_CYCLE, SavedNetwork
 
 BEST = "best.pth.tar"
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from skyproof.sysnet.baselines import TrainingRows, fit_linear
-from skyproof.sysnet.losses import row_losses
+from skyproof.sysnet.members.losses import row_losses
 from skyproof.sysnet.table import Table
 
 LOSSES = ("pnll", "mse")
