@@ -22,8 +22,8 @@ LAUNCH_TIMEOUT_S = 300
 # Two processes of pytest run one file of tests each. Long files start first, two files that need
 # the same images do not start together, and files that mostly wait (SLURM) run beside others.
 _ORDER = (
-    *("containers/test_containers.py", "workflow/test_verdicts.py", "cluster/", "containers/"),
-    *("workflow/", "benchmarks/", "unit/core/test_portable.py", ""),
+    *("containers/test_containers.py", "unit/core/test_portable.py", "cluster/", "containers/"),
+    *("workflow/", "benchmarks/", ""),
 )
 
 # Tests compute in portable numerics, as stages do: other kernels may give other bits. The variables

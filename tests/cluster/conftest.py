@@ -18,7 +18,7 @@ from typing import TypeVar
 import pytest
 
 from tests.conftest import ROOT, clean_environment, launch, skyproof
-from tests.workflow.conftest import TINY, configured, tiny, tiny_all, tiny_sysnet  # noqa: F401
+from tests.workflow.conftest import TINY, configured, tiny, tiny_all, tiny_sysnet, without  # noqa: F401
 
 _QUICK = ("--slurm-init-seconds-before-status-checks", "3", "--latency-wait", "10")
 
@@ -213,13 +213,3 @@ def untrained(tiny, tmp_path) -> Path:  # noqa: F811
 def unevaluated(tiny, tmp_path) -> Path:  # noqa: F811
     """A copy of the tiny run without its evaluation and the later stages."""
     return without(tiny, tmp_path / "run", "evaluate")
-
-
-def without(finished: Path, folder: Path, *stages: str) -> Path:
-    """Copy a finished run of Obiwan, without the products of some stages and the manifest."""
-    shutil.copytree(finished, folder)
-    for name in stages:
-        shutil.rmtree(folder / "results/obiwan" / name)
-    for name in ("manifest.json", "manifest-sha256.txt", "provenance.json"):
-        (folder / "results" / name).unlink()
-    return folder

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.cluster.conftest import running, without
-from tests.workflow.conftest import root_of
+from tests.cluster.conftest import running
+from tests.workflow.conftest import root_of, without
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 

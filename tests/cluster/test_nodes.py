@@ -13,9 +13,9 @@ import pytest
 import torch
 import yaml
 
-from tests.cluster.conftest import Cluster, wait_for, without
+from tests.cluster.conftest import Cluster, wait_for
 from tests.conftest import ROOT, launch, one_line
-from tests.workflow.conftest import TINY, TINY_SYSNET, root_of
+from tests.workflow.conftest import TINY, TINY_SYSNET, root_of, without
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from skyproof.proof import manifest
-from tests.cluster.conftest import cluster, without  # noqa: F401
+from tests.cluster.conftest import cluster  # noqa: F401
 from tests.containers.conftest import image_of, of
-from tests.workflow.conftest import root_of
+from tests.workflow.conftest import root_of, without
 
 STAGES = ("split", "train", "infer", "evaluate")
 

@@ -187,6 +187,16 @@ def products(folder: Path) -> dict[str, bytes]:
     }
 
 
+def without(finished: Path, folder: Path, *stages: str) -> Path:
+    """Copy a finished run of Obiwan, without the products of some stages and the manifest."""
+    shutil.copytree(finished, folder)
+    for name in stages:
+        shutil.rmtree(folder / "results/obiwan" / name)
+    for name in ("manifest.json", "manifest-sha256.txt", "provenance.json"):
+        (folder / "results" / name).unlink()
+    return folder
+
+
 def root_of(folder: Path) -> str:
     """Return the root of a run's manifest."""
     return manifest.read(folder / "results").root

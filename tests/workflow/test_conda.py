@@ -20,9 +20,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from skyproof.proof import manifest
 from tests.conftest import ROOT, launch
-from tests.workflow.conftest import TINY_SYSNET, snakemake
+from tests.workflow.conftest import TINY_SYSNET, root_of, snakemake, without
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 
@@ -102,11 +101,15 @@ def conda(tmp_path, monkeypatch) -> Path:
     return log
 
 
-def test_the_tiny_run(conda, tiny, tmp_path):
-    result = snakemake(tmp_path / "run", "-c", "2", "--sdm", "conda")
+def test_rules_of_obiwan(conda, tiny, tmp_path):
+    """From the split on, on two cores: MPI ranks, and rules of each environment."""
+    stages = ("split", "train", "infer", "evaluate")
+    folder = without(tiny, tmp_path / "run", *stages)
+    rules = (*(f"obiwan_{stage}" for stage in stages), "manifest", "obiwan", "all")
+    words = ("-c", "2", "--sdm", "conda", "--allowed-rules", *rules, "--", "all")
+    result = snakemake(folder, *words)
     assert result.returncode == 0, result.stdout + result.stderr
-    roots = [manifest.read(folder / "results").root for folder in (tmp_path / "run", tiny)]
-    assert roots[0] == roots[1]
+    assert root_of(folder) == root_of(tiny)
     prefixes = {Path(line) for line in conda.read_text().split()}
     held = {frozenset(path.name for path in (prefix / "share").iterdir()) for prefix in prefixes}
     assert len(held) == len(FAMILIES)
