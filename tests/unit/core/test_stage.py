@@ -335,7 +335,7 @@ def test_leftovers_of_a_killed_process_are_removed(tmp_path):
         (["--n-items"], "needs a value"),
         (["stray"], "'stray': expected name=path"),
         (["--ranks", "0"], "--ranks"),
-        (["--out", "recrd=x"], "did you mean record?"),
+        (["--out", "indx=x"], "did you mean index?"),
         (["--wildcards", "block"], "wildcard 'block': expected name=value"),
     ],
 )
