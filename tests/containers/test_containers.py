@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from skyproof.containers.definition import definitions, read_record
+from skyproof.containers.definition import definitions, read_recorded
 from skyproof.proof import manifest
 from tests.conftest import ROOT, launch, one_line, skyproof
 from tests.containers.conftest import (
@@ -36,12 +36,12 @@ ANALYSE = {
 
 def test_the_build_is_the_recorded_one(images):
     """The same definitions and Debian packages give bitwise the same file system."""
-    now, recorded = read_record(images), read_record(ROOT)
+    now, recorded = read_recorded(images), read_recorded(ROOT)
     for name in recorded:
         if now[name]["packages"] == recorded[name]["packages"]:
             assert now[name]["file_system"] == recorded[name]["file_system"], name
         else:
-            pytest.skip(f"{name}: the mirror has other Debian packages than the record")
+            pytest.skip(f"{name}: the mirror has other Debian packages than those recorded")
 
 
 def test_the_images_pass_their_checks_and_start(images):
@@ -137,7 +137,7 @@ def test_no_user_namespaces(images):
     script = f"unshare --user --map-root-user bash -c {quoted(inside)}"
     result = as_root_of_a_machine_like(script, APPTAINER_USERNS="1", **of(images))
     assert result.returncode == 4, result.stdout + result.stderr
-    assert "this machine gives you no user namespaces" in one_line(result)
+    assert "this machine does not allow user namespaces" in one_line(result)
 
 
 def test_a_normal_user_and_a_closed_dev_fuse(images, tmp_path):
@@ -148,7 +148,7 @@ def test_a_normal_user_and_a_closed_dev_fuse(images, tmp_path):
     script += as_nobody(f"cd / && {VERIFY}", home, images, image_of("analyse").parent)
     result = as_root_of_a_machine_like(script, **of(images))
     assert result.returncode == 4, result.stdout + result.stderr
-    assert "/dev/fuse is closed to you" in one_line(result)
+    assert "you have no access to /dev/fuse" in one_line(result)
 
 
 def test_a_normal_user_without_sub_identifiers_makes_no_base(images, tmp_path):

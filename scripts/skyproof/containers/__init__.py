@@ -1,1 +1,1 @@
-"""Container images of the rules: build, record, checks before use."""
+"""Container images of the rules: builds, recorded digests, checks before use."""

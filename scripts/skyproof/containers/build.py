@@ -39,7 +39,7 @@ print(json.dumps({
 
 def fetch_wheels(definition: ImageDefinition, cache: Path) -> Path:
     """Return the folder with the wheels of a definition's locks; fetch those that are missing."""
-    # In one folder, an installer could not distinguish the two builds of torch.
+    # Separate folders, as an installer cannot distinguish the two builds of torch.
     folder = cache / ("wheels-cuda" if definition.on_gpus else "wheels")
     folder.mkdir(parents=True, exist_ok=True)
     for lock in ("installer.lock.txt", *definition.locks):
@@ -62,7 +62,7 @@ def _fetch(lock: Path, folder: Path) -> None:
         said = [line for line in result.stderr.splitlines() if line.startswith("ERROR")]
         raise EnvironmentProblem(
             f"the wheels of {lock} were not fetched: {last_words(said)}; put them into {folder}, "
-            "or name an index that has them (PIP_EXTRA_INDEX_URL; PyTorch's own for its CPU build)"
+            "or name an index that has them (PIP_EXTRA_INDEX_URL; PyTorch's for the CPU build)"
         )
     stamp.write_text(sha256_of(lock))
 
@@ -151,7 +151,7 @@ def builds_that_fit(folder: Path, needed: int) -> int:
 
 
 def entry_of(definition: ImageDefinition, image: Path) -> dict[str, Any]:
-    """Return the entry of an image in the record: its sources, file system and packages."""
+    """Return the entry of an image for images.yaml: its sources, file system and packages."""
     import json
 
     words = ("exec", "--cleanenv", "--no-home", image, "python", "-c", _VERSIONS)

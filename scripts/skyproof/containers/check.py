@@ -1,4 +1,4 @@
-"""Check that images are those of the record, and that this machine can run them."""
+"""Check that images are the recorded ones, and that this machine can run them."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import Any
 
 from skyproof.containers import sif
 from skyproof.containers.client import apptainer
-from skyproof.containers.definition import RECORD, ImageDefinition, read_record
+from skyproof.containers.definition import IMAGES_FILE, ImageDefinition, read_recorded
 from skyproof.core.cuda import expect_cuda
 from skyproof.core.errors import EnvironmentProblem
 
 LEAST_VERSION = (1, 3)
-# The version of this package in the record is the CUDA version of the image.
+# The recorded version of this package is the CUDA version of the image.
 _CUDA_PACKAGE = re.compile(r"nvidia-cuda-runtime(-cu\d+)?")
 _AGAIN = "delete it and run `make images`, or copy it again from where it came"
 
 
 def check_all(definitions: Sequence[ImageDefinition], public_key: Path | None = None) -> None:
-    """Check images against the record, then that one of them starts (EnvironmentProblem)."""
+    """Check images against images.yaml, then that one of them starts (EnvironmentProblem)."""
     for definition in definitions:
         check(definition, public_key)
     if definitions:
@@ -29,7 +29,7 @@ def check_all(definitions: Sequence[ImageDefinition], public_key: Path | None = 
 
 
 def check(definition: ImageDefinition, public_key: Path | None = None) -> None:
-    """Check that an image exists, is for this processor, and has the file system of the record.
+    """Check that an image exists, is for this processor, and has the recorded file system.
 
     With a public key (PEM) its signature must be by that key; without, signatures are ignored.
     Raises EnvironmentProblem.
@@ -39,11 +39,11 @@ def check(definition: ImageDefinition, public_key: Path | None = None) -> None:
         raise EnvironmentProblem(
             f"{image}: is missing; run `{definition.make}`, or unpack a copy there"
         )
-    recorded = read_record(definition.checkout).get(definition.name, {})
+    recorded = read_recorded(definition.checkout).get(definition.name, {})
     if recorded.get("definition") != definition.digest():
         raise EnvironmentProblem(
-            f"{image}: its definition or locks are not those of containers/{RECORD}; "
-            f"run `{definition.make} RECORD=1` and commit the record"
+            f"{image}: its definition or locks are not those of containers/{IMAGES_FILE}; "
+            f"run `{definition.make} RECORD=1` and commit that file"
         )
     if (machine := sif.architecture(image)) != platform.machine():
         raise EnvironmentProblem(
@@ -82,7 +82,7 @@ def check_machine(image: Path) -> None:
 
 def check_driver(definition: ImageDefinition) -> None:
     """Check that the NVIDIA driver supports the CUDA version of an image (EnvironmentProblem)."""
-    held = read_record(definition.checkout).get(definition.name, {}).get("packages", {})
+    held = read_recorded(definition.checkout).get(definition.name, {}).get("packages", {})
     versions = [v for name, v in held.get("python", {}).items() if _CUDA_PACKAGE.fullmatch(name)]
     if not versions:
         raise EnvironmentProblem(

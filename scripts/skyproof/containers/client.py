@@ -23,11 +23,13 @@ RANGE = (
 _REMEDIES = (
     (r"no space left on device", "the disk is full: free some, or name a folder on a larger one "
      "(for a build --cache, for a run APPTAINER_TMPDIR and TMPDIR)"),
-    (r"/dev/fuse.*permission denied|fuse: failed to open", "/dev/fuse is closed to you: ask for "
-     "`chmod 666 /dev/fuse`, or add --unsquash to the arguments of Apptainer (slower)"),
+    (r"/dev/fuse.*permission denied|fuse: failed to open",
+     "you have no access to /dev/fuse: ask for `chmod 666 /dev/fuse`, or add "
+     "--unsquash to the arguments of Apptainer (slower)"),
     (r"user namespace|CLONE_NEWUSER|max_user_namespaces|setgroups.*not permitted",
-     "this machine gives you no user namespaces: ask for `sysctl user.max_user_namespaces=15000` "
-     "(and, on Debian, kernel.unprivileged_userns_clone=1)"),
+     "this machine does not allow user namespaces: ask for "
+     "`sysctl user.max_user_namespaces=15000` (and, on Debian, "
+     "kernel.unprivileged_userns_clone=1)"),
     (r"subuid|subgid|no mapping entry", RANGE),
     (r"capability set", "root lacks a capability here: "
      "`apptainer config global --set \"root default capabilities\" no`"),

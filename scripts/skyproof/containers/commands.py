@@ -13,11 +13,11 @@ from skyproof.containers import check
 from skyproof.containers.client import apptainer
 from skyproof.containers.definition import (
     CHECKOUT,
-    RECORD,
+    IMAGES_FILE,
     ImageDefinition,
     definitions,
-    read_record,
-    write_record,
+    read_recorded,
+    write_recorded,
 )
 from skyproof.core import atomic
 from skyproof.core.errors import EnvironmentProblem
@@ -31,7 +31,7 @@ def images(parser: argparse.ArgumentParser, words: list[str]) -> int:
         "--cache",
         type=Path,
         default=CHECKOUT / ".cache/images",
-        help="where wheels, the Debian base and builds lie [.cache/images]",
+        help="folder of wheels, the Debian base and builds [.cache/images]",
     )
     parser.add_argument("--record", action="store_true", help="build: record the new images")
     parser.add_argument("--key", type=Path, metavar="PEM", help="sign: your private key")
@@ -43,7 +43,9 @@ def images(parser: argparse.ArgumentParser, words: list[str]) -> int:
         make(chosen, given.cache.absolute(), given.record)
     elif given.action == "verify":
         check.check_all(chosen, given.public_key)
-        print(f"{len(chosen)} images are those of containers/{RECORD} and start on this machine")
+        print(
+            f"{len(chosen)} images are those of containers/{IMAGES_FILE} and start on this machine"
+        )
     elif given.action == "sign":
         sign(chosen, given.key)
     else:
@@ -52,14 +54,14 @@ def images(parser: argparse.ArgumentParser, words: list[str]) -> int:
 
 
 def make(chosen: Sequence[ImageDefinition], cache: Path, record: bool) -> None:
-    """Build the missing images and compare each with the record, or write the record.
+    """Build the missing images and compare each with its recorded entry, or record it.
 
     Raises EnvironmentProblem where a build fails or gives another image than recorded. That image
-    is kept, and `record` writes it into the record.
+    is kept; `record` accepts it.
     """
     started = time.monotonic()
     building.build_missing(chosen, cache)
-    entries = read_record(CHECKOUT)
+    entries = read_recorded(CHECKOUT)
     changed = []
     for definition in chosen:
         image = definition.image
@@ -73,12 +75,12 @@ def make(chosen: Sequence[ImageDefinition], cache: Path, record: bool) -> None:
     print(f"{len(chosen)} images in {time.monotonic() - started:.0f} s")
     if changed and not record:
         raise EnvironmentProblem(
-            f"{', '.join(changed)}: not as recorded in containers/{RECORD}; if that is on purpose "
-            "(a new definition, newer Debian packages), run `make images RECORD=1`"
+            f"{', '.join(changed)}: not as recorded in containers/{IMAGES_FILE}; if that is on "
+            "purpose (a new definition, newer Debian packages), run `make images RECORD=1`"
         )
     if changed:
-        write_record(CHECKOUT, entries)
-        print(f"wrote containers/{RECORD}")
+        write_recorded(CHECKOUT, entries)
+        print(f"wrote containers/{IMAGES_FILE}")
 
 
 def sign(chosen: Sequence[ImageDefinition], key: Path | None) -> None:

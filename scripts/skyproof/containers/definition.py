@@ -1,7 +1,8 @@
-"""The definition of an image, its digest, and the record of built images: containers/images.yaml.
+"""The definition of an image, its digest, and the recorded digests: containers/images.yaml.
 
-The digest is part of the image's file name. A changed definition or lock needs another file, and
-rules that use it run again. The digest does not depend on the source of this package.
+The digest is part of the image's file name. After a change of a definition or
+lock, another file is needed, and rules that use it run again. The digest does not depend on the
+source of this package.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from skyproof.core import atomic
 from skyproof.core.errors import EnvironmentProblem, UsageError, did_you_mean
 
 CHECKOUT = Path(__file__).parents[3]
-RECORD = "images.yaml"
+IMAGES_FILE = "images.yaml"
 _COMMON = ("containers/base.yaml", "containers/install", "envs/installer.lock.txt")
 _ON_GPUS = "-cuda"
 _HEADING = """\
@@ -104,9 +105,9 @@ def base_settings(checkout: Path) -> dict[str, Any]:
     return yaml.safe_load((checkout / _COMMON[0]).read_text("utf-8"))
 
 
-def read_record(checkout: Path) -> dict[str, dict[str, Any]]:
-    """Return the recorded entry of each image; empty without a record (EnvironmentProblem)."""
-    path = checkout / "containers" / RECORD
+def read_recorded(checkout: Path) -> dict[str, dict[str, Any]]:
+    """Return the recorded entry of each image; empty without the file (EnvironmentProblem)."""
+    path = checkout / "containers" / IMAGES_FILE
     try:
         return (yaml.safe_load(path.read_text("utf-8")) or {}).get("images", {})
     except FileNotFoundError:
@@ -118,7 +119,7 @@ def read_record(checkout: Path) -> dict[str, dict[str, Any]]:
         ) from None
 
 
-def write_record(checkout: Path, entries: dict[str, dict[str, Any]]) -> None:
-    """Write the record of the images, sorted by name."""
-    with atomic.replacing(checkout / "containers" / RECORD) as temporary:
+def write_recorded(checkout: Path, entries: dict[str, dict[str, Any]]) -> None:
+    """Write the entries of all images, sorted by name."""
+    with atomic.replacing(checkout / "containers" / IMAGES_FILE) as temporary:
         temporary.write_text(_HEADING + yaml.safe_dump({"images": entries}, width=100), "utf-8")

@@ -111,7 +111,7 @@ def _objects(file: BinaryIO, path: Path) -> Iterator[SifObject]:
     file.seek(header[9])
     table = file.read(min(header[10], header[8] * _DESCRIPTOR.size))
     if len(table) != header[8] * _DESCRIPTOR.size:
-        raise _damaged(path, "has no whole table of objects")
+        raise _damaged(path, "has an incomplete table of objects")
     for fields in _DESCRIPTOR.iter_unpack(table):
         if fields[1]:
             yield SifObject(fields[0], fields[5], fields[6], fields[13])

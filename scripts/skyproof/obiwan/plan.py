@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 SURVEY_BRICK_PIXELS = 3600
 _PYTHON_MB = 400
 _STAMPS_PER_SURVEY_BRICK = 2000
-# Of the sources that are made or listed: fraction cut out, and fraction in training and test rows.
+# Fractions of the simulated or listed sources: cut out, and in training and test rows.
 _CUT_OUT = 0.68
 _KEPT = 0.55
 _IMAGES_PER_SECOND = 100  # of a training on one core; inference is three times as fast
-_GPU_IMAGES_PER_SECOND = 5000  # a guess: no GPU was measured
+_GPU_IMAGES_PER_SECOND = 5000  # a guess; not measured on a GPU
 
 
 class Plan:
@@ -41,10 +41,10 @@ class Plan:
         if self.config.source == "simulate":
             return self.config.simulate.n_bricks
         if self.config.source == "ingest":
-            # The bricks that exposures cover are known only when these are read: one block.
+            # One block, as the bricks that the exposures cover are known only after they are read.
             for name in ("ccds", "images", "calib"):
                 if not getattr(self.config.exposures, name):
-                    raise UsageError(f"obiwan.exposures.{name}: is needed with source: ingest")
+                    raise UsageError(f"obiwan.exposures.{name}: is required with source: ingest")
             return 1
         return count_listed(self.config.release.bricks)
 
@@ -65,12 +65,12 @@ class Plan:
         if self.config.source != "release":
             return {}
         if not release.real:
-            raise UsageError("obiwan.release.real: is needed with source: release")
+            raise UsageError("obiwan.release.real: is required with source: release")
         return {"real": release.real, "fake": release.fake or release.real}
 
     @property
     def micro_batches(self) -> int:
-        """Parts of a training step, which ranks share."""
+        """Number of micro-batches in a training step, which ranks share."""
         train = self.config.train
         return -(-train.batch // train.micro_batch)
 
@@ -105,7 +105,7 @@ class Plan:
                 start=0.7,
                 parts=bricks,
             ),
-            # Of as many bricks as other blocks have: their number is known only afterwards.
+            # The number of bricks is not known before the run; assume that of one block.
             "ingest": Cost(
                 20 * exposed * config.block_size,
                 9 * exposed * config.block_size,

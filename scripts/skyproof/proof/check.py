@@ -28,7 +28,7 @@ class CheckResult:
 
 
 def check(folder: Path, manifest: Manifest, workers: int) -> CheckResult:
-    """Compare every file. Symbolic links are not followed and are no products.
+    """Compare every file. Symbolic links are not followed and are not products.
 
     `workers` is the number of files hashed at once.
     """

@@ -23,8 +23,9 @@ def collect(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the contents of manifest.json and of provenance.json of a run.
 
-    `wanted` are the final products of the run. The manifest holds them and all products that they
-    were made from, but no files of earlier configurations. Without any, it holds those of all jobs.
+    `wanted` are the final products of the run. The manifest holds them and all products from
+    which they were made, but no files of earlier configurations. If `wanted` is empty, it holds the
+    products of all jobs.
     `workers` files are hashed at once. Raises InputError for a product without a receipt, for one
     that differs from its receipt or block index, and for jobs of a stage that differ in code or
     options.
@@ -88,7 +89,7 @@ def _items(
 
 
 def _check_inputs(all_jobs: Sequence[JobReceipt]) -> None:
-    """Raise InputError for a job whose input was made anew after it had read it."""
+    """Raise InputError for a job whose input was written again after the job had read it."""
     made = {path: entry["sha256"] for job in all_jobs for path, entry in job.outputs.items()}
     for job in all_jobs:
         for path, given in job.inputs.items():
@@ -101,7 +102,7 @@ def _check_inputs(all_jobs: Sequence[JobReceipt]) -> None:
 
 
 def _check_files(folder: Path, entries: Sequence[Mapping[str, Any]], workers: int) -> None:
-    """Raise InputError, with the first path, for products that are not as they were written."""
+    """Raise InputError, with the first path, for products that differ from what was written."""
     bad = []
     present = []
     for before, entry in zip([None, *entries], entries, strict=False):

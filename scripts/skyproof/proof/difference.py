@@ -33,7 +33,7 @@ class Difference:
     """The difference in one element: a dataset, a column, a header card, the lines of a text."""
 
     element: str
-    problem: str = ""  # not of values: missing, another type or shape
+    problem: str = ""  # other than values: missing, another type or shape
     index: tuple[int, ...] = ()
     values: tuple[str, str] = ("", "")
     count: int = 0

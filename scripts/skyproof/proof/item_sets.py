@@ -2,7 +2,7 @@
 
 The block index of a block lists its items. Another block size gives other block indexes of the same
 products. Therefore a manifest does not list block indexes. It holds an item set for each folder and
-stage: the union of its block indexes, with a digest of each item's facts. Block indices in the
+stage: the union of its block indexes, with a digest of each item's facts. Block indexes in the
 folder are checked against the files and item sets of the manifest.
 """
 
@@ -32,7 +32,7 @@ def name_of(folder: str, stage: str) -> str:
 def read(path: Path) -> dict[str, Any] | None:
     """Return the content of a block index, or None for any other file.
 
-    Raises InputError where the file states the format of a block index and is not of its form.
+    Raises InputError if the file states the format of a block index but is not valid.
     """
     try:
         return _read(path)
@@ -62,8 +62,8 @@ def files_of(index: str, entry: Mapping[str, Any]) -> Iterator[tuple[str, dict[s
 def item_digest(entry: Mapping[str, Any]) -> str:
     """Return the SHA-256 of an item's facts and paths in a block index.
 
-    The checksums of its files are left out: the manifest holds them, and each file is compared by
-    itself.
+    The checksums of its files are excluded: the manifest holds them, and each file is compared
+    separately.
     """
     stated = [entry["info"], sorted(made["path"] for made in entry["files"])]
     return hashlib.sha256(json.dumps(stated, sort_keys=True).encode()).hexdigest()
@@ -77,8 +77,8 @@ def check(
 ) -> tuple[list[str], dict[str, str]]:
     """Return the candidates that are valid block indexes of the item sets, and the problems.
 
-    The problems are by path of a block index, or by name of an item set of which some item is in
-    no valid block index. Candidates that are no block indexes of these item sets are in neither.
+    The problems are by path of a block index, or by name of an item set with an item that is in
+    no valid block index. Candidates that are not block indexes of these item sets are in neither.
     """
     valid: list[str] = []
     wrong: dict[str, str] = {}

@@ -3,7 +3,7 @@
 `manifest-sha256.txt` is the input of `sha256sum -c`. `manifest.json` holds the digest of that file,
 the code, options, locks and libraries of the run, its steps in topological order (a step is the set
 of jobs that differ only in the block of work), its item sets (key `trees`), and one entry per file.
-The SHA-256 of manifest.json is the *root*. To publish or sign it fixes every byte of the run.
+The SHA-256 of manifest.json is the *root*. Publishing or signing it fixes every byte of the run.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def allowance(path: str) -> dict[str, float]:
 
 
 def tolerance_of(path: str) -> Tolerance:
-    """Return the same as a Tolerance."""
+    """Return the tolerance of a path as a Tolerance, also for item sets."""
     return Tolerance(**{"rtol": 0.0, "atol": 0.0, **allowance(path)})
 
 
@@ -112,8 +112,8 @@ class Manifest:
     def tolerant_steps(self) -> set[int]:
         """The numbers of the steps whose products are of class "tolerance".
 
-        These are the steps with native numerics, on a GPU, or with code compiled by the machine's
-        own compiler, and all steps that depend on them.
+        These are the steps with native numerics, on a GPU, or with code compiled by the local
+        compiler, and all steps that depend on them.
         """
         found: set[int] = set()
         for number, step in enumerate(self.steps):
@@ -155,9 +155,9 @@ def _check_references(content: dict[str, Any]) -> None:
     for number, step in enumerate(steps):
         if step["stage"] not in stages:
             raise WrongForm(f"steps.{number}: stage {step['stage']} is not in the manifest")
-    for name, tree in content["trees"].items():
-        if tree["stage"] not in stages:
-            raise WrongForm(f"trees.{name}: stage {tree['stage']} is not in the manifest")
+    for name, item_set in content["trees"].items():
+        if item_set["stage"] not in stages:
+            raise WrongForm(f"trees.{name}: stage {item_set['stage']} is not in the manifest")
     for number, entry in enumerate(content["files"]):
         if entry["step"] >= len(steps):
             raise WrongForm(f"files.{number}: step {entry['step']} is not in the manifest")
@@ -201,7 +201,7 @@ def date_of_run(folder: Path) -> str:
 
 
 def inconsistencies(manifest: Manifest, folder: Path) -> list[str]:
-    """Return where the manifest contradicts itself, its list of checksums, or the classes' rule."""
+    """Return contradictions in the manifest, its list of checksums and its classes of files."""
     problems = [*_sums_problems(manifest, folder)]
     counts = Counter(entry["path"] for entry in manifest.content["files"])
     problems += [f"{path}: is listed {n} times" for path, n in counts.items() if n > 1]

@@ -70,9 +70,8 @@ def library_versions(stage: str) -> dict[str, str]:
 
     The packages are found in the source, not among the loaded modules, because a resumed block
     imports fewer. Packages that are not installed and those that only check values are left out.
-    Python's version is major.minor:
-    patch releases, which differ between images and other environments, do not change results. The
-    receipt has the full version.
+    Python's version is major.minor, as patch releases differ between images and other environments
+    and do not change results. The receipt has the full version.
     """
     found = {"python": ".".join(platform.python_version_tuple()[:2])}
     for module in reachable(f"{PACKAGE}.{stage}"):

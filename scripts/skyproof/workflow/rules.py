@@ -56,6 +56,6 @@ def job_options_of(stage: str, values: Mapping[str, Any], wildcards: Mapping[str
 
 @cache
 def _set_by_jobs(stage: str) -> list[str]:
-    """Return the names of the options that a job sets; cached, because every job asks for it."""
+    """Return the names of the options that a job sets; cached, because it is called per job."""
     fields = options_model(stage).model_fields
     return [name for name, field in fields.items() if home_of(field) == "job"]

@@ -1,1 +1,1 @@
-"""A system of two small stages, to test the frame without any science."""
+"""A system of two small stages, to test the runner without science."""

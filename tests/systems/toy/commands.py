@@ -28,7 +28,7 @@ def mean(parser: argparse.ArgumentParser, words: list[str]) -> int:
 
 
 def crash(parser: argparse.ArgumentParser, words: list[str]) -> int:
-    """Fail by a fault."""
+    """Fail with an unexpected exception."""
     parser.parse_args(words)
     raise ZeroDivisionError("oops")
 

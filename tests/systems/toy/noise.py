@@ -1,4 +1,4 @@
-"""A tree of random numbers."""
+"""A set of items, each a file of random numbers."""
 
 import os
 import signal
@@ -26,4 +26,4 @@ def run(inputs, outputs, options, context):
     first = options.block * options.block_size
     numbers = range(first, min(first + options.block_size, options.n_items))
     items = [f"item{number}" for number in numbers]
-    context.each(items, make, outputs.record, skip_bad=options.skip_bad)
+    context.each(items, make, outputs.index, skip_bad=options.skip_bad)

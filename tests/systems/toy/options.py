@@ -4,24 +4,26 @@ from skyproof.core.options import File, Section, SeededOptions, inherited, optio
 
 
 class Noise(SeededOptions):
-    """A tree of random numbers, a file an item."""
+    """Random numbers, one file per item."""
 
-    outputs = {"record": File("record of the items")}
+    outputs = {"index": File("block index of the items")}
 
     n_items: int = option(5, "number of items", ge=1)
     scale: float = option(1.0, "standard deviation", unit="mag", gt=0)
     flavour: str = inherited("plain", "a word")
     bad: list[str] = option([], "items that are bad input")
     skip_bad: bool = option(False, "list bad items and succeed")
-    block_size: int = option(10**6, "items that one job makes", ge=1, affects_results=False)
+    block_size: int = option(
+        10**6, "number of items that one job makes", ge=1, affects_results=False
+    )
     block: int = per_job(0, "which block of items this job makes", ge=0, affects_results=False)
 
 
 class Total(SeededOptions):
-    """The sum over the items of some records."""
+    """The sum over the items of some block indexes."""
 
     inputs = {
-        "records": File("records of noise", many=True),
+        "indexes": File("block indexes of noise", many=True),
         "note": File("a text", optional=True),
     }
     outputs = {"total": File("the sum (.json)"), "copy": File("the sum again (.npy)")}

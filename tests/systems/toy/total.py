@@ -1,4 +1,4 @@
-"""The sum over the items of some records."""
+"""The sum over the items of some block indexes."""
 
 import errno
 import os
@@ -11,7 +11,7 @@ from skyproof.core.formats import write
 
 
 def run(inputs, outputs, options, context):
-    items = list(blocks.read_indexes(inputs.records))
+    items = list(blocks.read_indexes(inputs.indexes))
     total = sum(float(np.load(item.paths[0]).sum()) for item in items)
     write.json(outputs.total, {"total": total, "n": len(items)})
     if options.fail == "input":

@@ -12,7 +12,7 @@ import pytest
 
 from skyproof.containers import build, check, sif
 from skyproof.containers.client import explain
-from skyproof.containers.definition import definition, definitions, read_record, write_record
+from skyproof.containers.definition import definition, definitions, read_recorded, write_recorded
 from skyproof.core.errors import EnvironmentProblem, UsageError
 from tests.conftest import ROOT, one_line, skyproof
 
@@ -53,7 +53,7 @@ def copy(tmp_path, monkeypatch) -> Path:
         entries[each.name] = {
             "definition": each.digest(), "file_system": sif.file_system_digest(image)
         }  # fmt: skip
-    write_record(checkout, entries)
+    write_recorded(checkout, entries)
     return checkout
 
 
@@ -79,7 +79,7 @@ def test_one_flipped_bit_is_found(copy, place, bit):
     [
         (lambda image: image.unlink(), "is missing; run `make images`"),
         (lambda image: image.write_bytes(image.read_bytes()[:-1]), "lacks its last 1 bytes"),
-        (lambda image: image.write_bytes(image.read_bytes()[:300]), "no whole table"),
+        (lambda image: image.write_bytes(image.read_bytes()[:300]), "incomplete table"),
         (lambda image: image.write_bytes(b"<html>not found</html>"), "is not an Apptainer image"),
         (lambda image: image.write_bytes(b""), "is not an Apptainer image"),
         (lambda image: write_sif(image, machine=FOREIGN), f"is for {FOREIGN} and this machine"),
@@ -94,9 +94,9 @@ def test_bad_images_end_the_command_with_one_line_and_code_4(copy, spoil, line):
 
 
 def test_an_image_of_another_definition_than_recorded(copy):
-    entries = read_record(copy)
+    entries = read_recorded(copy)
     entries["train"]["definition"] = "0" * 64
-    write_record(copy, entries)
+    write_recorded(copy, entries)
     with pytest.raises(EnvironmentProblem, match=r"not those of containers/images\.yaml"):
         check.check(definition("train", copy))
 
@@ -145,7 +145,7 @@ def test_what_an_image_is_made_from(copy, part, changed):
 
 def test_the_record_is_of_the_definitions_in_the_tree():
     """`make images RECORD=1` after a change of a definition or a lock; images are built then."""
-    recorded = read_record(ROOT)
+    recorded = read_recorded(ROOT)
     for each in definitions():
         assert recorded[each.name]["definition"] == each.digest(), each.name
         assert len(recorded[each.name]["file_system"]) == 64
@@ -154,7 +154,7 @@ def test_the_record_is_of_the_definitions_in_the_tree():
 def test_images_hold_what_their_locks_say():
     """The versions found in the built images, against the locks."""
     for each in definitions():
-        held = read_record(ROOT)[each.name]["packages"]["python"]
+        held = read_recorded(ROOT)[each.name]["packages"]["python"]
         held = {re.sub(r"[-_.]+", "-", name.lower()): held[name] for name in held}
         for lock in each.locks:
             for line in (ROOT / "envs" / lock).read_text().splitlines():
@@ -194,9 +194,9 @@ def pins(lock: Path) -> dict[str, str]:
     ],
 )
 def test_a_driver_older_than_the_images_cuda(copy, monkeypatch, held, driver, line):
-    """With stand-ins for the driver and for the record of an image."""
+    """With stand-ins for the driver and for the recorded entry of an image."""
     monkeypatch.setattr("skyproof.core.cuda.cuda_of_driver", lambda: driver)
-    write_record(copy, {"train-cuda": {"packages": {"python": held}}})
+    write_recorded(copy, {"train-cuda": {"packages": {"python": held}}})
     chosen = definition("train", copy, device="cuda")
     if line is None:
         check.check_driver(chosen)

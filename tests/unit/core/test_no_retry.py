@@ -18,7 +18,7 @@ AGAIN = "(found by an earlier attempt)"
 def noise(folder: Path, run: str, *words: str) -> str:
     """Run the toy stage in a workflow run, with a bad item; return its error."""
     result = skyproof(
-        "toy.noise", "--out", f"record={folder}/block.json", "--bad", '["item1"]', *words,
+        "toy.noise", "--out", f"index={folder}/block.json", "--bad", '["item1"]', *words,
         toy=True, SKYPROOF_RUN=run,
     )  # fmt: skip
     assert result.returncode == 3

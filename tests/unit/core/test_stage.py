@@ -32,7 +32,7 @@ def noise(folder: Path, *words: str, ranks: int = 1, **environment: str):
     return skyproof(
         "toy.noise",
         "--out",
-        f"record={folder}/block.json",
+        f"index={folder}/block.json",
         *words,
         ranks=ranks,
         toy=True,
@@ -40,11 +40,11 @@ def noise(folder: Path, *words: str, ranks: int = 1, **environment: str):
     )
 
 
-def total(folder: Path, *words: str, records: str = "block.json", ranks: int = 1):
+def total(folder: Path, *words: str, indexes: str = "block.json", ranks: int = 1):
     return skyproof(
         "toy.total",
         "--in",
-        f"records={folder}/{records}",
+        f"indexes={folder}/{indexes}",
         "--out",
         f"total={folder}/total.json",
         f"copy={folder}/copy.npy",
@@ -85,7 +85,7 @@ def test_ranks_do_not_change_a_byte(tmp_path):
 @pytest.mark.mpi
 def test_a_world_of_another_size_is_an_error_with_both_numbers(tmp_path):
     result = skyproof(
-        "toy.noise", "--out", f"record={tmp_path}/block.json", "--ranks", "3", toy=True
+        "toy.noise", "--out", f"index={tmp_path}/block.json", "--ranks", "3", toy=True
     )  # without mpiexec: a world of one
     assert result.returncode == 4
     assert "3 ranks" in one_line(result)
@@ -96,7 +96,7 @@ def test_a_world_of_another_size_is_an_error_with_both_numbers(tmp_path):
 @pytest.mark.mpi
 def test_a_launcher_of_another_mpi_family_is_an_error(tmp_path):
     """With PMIx alone, as Open MPI's mpiexec gives it, mpich would end the process with code 16."""
-    words = ("toy.noise", "--out", f"record={tmp_path}/block.json", "--ranks", "3")
+    words = ("toy.noise", "--out", f"index={tmp_path}/block.json", "--ranks", "3")
     result = skyproof(*words, toy=True, PMIX_RANK="0")
     assert result.returncode == 4
     assert "a launcher of another MPI family" in one_line(result)
@@ -105,7 +105,7 @@ def test_a_launcher_of_another_mpi_family_is_an_error(tmp_path):
 
 @pytest.mark.mpi
 def test_a_start_of_mpi_that_does_not_end_is_ended(tmp_path):
-    words = ("toy.noise", "--out", f"record={tmp_path}/block.json", "--ranks", "2")
+    words = ("toy.noise", "--out", f"index={tmp_path}/block.json", "--ranks", "2")
     with launched_without_answer() as (variables, launcher, sockets):
         result = skyproof(*words, toy=True, sockets=sockets, **variables)
         assert b"cmd=init" in launcher.recv(100)
@@ -117,7 +117,7 @@ def test_a_start_of_mpi_that_does_not_end_is_ended(tmp_path):
 @pytest.mark.mpi
 def test_mpi_does_not_use_the_provider_that_hangs(tmp_path):
     """With two nodes (here by mpich's own pretence), mpich by itself would take `sockets`."""
-    words = ("toy.noise", "--out", f"record={tmp_path}/block.json")
+    words = ("toy.noise", "--out", f"index={tmp_path}/block.json")
     two_nodes = {"MPIR_CVAR_CH4_NETMOD": "ofi", "MPIR_CVAR_NUM_CLIQUES": "2"}
     result = skyproof(*words, toy=True, ranks=2, MPIR_CVAR_DEBUG_SUMMARY="1", **two_nodes)
     assert result.returncode == 0, result.stderr
@@ -188,7 +188,7 @@ def test_debug_shows_the_traceback(tmp_path):
 
 
 def test_missing_input_is_named(tmp_path):
-    result = total(tmp_path, records="absent.json")
+    result = total(tmp_path, indexes="absent.json")
     assert result.returncode == 3
     assert "absent.json" in one_line(result)
 
@@ -335,7 +335,7 @@ def test_leftovers_of_a_killed_process_are_removed(tmp_path):
         (["--n-items"], "needs a value"),
         (["stray"], "'stray': expected name=path"),
         (["--ranks", "0"], "--ranks"),
-        (["--out", "recrd=x"], "did you mean record?"),
+        (["--out", "indx=x"], "did you mean index?"),
         (["--wildcards", "block"], "wildcard 'block': expected name=value"),
     ],
 )
@@ -350,12 +350,12 @@ def test_unknown_names_of_stages_and_inputs():
     assert "did you mean noise?" in one_line(skyproof("toy.noize", toy=True))
     missing = skyproof("toy.total", "--in", "note=x", toy=True)
     assert missing.returncode == 2
-    assert "input records is missing" in one_line(missing)
+    assert "input indexes is missing" in one_line(missing)
 
 
 def test_help_names_everything():
     text = skyproof("toy.noise", "--help", toy=True).stdout
-    for word in ("record of the items", "--scale", "[mag]", "default 1.0", "--seed"):
+    for word in ("block index of the items", "--scale", "[mag]", "default 1.0", "--seed"):
         assert word in text
     overview = skyproof("--help", toy=True).stdout
     assert "toy.total" in overview

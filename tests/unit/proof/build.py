@@ -21,10 +21,10 @@ def toy(folder: Path, *words: str, n_items: int = 3, block_size: int = 99, **opt
     blocks = range(-(-n_items // block_size))
     names = [f"block-{n}.json" for n in blocks] if len(blocks) > 1 else ["block.json"]
     commands = [
-        ["toy.noise", "--out", f"record=results/toy/{name}", "--block", str(n), *size, *words]
+        ["toy.noise", "--out", f"index=results/toy/{name}", "--block", str(n), *size, *words]
         for n, name in enumerate(names)
     ]
-    total = ["toy.total", "--in", *(f"records=results/toy/{name}" for name in names)]
+    total = ["toy.total", "--in", *(f"indexes=results/toy/{name}" for name in names)]
     total += ["--out", "total=results/toy/total.json", "copy=results/toy/copy.npy"]
     folder.mkdir(parents=True, exist_ok=True)
     for command in (*commands, [*total, *(w for k, v in options.items() for w in (f"--{k}", v))]):
@@ -44,7 +44,7 @@ def edit_json(path: Path, change: Callable[[Any], None]) -> None:
     path.write_text(json.dumps(content, sort_keys=True, indent=1) + "\n")
 
 
-def forge_record(results: Path, name: str, digest: str) -> None:
+def forge_index(results: Path, name: str, digest: str) -> None:
     """Change the SHA-256 of a file in the block index of the toy run."""
 
     def change(content: dict[str, Any]) -> None:

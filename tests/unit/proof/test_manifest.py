@@ -63,17 +63,17 @@ def test_a_receipt_lists_outputs_and_inputs(run):
     ran = receipt["run"]
     assert ran["host"] == socket.gethostname()
     assert ran["started"] <= ran["ended"]
-    assert ran["command"].startswith("python -m skyproof toy.total --in records=")
+    assert ran["command"].startswith("python -m skyproof toy.total --in indexes=")
     assert "user" not in json.dumps(receipt)
 
 
 @pytest.mark.mpi
 def test_ranks_are_in_the_receipt_and_not_in_the_root(tmp_path):
     for ranks in (1, 2):
-        record = tmp_path / f"{ranks}/results/toy/block.json"
-        result = skyproof("toy.noise", "--out", f"record={record}", ranks=ranks, toy=True)
+        index = tmp_path / f"{ranks}/results/toy/block.json"
+        result = skyproof("toy.noise", "--out", f"index={index}", ranks=ranks, toy=True)
         assert result.returncode == 0, result.stderr
-        receipt = json.loads(receipts.path_of(record).read_text())
+        receipt = json.loads(receipts.path_of(index).read_text())
         assert receipt["run"]["ranks"] == ranks
     one, two = (write_manifest(tmp_path / f"{ranks}/results") for ranks in (1, 2))
     assert one.root == two.root
@@ -82,7 +82,7 @@ def test_ranks_are_in_the_receipt_and_not_in_the_root(tmp_path):
 def test_a_failing_stage_leaves_no_receipt(run, tmp_path):
     shutil.copytree(run, tmp_path / "results")
     (tmp_path / "results" / RECEIPT).unlink()
-    words = ["--in", "records=results/toy/block.json", "--out", "total=results/toy/total.json"]
+    words = ["--in", "indexes=results/toy/block.json", "--out", "total=results/toy/total.json"]
     words += ["copy=results/toy/copy.npy", "--fail", "fault"]
     assert skyproof("toy.total", *words, toy=True, cwd=tmp_path).returncode == 1
     assert not (tmp_path / "results" / RECEIPT).exists()
@@ -97,9 +97,9 @@ def test_a_receipt_that_cannot_be_made_fails_no_stage(tmp_path, monkeypatch, cap
     monkeypatch.setattr(skyproof_package, "__path__", [*skyproof_package.__path__, str(SYSTEMS)])
     monkeypatch.setattr(receipts, "_receipt", fail)
     options = importlib.import_module("skyproof.toy.options").Noise()
-    record = tmp_path / "block.json"
-    _run(Call("toy.noise", {}, {"record": [record]}, options), SerialComm())
-    assert record.is_file()
+    index = tmp_path / "block.json"
+    _run(Call("toy.noise", {}, {"index": [index]}, options), SerialComm())
+    assert index.is_file()
     assert "no receipt was written: ZeroDivisionError: oops" in caplog.text
     with pytest.raises(InputError, match="holds no receipt"):
         collect.collect(tmp_path, [], 1)
@@ -107,7 +107,7 @@ def test_a_receipt_that_cannot_be_made_fails_no_stage(tmp_path, monkeypatch, cap
 
 def test_a_receipt_that_cannot_be_written_fails_the_stage_before_its_output_appears(tmp_path):
     (tmp_path / ".journal").write_text("in the way of the folder")
-    result = skyproof("toy.noise", "--out", f"record={tmp_path}/block.json", toy=True)
+    result = skyproof("toy.noise", "--out", f"index={tmp_path}/block.json", toy=True)
     assert result.returncode != 0
     assert not (tmp_path / "block.json").exists()
 
@@ -180,13 +180,13 @@ def test_items_are_kept_under_another_partition(tmp_path):
 def test_job_options_that_affect_results_make_separate_steps(results):
     """Two jobs of a stage, for which the rule set an option that affects results."""
     journal = results / "toy/.journal"
-    record = json.loads((results / "toy/block.json").read_text())
+    index = json.loads((results / "toy/block.json").read_text())
     receipt = json.loads((journal / "block.json.receipt.json").read_text())
     for name, options in (("north", {"region": "north"}), ("south", {"region": "south"})):
         items = {f"{name}-0": {"info": {}, "files": []}}
-        (results / f"toy/{name}.json").write_text(json.dumps({**record, "items": items}))
+        (results / f"toy/{name}.json").write_text(json.dumps({**index, "items": items}))
         made = contents.fingerprint(results / f"toy/{name}.json")
-        outputs = [{"name": "record", "path": f"{name}.json", **made}]
+        outputs = [{"name": "index", "path": f"{name}.json", **made}]
         mine = {**receipt, "job_options": options, "outputs": outputs}
         (journal / f"{name}.json.receipt.json").write_text(json.dumps(mine))
     made = write_manifest(results)
@@ -267,7 +267,7 @@ def another_record_since(results: Path) -> None:
 PROBLEMS = {
     "altered output": (alter("toy/copy.npy"), "toy/copy.npy: is not what toy.total wrote"),
     "altered tree": (alter("toy/items/item1.npy"), "toy/items/item1.npy: is not what toy.noise"),
-    "altered record": (alter("toy/block.json"), "toy/block.json: is not what toy.noise wrote"),
+    "altered block index": (alter("toy/block.json"), "toy/block.json: is not what toy.noise wrote"),
     "truncated": (lambda r: (r / "toy/copy.npy").write_bytes(b"x"), "has another size than when"),
     "missing": (lambda r: (r / "toy/items/item1.npy").unlink(), "item1.npy: is missing"),
     "no receipt": (lambda r: (r / RECEIPT).unlink(), "toy/total.json: has no receipt of the job"),

@@ -103,8 +103,8 @@ def test_a_bag_holds_the_run_and_validates_by_bagit_and_by_us(results, tmp_path)
     assert verify(folder / "data").code == IDENTICAL
     assert manifest.read(folder / "data").root == root
     packed = {path for path in bag.payload_files() if "/toy/" in path}
-    records = {"data/toy/block.json"}
-    assert packed == {f"data/{path}" for path in manifest.read(results).files} | records
+    indexes = {"data/toy/block.json"}
+    assert packed == {f"data/{path}" for path in manifest.read(results).files} | indexes
 
 
 def test_the_same_run_gives_the_same_bag_on_any_day(results, tmp_path):
@@ -239,7 +239,7 @@ def test_crate_every_job_with_inputs_parameters_results_and_times(graph):
     (total,) = (e for e in actions.values() if ids(e["instrument"]) == ["#tool/toy.total"])
     assert "toy/block.json" in ids(total["object"])
     assert sorted(ids(total["result"])) == ["toy/copy.npy", "toy/total.json"]
-    assert total["description"].startswith("python -m skyproof toy.total --in records=")
+    assert total["description"].startswith("python -m skyproof toy.total --in indexes=")
     for action in actions.values():
         assert action["startTime"] <= action["endTime"]
         assert {"File", "CreativeWork", "PropertyValue"} >= {

@@ -18,7 +18,7 @@ from skyproof.proof.manifest import MANIFEST, SUMS, CannotVerify
 from skyproof.proof.report import CANNOT, IDENTICAL, MISMATCH, WITHIN, Report
 from skyproof.proof.verify import verify
 from tests.conftest import launch, skyproof
-from tests.unit.proof.build import edit_json, forge, forge_record, toy, write_manifest
+from tests.unit.proof.build import edit_json, forge, forge_index, toy, write_manifest
 
 ITEM = "toy/items/item1.npy"
 
@@ -157,7 +157,7 @@ def change_the_facts_in_a_block_index(results: Path) -> str:
 
 
 def change_a_checksum_in_a_block_index(results: Path) -> str:
-    forge_record(results, ITEM, "0" * 64)
+    forge_index(results, ITEM, "0" * 64)
     return f"toy/block.json has other checksums of {ITEM} (item item1) than the manifest"
 
 
@@ -234,7 +234,7 @@ def forged(results: Path) -> None:
     """Alter a product and all lists of checksums accordingly."""
     flip_a_bit(results)
     digest = hashlib.sha256((results / ITEM).read_bytes()).hexdigest()
-    forge_record(results, ITEM, digest)
+    forge_index(results, ITEM, digest)
 
     def change(content):
         next(e for e in content["files"] if e["path"] == ITEM)["sha256"] = digest
@@ -368,7 +368,7 @@ def rewrite(results: Path, change: float, **surroundings: str) -> None:
     path = results / ITEM
     write.npy(path, np.load(path) * (1 + change))
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    forge_record(results, ITEM, digest)
+    forge_index(results, ITEM, digest)
 
     def entry(content):
         next(e for e in content["files"] if e["path"] == ITEM)["sha256"] = digest

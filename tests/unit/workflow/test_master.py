@@ -84,7 +84,7 @@ def test_an_invalid_lock_file_is_taken_over(tmp_path, content):
 def test_a_master_of_another_host_must_be_checked_by_the_user(tmp_path):
     """Its lock may not be visible here; a regular end empties the file, a kill does not."""
     write_lock(tmp_path, json.dumps({"host": "login7", "pid": 12}))
-    with pytest.raises(EnvironmentProblem, match=r"process 12 on login7 .* if it is gone, remove"):
+    with pytest.raises(EnvironmentProblem, match=r"process 12 on login7 .* if not, remove"):
         master.hold(tmp_path)
     (tmp_path / master.LOCK).unlink()
     master.hold(tmp_path)

@@ -1,1 +1,1 @@
-"""The tool `doctor`: is a site, or this machine, ready for the first job?"""
+"""The tool `doctor`: checks of a site, or of this machine, before the first job."""

@@ -61,7 +61,7 @@ def _folder(run: DryRun) -> Iterator[Finding]:
         return
     room = shutil.disk_usage(folder).free / 1e9
     wanted = sum(item.megabytes for item in forecast.estimate(run, {})) / 1e3
-    found = f"{folder}: {room:,.0f} GB free, some {wanted:,.1f} GB estimated"
+    found = f"{folder}: {room:,.0f} GB free, an estimated {wanted:,.1f} GB needed"
     if wanted > room:
         yield fail("folder", found, "take a larger file system (--directory)")
     elif wanted > 0.8 * room:

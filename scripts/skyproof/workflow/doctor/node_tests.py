@@ -85,7 +85,7 @@ def examine(
 def kinds(
     run: DryRun, declared: Sequence[Any], there: Sequence[NodeGroup], folder: Path
 ) -> Iterator[NodeTest]:
-    """Yield a test for each kind of node: those of the jobs, then those of other partitions."""
+    """Yield a test for each kind of node: first those of the jobs, then the other partitions."""
     counts = {name: sum(n.count for n in there if n.partition == name) for name in _names(there)}
     limits = {found.name: found.limits for found in declared}
     seen: set[tuple[str, ...]] = set()
@@ -151,7 +151,7 @@ def line_of(test: NodeTest, launcher: Sequence[str]) -> str:
 
 
 def wait(tests: Sequence[NodeTest], patience: float, latency: float) -> None:
-    """Wait until each test has its files or has ended without, at most `patience` seconds."""
+    """Wait until each test has written its files or ended, for at most `patience` seconds."""
     end = time.monotonic() + patience
     left = list(tests)
     while left and time.monotonic() < end:

@@ -1,4 +1,4 @@
-"""Run the clients of SLURM and read their output. No other module does."""
+"""Run the clients of SLURM and read their output. Only this module does so."""
 
 from __future__ import annotations
 

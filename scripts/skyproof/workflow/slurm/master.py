@@ -1,7 +1,7 @@
 """What the Snakemake process that starts jobs (the master) does before the first job.
 
-It ensures that a folder has one master, that no job of an earlier master is left, and that no
-setting of the SLURM executor is used that is known to lose jobs silently. `rules/master.smk` calls
+It ensures that a folder has one master, that no job of an earlier master is left, and that the
+SLURM executor has no setting that is known to lose jobs silently. `rules/master.smk` calls
 this when a run begins, except for a dry run.
 """
 
@@ -70,7 +70,7 @@ def hold(folder: Path) -> None:
         # On some file systems a lock is valid on one host only.
         os.close(descriptor)
         raise EnvironmentProblem(
-            f"{holder} ran this workflow in {folder} and may live; if it is gone, remove {path}"
+            f"{holder} ran this workflow in {folder} and may still run; if not, remove {path}"
         )
     os.ftruncate(descriptor, 0)
     me = {"host": socket.gethostname(), "pid": os.getpid()}
