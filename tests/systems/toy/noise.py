@@ -1,4 +1,4 @@
-"""A tree of random numbers."""
+"""Random numbers, a file per item."""
 
 import os
 import signal

@@ -4,9 +4,9 @@ from skyproof.core.options import File, Section, SeededOptions, inherited, optio
 
 
 class Noise(SeededOptions):
-    """A tree of random numbers, a file an item."""
+    """Random numbers, a file per item."""
 
-    outputs = {"record": File("record of the items")}
+    outputs = {"record": File("block index of the items")}
 
     n_items: int = option(5, "number of items", ge=1)
     scale: float = option(1.0, "standard deviation", unit="mag", gt=0)
@@ -18,10 +18,10 @@ class Noise(SeededOptions):
 
 
 class Total(SeededOptions):
-    """The sum over the items of some records."""
+    """The sum over the items of some block indexes."""
 
     inputs = {
-        "records": File("records of noise", many=True),
+        "records": File("block indexes of noise", many=True),
         "note": File("a text", optional=True),
     }
     outputs = {"total": File("the sum (.json)"), "copy": File("the sum again (.npy)")}

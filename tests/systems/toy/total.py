@@ -1,4 +1,4 @@
-"""The sum over the items of some records."""
+"""The sum over the items of some block indexes."""
 
 import errno
 import os

@@ -355,7 +355,7 @@ def test_unknown_names_of_stages_and_inputs():
 
 def test_help_names_everything():
     text = skyproof("toy.noise", "--help", toy=True).stdout
-    for word in ("record of the items", "--scale", "[mag]", "default 1.0", "--seed"):
+    for word in ("block index of the items", "--scale", "[mag]", "default 1.0", "--seed"):
         assert word in text
     overview = skyproof("--help", toy=True).stdout
     assert "toy.total" in overview
