@@ -1,6 +1,6 @@
 """The batched ensemble compared with single networks: CPU time of an epoch, its parts, memory.
 
-Every measurement is a process of its own, under the numerics that it is about. CPU time of all
+Every measurement is a separate process, under the numerics that it measures. CPU time of all
 threads is what counts, the least of some repeats: a shared machine disturbs it least.
 """
 

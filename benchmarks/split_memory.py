@@ -61,13 +61,13 @@ def run(size: Size) -> Result:
 
 def peak_mib(folder: Path, n_bricks: int, n_stamps: int) -> float:
     """Write the stamps of the bricks, split them; return the peak of the split [MiB]."""
-    record, table = write_stamp_tree(folder, n_bricks, n_stamps), folder / "membership.csv"
-    stage("obiwan.assign", "--in", f"cutouts={record}", "--out", f"membership={table}")
-    words = ["--in", f"cutouts={record}", f"membership={table}", "--out"]
+    index, table = write_bricks(folder, n_bricks, n_stamps), folder / "membership.csv"
+    stage("obiwan.assign", "--in", f"cutouts={index}", "--out", f"membership={table}")
+    words = ["--in", f"cutouts={index}", f"membership={table}", "--out"]
     return stage("obiwan.split", *words, f"split={folder / 'split.json'}", "--bands", BANDS)
 
 
-def write_stamp_tree(folder: Path, n_bricks: int, n_stamps: int) -> Path:
+def write_bricks(folder: Path, n_bricks: int, n_stamps: int) -> Path:
     """Write random stamps as obiwan.cutouts does; return the block index."""
     items = {
         name: {
@@ -78,9 +78,9 @@ def write_stamp_tree(folder: Path, n_bricks: int, n_stamps: int) -> Path:
         }
         for name, tan in grid.synthetic_bricks(n_bricks, PIXELS)
     }
-    record = folder / "cutouts.json"
-    write.json(record, {"format": blocks.FORMAT, "items": items})
-    return record
+    index = folder / "cutouts.json"
+    write.json(index, {"format": blocks.FORMAT, "items": items})
+    return index
 
 
 def write_class(folder: Path, brick: str, tan: Tan, label: int, n_stamps: int) -> dict[str, Any]:

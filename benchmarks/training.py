@@ -1,6 +1,6 @@
 """Training from streamed shards, compared with a plain loop over arrays; memory by shards.
 
-Each measurement is a process of its own, with the threads that it is about. Threads belong to
+Each measurement is a separate process, with the threads that it measures. Threads belong to
 native numerics, in which a rank takes its batch in one piece and adds in floats; `ranks` measures
 the pieces and exact sums of portable numerics.
 """

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from skyproof.core.options import File, StageOptions
 
 TOOLS = {
-    "config": "check a configuration file, or write config.yaml and docs/options.md (--write)",
+    "config": "check a configuration; --write: config.yaml, options.md, config.schema.json",
     "summary": "print the verdicts of a run and the paths of its products",
     "plan": "estimate hours, memory and disk of a run, one line per stage",
     "doctor": "check a site (--profile slurm) or this machine before the first job",

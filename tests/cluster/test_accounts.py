@@ -50,9 +50,9 @@ def test_doctor_sends_its_jobs_to_the_account_and_names_a_wrong_one(keeping_acco
     assert code == 4
     failed = {what: text for what, text in lines.items() if text.startswith("fail")}
     assert "jobs of all rules" in failed
-    refused = failed.pop("jobs of all rules")
-    assert "Invalid account" in refused
-    assert "correct slurm_account in the profile" in refused
+    rejected = failed.pop("jobs of all rules")
+    assert "Invalid account" in rejected
+    assert "correct slurm_account in the profile" in rejected
     assert set(failed) == {f"job on {name}" for name in ("regular", "knl", "gpu")}
 
 

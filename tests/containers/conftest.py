@@ -86,7 +86,7 @@ def as_root_of_a_machine_like(
 def as_nobody(script: str, home: Path, *paths: Path) -> str:
     """Return a shell script that runs another one as a normal user who gets to these paths.
 
-    For a mount namespace of one's own. Folders above the paths that only root may enter are hidden
+    For a separate mount namespace. Folders above the paths that only root may enter are hidden
     by empty ones with nothing but the paths in them.
     """
     ways = sorted(

@@ -132,7 +132,7 @@ VERIFY = f"{sys.executable} -m skyproof images verify analyse"
 
 
 def test_no_user_namespaces(images):
-    """For root of a user namespace of its own: only there can they be forbidden to it alone."""
+    """For root of a separate user namespace: only there can they be forbidden to it alone."""
     inside = f"echo 0 >/proc/sys/user/max_user_namespaces; {VERIFY}"
     script = f"unshare --user --map-root-user bash -c {quoted(inside)}"
     result = as_root_of_a_machine_like(script, APPTAINER_USERNS="1", **of(images))

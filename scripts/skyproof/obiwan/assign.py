@@ -58,10 +58,10 @@ def run(
     context.log.info("%d of %d groups are in the test part", n_test, len(part_of))
 
 
-def read_bricks(records: Sequence[Path], patch_pixels: int) -> list[BrickCounts]:
+def read_bricks(indexes: Sequence[Path], patch_pixels: int) -> list[BrickCounts]:
     """Return the bricks that have stamps, sorted by name, without those marked `bad`."""
     bricks: dict[str, BrickCounts] = {}
-    for item in read_indexes(records):
+    for item in read_indexes(indexes):
         if item.name in bricks:
             raise InputError(item.index, "is in two block indexes", record=item.name)
         if "bad" in item.info:

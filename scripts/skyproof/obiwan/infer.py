@@ -42,7 +42,7 @@ def run(
 ) -> None:
     """Score all files, divided among the ranks; rank 0 writes the table."""
     if bool(inputs.split) == bool(inputs.stamps):
-        raise UsageError("give either split=RECORD..., or stamps=FOLDER")
+        raise UsageError("give either split=INDEX..., or stamps=FOLDER")
     where = device.prepare(context, options)
     network, bands = load_model(inputs.model)
     network.to(where).eval()

@@ -124,7 +124,7 @@ def footprint_info(tan: Tan) -> dict[str, Any]:
     }
 
 
-def tan_from_info(info: Mapping[str, Any], file: object = "record") -> Tan:
+def tan_from_info(info: Mapping[str, Any], file: object = "block index") -> Tan:
     """Return the projection from `footprint_info`. Raise InputError if it is missing."""
     if "wcs" not in info:
         raise InputError(str(file), "has no footprint", field="wcs", expected="WCS cards")

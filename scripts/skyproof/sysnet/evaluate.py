@@ -7,8 +7,8 @@
 - stack: content of stack.json; selection: standard deviation, minimum and maximum of S, and rms of
   its standard deviation over the networks
 - losses: model -> pnll, mse out of fold; model `weights` is the selection function in use
-- gains, network_gains: loss of each model minus that of the weights, of the network: loss -> value,
-  error, better
+- gains, network_gains (names in the file): loss differences, each model's loss minus that of the
+  weights, of the network: loss -> value, error, better
 - clustering: amplitude and slope of the power spectrum of the null test's mocks
 - nulltest: n_mocks; before, after: chi_square (sum over templates), p_value, worst (template),
   worst_p_value (its p-value times their number)

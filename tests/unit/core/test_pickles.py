@@ -64,7 +64,7 @@ def test_a_file_that_is_not_an_array_is_an_input_error(tmp_path, content):
         read_npy(tmp_path / "x.npy")
 
 
-def test_a_truncated_file_is_refused(tmp_path):
+def test_a_truncated_file_is_an_error(tmp_path):
     np.save(tmp_path / "x.npy", LEGACY, allow_pickle=True)
     whole = (tmp_path / "x.npy").read_bytes()
     (tmp_path / "x.npy").write_bytes(whole[: len(whole) // 2])

@@ -39,18 +39,18 @@ def qemu() -> str:
 
 
 @pytest.fixture(scope="module")
-def record(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A split to train on, made on this processor."""
     return write_split(tmp_path_factory.mktemp("split"), n_bricks=2, n=2)
 
 
 @pytest.fixture(scope="module")
-def here(record: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+def here(index: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """The products of this processor."""
-    return made(record, tmp_path_factory.mktemp("here"), [])
+    return made(index, tmp_path_factory.mktemp("here"), [])
 
 
-def made(record: Path, folder: Path, emulator: list[str]) -> dict[str, bytes]:
+def made(index: Path, folder: Path, emulator: list[str]) -> dict[str, bytes]:
     """Simulate a brick; train and infer on the split; return the products.
 
     One process runs the three stages, as imports take most of the time of an emulated one.
@@ -58,10 +58,10 @@ def made(record: Path, folder: Path, emulator: list[str]) -> dict[str, bytes]:
     stages = (
         ["obiwan.simulate", "--out", "bricks=bricks.json", "--n-bricks", "1", "--brick-pixels",
          "160", "--n-real", "6", "--n-fake", "6", "--n-stars", "2"],
-        ["obiwan.train", "--in", f"split={record}", "--out", "model=model.safetensors",
+        ["obiwan.train", "--in", f"split={index}", "--out", "model=model.safetensors",
          "history=history.csv", "--bands", "g", "--batch", "2", "--n-epochs", "1",
          "--profile-steps", "0"],
-        ["obiwan.infer", "--in", "model=model.safetensors", f"split={record}",
+        ["obiwan.infer", "--in", "model=model.safetensors", f"split={index}",
          "--out", "scores=scores.parquet", "--batch", "8"],
     )  # fmt: skip
     # The command would start itself again, natively, to set these variables.
@@ -77,14 +77,14 @@ def made(record: Path, folder: Path, emulator: list[str]) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("processor", PROCESSORS)
 def test_an_emulated_processor_makes_the_same_bytes(
-    qemu: str, record: Path, here: dict[str, bytes], tmp_path: Path, processor: str
+    qemu: str, index: Path, here: dict[str, bytes], tmp_path: Path, processor: str
 ):
     """The block index has the checksums of the images, which are compared by them."""
-    there = made(record, tmp_path, [qemu, "-cpu", processor])
+    there = made(index, tmp_path, [qemu, "-cpu", processor])
     assert [name for name in PRODUCTS if here[name] != there[name]] == []
 
 
-def test_native_numerics_differ_on_an_emulated_processor(qemu: str, record: Path, tmp_path: Path):
+def test_native_numerics_differ_on_an_emulated_processor(qemu: str, index: Path, tmp_path: Path):
     """Otherwise the test above would not test the profile."""
     program = (
         "import numpy as np; x = np.random.default_rng(1).random(10000);"

@@ -56,7 +56,7 @@ def test_a_pickle_is_an_error_and_not_executed(tmp_path: Path):
 
 
 @pytest.mark.parametrize("keep", [0, 1, 7, 100, -1])
-def test_a_truncated_file_is_refused(tmp_path: Path, keep: int):
+def test_a_truncated_file_is_an_error(tmp_path: Path, keep: int):
     checkpoint.write(tmp_path / "a", TENSORS, ABOUT)
     (tmp_path / "a").write_bytes((tmp_path / "a").read_bytes()[:keep])
     with pytest.raises(InputError, match="cannot be read"):

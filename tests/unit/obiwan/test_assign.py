@@ -21,11 +21,11 @@ from skyproof.sky.tan import Tan
 from tests.unit.obiwan.build.stamps import Brick, bricks_in_row, row_of_bricks, tan_at, write_block
 
 
-def assigned(folder: Path, records: list[Path], **options: object) -> list[dict[str, str]]:
+def assigned(folder: Path, indexes: list[Path], **options: object) -> list[dict[str, str]]:
     """Run the stage and return the rows of its table."""
     table = folder / "membership.csv"
     assign.run(
-        SimpleNamespace(cutouts=records),
+        SimpleNamespace(cutouts=indexes),
         SimpleNamespace(membership=table),
         Assign(**options),
         Context("obiwan.assign", seed=20180501),
@@ -69,8 +69,8 @@ def test_overlaps_name_neighbours_of_the_other_part(tmp_path: Path) -> None:
 
 
 def test_patches_partition_the_stamps(tmp_path: Path) -> None:
-    record = write_block(tmp_path, "block-00000", bricks_in_row(2, n_real=40, n_fake=30))
-    rows = assigned(tmp_path, [record], patch_pixels=100)
+    index = write_block(tmp_path, "block-00000", bricks_in_row(2, n_real=40, n_fake=30))
+    rows = assigned(tmp_path, [index], patch_pixels=100)
     assert sum(int(row["n_real"]) for row in rows) == 80
     assert sum(int(row["n_fake"]) for row in rows) == 60
     assert {row["group"].split("/")[1] for row in rows} == {
@@ -84,13 +84,13 @@ def test_patches_partition_the_stamps(tmp_path: Path) -> None:
 
 
 def test_a_single_group_is_an_error_with_a_remedy(tmp_path: Path) -> None:
-    record = write_block(tmp_path, "block-00000", bricks_in_row(1))
+    index = write_block(tmp_path, "block-00000", bricks_in_row(1))
     with pytest.raises(
         InputError, match=r"one group only; expected two bricks or more, or obiwan.pat"
     ):
-        assigned(tmp_path, [record])
+        assigned(tmp_path, [index])
     assert not (tmp_path / "membership.csv").exists()
-    assert len(assigned(tmp_path, [record], patch_pixels=100, test_fraction=0.5)) >= 2
+    assert len(assigned(tmp_path, [index], patch_pixels=100, test_fraction=0.5)) >= 2
 
 
 def test_the_test_part_has_both_classes(tmp_path: Path) -> None:
@@ -103,24 +103,24 @@ def test_the_test_part_has_both_classes(tmp_path: Path) -> None:
 
 def test_one_class_is_an_error(tmp_path: Path) -> None:
     bricks = [replace(brick, n_fake=0) for brick in bricks_in_row(4)]
-    record = write_block(tmp_path, "block-00000", bricks)
+    index = write_block(tmp_path, "block-00000", bricks)
     with pytest.raises(InputError, match="no group has stamps of both classes"):
-        assigned(tmp_path, [record])
+        assigned(tmp_path, [index])
 
 
 def test_a_brick_in_two_records_is_an_error(tmp_path: Path) -> None:
     bricks = bricks_in_row(3)
-    records = [write_block(tmp_path, f"block-{i:05d}", bricks[i : i + 2]) for i in range(2)]
+    indexes = [write_block(tmp_path, f"block-{i:05d}", bricks[i : i + 2]) for i in range(2)]
     with pytest.raises(InputError, match="record 1211p060: is in two block indexes"):
-        assigned(tmp_path, records)
+        assigned(tmp_path, indexes)
 
 
 @pytest.mark.parametrize("name", ["n_real", "wcs"])
 def test_a_record_of_another_stage_is_an_error(tmp_path: Path, name: str) -> None:
-    record = write_block(tmp_path, "block-00000", bricks_in_row(3))
-    record.write_text(record.read_text().replace(f'"{name}"', '"other"'))
+    index = write_block(tmp_path, "block-00000", bricks_in_row(3))
+    index.write_text(index.read_text().replace(f'"{name}"', '"other"'))
     with pytest.raises(InputError, match=f"field {name}"):
-        assigned(tmp_path, [record])
+        assigned(tmp_path, [index])
 
 
 @pytest.mark.parametrize(

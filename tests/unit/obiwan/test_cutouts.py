@@ -281,11 +281,11 @@ def test_an_empty_catalogue_gives_all_files(tmp_path, out):
 
 
 def test_a_block_index_with_bad_bricks(root, out, caplog):
-    record = root / "simulated.json"
+    index = root / "simulated.json"
     items = {BRICK: {"info": {}, "files": []}, NAMES[1]: {"info": {"bad": "no image"}, "files": []}}
-    write.json(record, {"format": blocks.FORMAT, "items": items})
+    write.json(index, {"format": blocks.FORMAT, "items": items})
     with caplog.at_level(logging.WARNING):
-        assert list(run(root, out, record)) == [BRICK]
+        assert list(run(root, out, index)) == [BRICK]
     assert f"{NAMES[1]} skipped, as before: no image" in caplog.text
 
 

@@ -106,8 +106,8 @@ def make_case(
         write.fits_table(folder / paths["catalog"], table)
         entries = [entry_of(folder, path) for path in paths.values()]
         items[brick] = {"info": {}, "files": entries}
-    record = folder / "block-00000.json"
-    write.json(record, {"format": "skyproof-record-1", "items": items})
+    index = folder / "block-00000.json"
+    write.json(index, {"format": "skyproof-record-1", "items": items})
 
     table = np.concatenate(tested)
     level = -table[score_from] if score_from else signal * table["label"]
@@ -126,7 +126,7 @@ def make_case(
         "accuracy": np.clip(0.5 + 0.3 * signal * step / 800 + 0.1 * rng.normal(size=400), 0, 1),
     })  # fmt: skip
     return SimpleNamespace(
-        scores=folder / "scores.parquet", split=[record], history=folder / "history.csv"
+        scores=folder / "scores.parquet", split=[index], history=folder / "history.csv"
     )
 
 
@@ -245,17 +245,17 @@ def test_bricks_of_both_parts_are_a_caution(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     inputs = make_case(tmp_path)
-    record = json.loads(inputs.split[0].read_text())
-    names = sorted(record["items"])
+    index = json.loads(inputs.split[0].read_text())
+    names = sorted(index["items"])
     shared = split_names(names[-1], "train", 1)
     for source, target in zip(split_names(names[0], "train", 1), shared, strict=True):
         (tmp_path / target).write_bytes((tmp_path / source).read_bytes())
         entry = entry_of(tmp_path, target)
-        record["items"][names[-1]]["files"].append(entry)
+        index["items"][names[-1]]["files"].append(entry)
     table = catalogue(np.random.default_rng(0), names[-1], 60, "grz")
     write.fits_table(tmp_path / shared[2], table)
     entry["size"] = (tmp_path / shared[2]).stat().st_size
-    write.json(inputs.split[0], record)
+    write.json(inputs.split[0], index)
     metrics = quick(inputs, tmp_path, monkeypatch)
     assert metrics["groups_in_training"] == 1
     assert "may have memorised their sky" in rule.page(metrics, "g")

@@ -34,7 +34,7 @@ def write_model(path: Path, bands: str = "g", seed: int = 1) -> Path:
 
 
 @pytest.fixture(scope="module")
-def record(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def block_index(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_split(tmp_path_factory.mktemp("split"), n_bricks=10)
 
 
@@ -60,10 +60,10 @@ def scores(
 
 
 def test_scores_of_the_test_part_have_the_columns_of_its_catalogue(
-    model: Path, record: Path, tmp_path: Path
+    model: Path, block_index: Path, tmp_path: Path
 ):
-    table = scores(model, tmp_path / "s.parquet", [record])
-    files = files_of_test_part(read_index(record))
+    table = scores(model, tmp_path / "s.parquet", [block_index])
+    files = files_of_test_part(read_index(block_index))
     catalogue = np.concatenate([fitsio.read(one.catalog) for one in files])
     assert len(files) == 6  # 2 bricks of 24 stamps, 8 rows a file
     assert table["id"].tolist() == catalogue["id"].tolist()
@@ -87,19 +87,21 @@ def test_scores_do_not_depend_on_how_rows_are_grouped(model: Path, tmp_path: Pat
 
 
 @pytest.mark.mpi
-def test_two_ranks_write_the_bytes_of_one(model: Path, record: Path, tmp_path: Path):
+def test_two_ranks_write_the_bytes_of_one(model: Path, block_index: Path, tmp_path: Path):
     for ranks in (1, 2):
         out = tmp_path / f"{ranks}.parquet"
         result = skyproof(
-            "obiwan.infer", "--in", f"model={model}", f"split={record}", "--out", f"scores={out}",
-            ranks=ranks,
+            "obiwan.infer", "--in", f"model={model}", f"split={block_index}",
+            "--out", f"scores={out}", ranks=ranks,
         )  # fmt: skip
         assert result.returncode == 0, result.stderr
     assert (tmp_path / "1.parquet").read_bytes() == (tmp_path / "2.parquet").read_bytes()
 
 
-def test_a_folder_of_arrays_is_scored_with_file_and_row(model: Path, record: Path, tmp_path: Path):
-    files = files_of_test_part(read_index(record))
+def test_a_folder_of_arrays_is_scored_with_file_and_row(
+    model: Path, block_index: Path, tmp_path: Path
+):
+    files = files_of_test_part(read_index(block_index))
     folder = tmp_path / "mine"
     (folder / "deeper").mkdir(parents=True)
     np.save(folder / "b.npy", np.load(files[0].x))
@@ -108,48 +110,50 @@ def test_a_folder_of_arrays_is_scored_with_file_and_row(model: Path, record: Pat
     assert table["file"].tolist() == ["b.npy"] * 8 + ["deeper/a.npy"] * 3
     assert table["row"].tolist() == [*range(8), 0, 1, 2]
     assert list(table) == ["score", "file", "row"]
-    known = scores(model, tmp_path / "t.parquet", [record])
+    known = scores(model, tmp_path / "t.parquet", [block_index])
     assert table["score"][:8].tolist() == known["score"][:8].tolist()
 
 
 def test_a_folder_of_stamp_files_is_scored_with_its_tables(
-    model: Path, record: Path, tmp_path: Path
+    model: Path, block_index: Path, tmp_path: Path
 ):
-    table = scores(model, tmp_path / "s.parquet", stamps=record.parents[1] / "cutouts")
+    table = scores(model, tmp_path / "s.parquet", stamps=block_index.parents[1] / "cutouts")
     assert len(table) == 10 * 24
-    known = scores(model, tmp_path / "t.parquet", [record]).set_index(["brick", "label", "id"])
+    known = scores(model, tmp_path / "t.parquet", [block_index]).set_index(["brick", "label", "id"])
     found = table.set_index(["brick", "label", "id"])
     assert (found.loc[known.index, "score"] == known["score"]).all()
 
 
 @pytest.mark.parametrize("how", ["split", "npy", "hdf5"])
-def test_stamps_of_other_bands_are_errors_with_both_bands(record: Path, tmp_path: Path, how: str):
+def test_stamps_of_other_bands_are_errors_with_both_bands(
+    block_index: Path, tmp_path: Path, how: str
+):
     model = write_model(tmp_path / "model.safetensors", "grz")
-    given: dict[str, object] = {"split": [record]}
+    given: dict[str, object] = {"split": [block_index]}
     if how == "npy":
         (tmp_path / "folder").mkdir()
         np.save(tmp_path / "folder/a.npy", np.zeros((2, 64, 64, 2), np.float32))
         given = {"stamps": tmp_path / "folder"}
     elif how == "hdf5":
-        given = {"stamps": record.parents[1] / "cutouts"}
+        given = {"stamps": block_index.parents[1] / "cutouts"}
     with pytest.raises(InputError, match=r"(64, 2\]|1 bands).*grz"):
         scores(model, tmp_path / "s.parquet", **given)
 
 
-def test_a_file_that_is_not_a_model_is_an_error(record: Path, tmp_path: Path):
+def test_a_file_that_is_not_a_model_is_an_error(block_index: Path, tmp_path: Path):
     path = tmp_path / "model.safetensors"
     path.write_bytes(b"not a model")
     out = tmp_path / "s.parquet"
     result = skyproof(
-        "obiwan.infer", "--in", f"model={path}", f"split={record}", "--out", f"scores={out}"
+        "obiwan.infer", "--in", f"model={path}", f"split={block_index}", "--out", f"scores={out}"
     )
     assert result.returncode == 3
     assert "model.safetensors: cannot be read" in one_line(result)
     assert not out.exists()
 
 
-def test_either_a_split_or_a_folder_must_be_given(model: Path, record: Path, tmp_path: Path):
-    for given in ({}, {"split": [record], "stamps": tmp_path}):
+def test_either_a_split_or_a_folder_must_be_given(model: Path, block_index: Path, tmp_path: Path):
+    for given in ({}, {"split": [block_index], "stamps": tmp_path}):
         with pytest.raises(UsageError, match="give either"):
             scores(model, tmp_path / "s.parquet", **given)
 

@@ -30,16 +30,16 @@ from skyproof.obiwan.reduction.inject import (
 from skyproof.obiwan.reduction.resample import footprint_box, resample, stack
 from skyproof.sky.tan import Tan, tan_from_info
 from tests.conftest import one_line, skyproof, tree_bytes
-from tests.unit.obiwan.build import ccds as ccd_tree
-from tests.unit.obiwan.build.ccds import Tree, make_tree
+from tests.unit.obiwan.build import ccds as ccds_build
+from tests.unit.obiwan.build.ccds import CcdFiles, make_ccd_files
 
 BRICK = "2000p315"
 
 
-def ingested(tree: Tree, out: Path, **options: object) -> blocks.Item:
+def ingested(ccd_files: CcdFiles, out: Path, **options: object) -> blocks.Item:
     """Run the stage on a folder and return its single brick."""
-    options = {"bands": tree.bands, "n_fake": 12, **options}
-    inputs = SimpleNamespace(ccds=tree.table, images=tree.images, calib=tree.calib)
+    options = {"bands": ccd_files.bands, "n_fake": 12, **options}
+    inputs = SimpleNamespace(ccds=ccd_files.table, images=ccd_files.images, calib=ccd_files.calib)
     outputs = SimpleNamespace(bricks=out / "block-00000.json")
     out.mkdir(parents=True, exist_ok=True)
     ingest.run(inputs, outputs, Ingest(**options), Context("obiwan.ingest", seed=5))
@@ -48,24 +48,26 @@ def ingested(tree: Tree, out: Path, **options: object) -> blocks.Item:
 
 
 @pytest.fixture(scope="module")
-def tree(tmp_path_factory: pytest.TempPathFactory) -> Tree:
-    return make_tree(tmp_path_factory.mktemp("ccds"))
+def ccd_files(tmp_path_factory: pytest.TempPathFactory) -> CcdFiles:
+    return make_ccd_files(tmp_path_factory.mktemp("ccds"))
 
 
 @pytest.fixture(scope="module")
-def brick(tree: Tree, tmp_path_factory: pytest.TempPathFactory) -> blocks.Item:
-    return ingested(tree, tmp_path_factory.mktemp("bricks"), n_realizations=2)
+def brick(ccd_files: CcdFiles, tmp_path_factory: pytest.TempPathFactory) -> blocks.Item:
+    return ingested(ccd_files, tmp_path_factory.mktemp("bricks"), n_realizations=2)
 
 
 @pytest.fixture(scope="module")
-def exposure(tree: Tree) -> Exposure:
-    _, ccds = read_ccds(tree.table)
-    return read_exposure(ccds[0], tree.table, tree.images, tree.calib, logging.getLogger())
+def exposure(ccd_files: CcdFiles) -> Exposure:
+    _, ccds = read_ccds(ccd_files.table)
+    return read_exposure(
+        ccds[0], ccd_files.table, ccd_files.images, ccd_files.calib, logging.getLogger()
+    )
 
 
 def local_tan(exposure: Exposure) -> Tan:
     """The part of the brick's grid that an exposure covers."""
-    whole = brick_tan(brick_of_id(int(bricks_at(*ccd_tree.CENTRE))), 3600)
+    whole = brick_tan(brick_of_id(int(bricks_at(*ccds_build.CENTRE))), 3600)
     box = footprint_box(exposure.wcs, exposure.image.shape, whole)
     assert box is not None
     (y0, y1), (x0, x1) = ((side.start, side.stop) for side in box)
@@ -97,30 +99,30 @@ def test_files_have_the_layout_of_the_survey(brick: blocks.Item) -> None:
 def test_the_image_is_the_part_of_the_brick_covered_by_ccds(brick: blocks.Item) -> None:
     """The small field gives a small image, on the pixels of the whole brick."""
     tan = tan_of(brick)
-    whole = brick_tan(brick_of_id(int(bricks_at(*ccd_tree.CENTRE))), 3600)
-    side = ccd_tree.SIZE * ccd_tree.SCALE_ARCSEC / PIXEL_SCALE
+    whole = brick_tan(brick_of_id(int(bricks_at(*ccds_build.CENTRE))), 3600)
+    side = ccds_build.SIZE * ccds_build.SCALE_ARCSEC / PIXEL_SCALE
     assert tan.width == pytest.approx(side * 1.28, abs=5)  # cos 20 deg + sin 20 deg
     assert (tan.ra, tan.dec, tan.cd) == (whole.ra, whole.dec, whole.cd)
     assert (tan.crpix[0] - whole.crpix[0]) % 1 == 0
 
 
-def test_stars_keep_flux_and_position(tree: Tree, brick: blocks.Item) -> None:
+def test_stars_keep_flux_and_position(ccd_files: CcdFiles, brick: blocks.Item) -> None:
     """From 0.3 arcsec pixels with SIP distortions to the brick: flux to 1 %, position to 20 mas."""
     root = brick.index.parent
     tractor = survey.read_tractor(survey.tractor_path(root, BRICK, "rs0"), "gi")
     image, _ = survey.read_plane(survey.image_path(root, BRICK, "image", "g", "rs0"))
-    for star in ccd_tree.STARS[1:]:
-        ra, dec = ccd_tree.true_wcs().pixel_to_world_values(*star)
+    for star in ccds_build.STARS[1:]:
+        ra, dec = ccds_build.true_wcs().pixel_to_world_values(*star)
         x, y = tan_of(brick).pixel(ra, dec)
         distance = np.hypot(tractor["bx"] - x, tractor["by"] - y)
         nearest = int(distance.argmin())
         assert distance[nearest] * PIXEL_SCALE < 0.02  # measured: 0.004
         assert tractor["type"][nearest] == "PSF"
         # A Moffat profile has some wings outside; the aperture correction knows them roughly.
-        assert tractor["flux_g"][nearest] == pytest.approx(ccd_tree.STAR_FLUX, rel=0.05)
+        assert tractor["flux_g"][nearest] == pytest.approx(ccds_build.STAR_FLUX, rel=0.05)
     gy, gx = np.indices(image.shape)
     around = np.hypot(gx - x, gy - y) < 22
-    assert image[around].sum() == pytest.approx(ccd_tree.STAR_FLUX, rel=0.02)
+    assert image[around].sum() == pytest.approx(ccds_build.STAR_FLUX, rel=0.02)
 
 
 def test_sky_is_zero_with_the_noise_of_its_weights(brick: blocks.Item) -> None:
@@ -131,9 +133,9 @@ def test_sky_is_zero_with_the_noise_of_its_weights(brick: blocks.Item) -> None:
             assert 0.7 < sky["sigma"] < 1.02  # measured: 0.86 to 0.88
 
 
-def test_injected_galaxies_are_measured_like_others(tree: Tree, tmp_path: Path) -> None:
+def test_injected_galaxies_are_measured_like_others(ccd_files: CcdFiles, tmp_path: Path) -> None:
     """Bright injected galaxies are found where they were put, with their flux, in all bands."""
-    item = ingested(tree, tmp_path, n_realizations=2, mag_min=18.0, mag_max=20.5)
+    item = ingested(ccd_files, tmp_path, n_realizations=2, mag_min=18.0, mag_max=20.5)
     ratios: dict[str, list[float]] = {"g": [], "i": []}
     count = 0
     for rs in ("rs0", "rs1"):
@@ -159,7 +161,7 @@ def test_realizations_differ_in_their_galaxies_only(brick: blocks.Item) -> None:
     assert not np.isin(first["ra"], second["ra"]).any()
     ivar = [survey.read_plane(survey.image_path(root, BRICK, "invvar", "g", rs))[0]
             for rs in ("rs0", "rs1")]  # fmt: skip
-    # The weights of the tree do not count sources, so injected ones leave no trace in them.
+    # The weights of the files do not count sources, so injected ones leave no trace in them.
     np.testing.assert_array_equal(ivar[0], ivar[1])
 
 
@@ -222,7 +224,7 @@ def test_overlapping_exposures_are_averaged_by_weight(exposure: Exposure) -> Non
     assert seen.sum() > 30_000
     np.testing.assert_allclose(both.image[seen], one.image[seen] * 0.75, rtol=1e-4)
     np.testing.assert_allclose(both.ivar[seen], one.ivar[seen] * 4 / 3, rtol=1e-4)
-    ratio = (PIXEL_SCALE / ccd_tree.SCALE_ARCSEC) ** 2
+    ratio = (PIXEL_SCALE / ccds_build.SCALE_ARCSEC) ** 2
     assert np.median(one.image[seen]) == pytest.approx(ratio, rel=0.02)  # flux a smaller pixel
 
 
@@ -260,44 +262,44 @@ def test_the_population_is_within_its_limits() -> None:
 def test_empty_sky_has_few_false_detections(exposure: Exposure) -> None:
     """The threshold uses the noise of correlated, resampled pixels."""
     rng = np.random.default_rng(8)
-    noise = np.where(exposure.ivar > 0, rng.normal(0, ccd_tree.SKY_SIGMA, exposure.ivar.shape), 0)
+    noise = np.where(exposure.ivar > 0, rng.normal(0, ccds_build.SKY_SIGMA, exposure.ivar.shape), 0)
     empty = stack([replace(exposure, image=noise.astype(np.float32))], local_tan(exposure))
     assert len(detect.detect({"g": empty}, 4.0).objects) <= 2
     assert len(detect.detect({"g": empty}, 1.5).objects) > 20
 
 
-def test_a_missing_band_is_reported(tree: Tree, tmp_path: Path) -> None:
+def test_a_missing_band_is_reported(ccd_files: CcdFiles, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="in band z"):
-        ingested(tree, tmp_path / "out", bands="gz")
-    item = ingested(tree, tmp_path / "out", bands="gz", skip_bad=True)
+        ingested(ccd_files, tmp_path / "out", bands="gz")
+    item = ingested(ccd_files, tmp_path / "out", bands="gz", skip_bad=True)
     assert "no CCD in band z" in item.info["bad"]
-    assert str(tree.root) not in item.info["bad"]  # a record holds no path of a machine
+    assert str(ccd_files.root) not in item.info["bad"]  # a block index holds no path of a machine
     assert item.paths == ()
 
 
-def test_a_full_or_uncovered_field_is_reported(tree: Tree, tmp_path: Path) -> None:
+def test_a_full_or_uncovered_field_is_reported(ccd_files: CcdFiles, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no space for a galaxy"):
-        ingested(tree, tmp_path, separation=40.0)
+        ingested(ccd_files, tmp_path, separation=40.0)
     with pytest.raises(UsageError, match="mag_min"):
-        ingested(tree, tmp_path, mag_min=22.0, mag_max=21.0)
+        ingested(ccd_files, tmp_path, mag_min=22.0, mag_max=21.0)
     with pytest.raises(InputError, match="has CCDs in g, i"):
-        ingested(tree, tmp_path, bands="rz")
+        ingested(ccd_files, tmp_path, bands="rz")
 
 
 def test_bad_input_ends_with_one_line(tmp_path: Path) -> None:
     """Exit 3 with file and cause; no file of the brick under its final name."""
-    tree = make_tree(tmp_path / "ccds")
-    tree.image("i", "d").write_bytes(b"SIMPLE")
+    ccd_files = make_ccd_files(tmp_path / "ccds")
+    ccd_files.image("i", "d").write_bytes(b"SIMPLE")
     out = tmp_path / "out"
-    words = [f"ccds={tree.table}", f"images={tree.images}", f"calib={tree.calib}"]
-    record = out / "block-00000.json"
+    words = [f"ccds={ccd_files.table}", f"images={ccd_files.images}", f"calib={ccd_files.calib}"]
+    block_index = out / "block-00000.json"
     result = skyproof(
-        "obiwan.ingest", "--in", *words, "--out", f"bricks={record}", "--bands", "gi"
+        "obiwan.ingest", "--in", *words, "--out", f"bricks={block_index}", "--bands", "gi"
     )  # fmt: skip
     assert result.returncode == 3
     line = one_line(result)
     assert BRICK in line
-    assert tree.image("i", "d").name in line
+    assert ccd_files.image("i", "d").name in line
     assert tree_bytes(out) == {}
 
 
@@ -305,8 +307,8 @@ def test_bad_input_ends_with_one_line(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_two_ranks_make_the_same_bytes(tmp_path: Path) -> None:
     """o17: two bricks on one rank and on two."""
-    tree = make_tree(tmp_path / "ccds", centre=ccd_tree.BETWEEN)
-    words = [f"ccds={tree.table}", f"images={tree.images}", f"calib={tree.calib}"]
+    ccd_files = make_ccd_files(tmp_path / "ccds", centre=ccds_build.BETWEEN)
+    words = [f"ccds={ccd_files.table}", f"images={ccd_files.images}", f"calib={ccd_files.calib}"]
     made = []
     for ranks in (1, 2):
         out = tmp_path / f"out{ranks}"

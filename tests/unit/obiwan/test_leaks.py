@@ -79,10 +79,10 @@ def test_x01_planted_leak_of_a_patch_and_of_a_source_is_an_error(tmp_path: Path)
         dataset.check_no_leak(items)
 
 
-def test_leak_check_refuses_a_record_of_another_stage(tmp_path: Path) -> None:
-    record = write_block(tmp_path, "block-00000", apart(2, 2, 2))
+def test_the_leak_check_raises_for_a_block_index_of_another_stage(tmp_path: Path) -> None:
+    block_index = write_block(tmp_path, "block-00000", apart(2, 2, 2))
     with pytest.raises(InputError, match="record 0010p060, field split_by: is missing"):
-        dataset.check_no_leak(read_index(record))
+        dataset.check_no_leak(read_index(block_index))
 
 
 @pytest.mark.parametrize(

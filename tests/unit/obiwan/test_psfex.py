@@ -12,7 +12,7 @@ import pytest
 from skyproof.core.errors import InputError
 from skyproof.obiwan.reduction import archive
 from skyproof.obiwan.reduction.psf import MoffatPsf, PsfexModel, psfex_from_values, read_psf
-from tests.unit.obiwan.build import ccds as ccd_tree
+from tests.unit.obiwan.build import ccds as ccds_build
 
 LOG = logging.getLogger("test")
 
@@ -53,11 +53,13 @@ def test_profile_is_the_stamp_in_image_pixels() -> None:
 
 
 def test_merged_file_gives_the_row_of_the_ccd_without_padding(tmp_path: Path) -> None:
-    tree = ccd_tree.make_tree(tmp_path, "g")
-    key = archive.Key(tree.names["g"], ccd_tree.CAMERA, 7000, ccd_tree.CCDNAME)
-    psf = read_psf(tree.calib, key, 3.0, LOG)
+    ccd_files = ccds_build.make_ccd_files(tmp_path, "g")
+    key = archive.Key(ccd_files.names["g"], ccds_build.CAMERA, 7000, ccds_build.CCDNAME)
+    psf = read_psf(ccd_files.calib, key, 3.0, LOG)
     assert isinstance(psf, PsfexModel)
-    np.testing.assert_allclose(psf.stamp(150.0, 20.0), ccd_tree.psf_stamp(150.0, 20.0), atol=1e-12)
+    np.testing.assert_allclose(
+        psf.stamp(150.0, 20.0), ccds_build.psf_stamp(150.0, 20.0), atol=1e-12
+    )
 
 
 def test_without_a_model_the_width_of_the_table_is_used(

@@ -36,11 +36,11 @@ SMALL = {
 def build(folder: Path, **options) -> list[blocks.Item]:
     """Run the stage in this process and return the bricks of the block index."""
     settings = Simulate(**{**SMALL, **options})
-    record = folder / f"block-{settings.block:05d}.json"
+    index = folder / f"block-{settings.block:05d}.json"
     folder.mkdir(parents=True, exist_ok=True)
     context = Context("obiwan.simulate", seed=settings.seed, cache_key=str(options))
-    simulate.run(SimpleNamespace(), SimpleNamespace(bricks=record), settings, context)
-    return blocks.read_index(record)
+    simulate.run(SimpleNamespace(), SimpleNamespace(bricks=index), settings, context)
+    return blocks.read_index(index)
 
 
 def plane(folder, brick, kind, band):

@@ -61,12 +61,12 @@ def test_o05_o07_channels_labels_and_catalogue_belong_together(tmp_path: Path) -
 
 
 def test_axes_keep_their_order(tmp_path: Path) -> None:
-    record = write_block(tmp_path / "cutouts", "block-00000", apart(2, 2, 2))
+    block_index = write_block(tmp_path / "cutouts", "block-00000", apart(2, 2, 2))
     ramp = np.arange(64.0 * 64).reshape(64, 64) / 2
     for path in (tmp_path / "cutouts").rglob("*.hdf5"):
         with h5py.File(path, "r+") as file:
             file["img"][...] = ramp[None, :, :, None]
-    items = split_of(tmp_path, [record], bands="g")
+    items = split_of(tmp_path, [block_index], bands="g")
     for one in dataset.training_files(items):
         np.testing.assert_array_equal(np.load(one.x)[0, :, :, 0], ramp)
 
@@ -280,24 +280,24 @@ def spoil(folder: Path, field: str, value: float, row: int = 0) -> None:
 def test_values_that_do_not_fit_are_errors(
     tmp_path: Path, field: str, value: float, dtype: str, match: str
 ) -> None:
-    record = write_block(tmp_path / "cutouts", "block-00000", apart(2, 4, 4))
+    block_index = write_block(tmp_path / "cutouts", "block-00000", apart(2, 4, 4))
     spoil(tmp_path / "cutouts", field, value, row=1)
     with pytest.raises(InputError, match=match):
-        split_of(tmp_path, [record], bands="g", dtype=dtype)
+        split_of(tmp_path, [block_index], bands="g", dtype=dtype)
     assert not (tmp_path / "split/block-00000.json").exists()
 
 
 def test_a_large_weight_fits_float32(tmp_path: Path) -> None:
-    record = write_block(tmp_path / "cutouts", "block-00000", apart(2, 4, 4))
+    block_index = write_block(tmp_path / "cutouts", "block-00000", apart(2, 4, 4))
     spoil(tmp_path / "cutouts", "ivar", 70000.0)
-    items = split_of(tmp_path, [record], bands="g", dtype="float32")
+    items = split_of(tmp_path, [block_index], bands="g", dtype="float32")
     assert max(np.load(one.x).max() for one in dataset.training_files(items)) == 70000.0
 
 
 def test_a_small_weight_stays_unmasked_in_float16(tmp_path: Path) -> None:
-    record = write_block(tmp_path / "cutouts", "block-00000", apart(2, 4, 4))
+    block_index = write_block(tmp_path / "cutouts", "block-00000", apart(2, 4, 4))
     spoil(tmp_path / "cutouts", "ivar", 1e-12)
-    items = split_of(tmp_path, [record], bands="g", dtype="float16")
+    items = split_of(tmp_path, [block_index], bands="g", dtype="float16")
     (one,) = dataset.training_files(items)
     ivar = np.load(one.x)[..., 1]
     assert np.sum(ivar == np.finfo(np.float16).smallest_subnormal) == 1
@@ -307,10 +307,10 @@ def test_a_small_weight_stays_unmasked_in_float16(tmp_path: Path) -> None:
 def test_a_table_of_another_run_is_an_error(tmp_path: Path) -> None:
     bricks = apart(4, 4, 4)
     made(tmp_path, [bricks[:2]])
-    record = write_block(tmp_path / "more", "block-00001", bricks[2:])
+    block_index = write_block(tmp_path / "more", "block-00001", bricks[2:])
     with pytest.raises(InputError, match=r"membership.csv, record 0210p060: has no such group"):
         split.run(
-            SimpleNamespace(cutouts=record, membership=tmp_path / "assign/membership.csv"),
+            SimpleNamespace(cutouts=block_index, membership=tmp_path / "assign/membership.csv"),
             SimpleNamespace(split=tmp_path / "split/block-00001.json"),
             Split(bands="g"),
             Context("obiwan.split", seed=SEED),

@@ -34,14 +34,14 @@ PRODUCTS = ("model.safetensors", "history.csv")
 
 
 @pytest.fixture(scope="module")
-def record(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_split(tmp_path_factory.mktemp("split"))
 
 
-def words(record: Path, out: Path, start: Path | None = None, **options: str) -> list[str]:
+def words(index: Path, out: Path, start: Path | None = None, **options: str) -> list[str]:
     given = OPTIONS | {name.replace("_", "-"): value for name, value in options.items()}
     return [
-        "obiwan.train", "--in", f"split={record}", *([f"start={start}"] if start else []),
+        "obiwan.train", "--in", f"split={index}", *([f"start={start}"] if start else []),
         "--out", f"model={out / PRODUCTS[0]}", f"history={out / PRODUCTS[1]}",
         *(word for name, value in given.items() for word in (f"--{name}", value)),
     ]  # fmt: skip
@@ -52,9 +52,9 @@ def products_of(folder: Path) -> list[bytes]:
 
 
 @pytest.fixture(scope="module")
-def trained(record: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(index: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("trained")
-    result = skyproof(*words(record, out))
+    result = skyproof(*words(index, out))
     assert result.returncode == 0, result.stderr
     return out
 
@@ -90,7 +90,7 @@ def test_products_hold_no_place_or_time(trained: Path):
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2])
 def test_o11_a_training_killed_at_any_step_ends_with_the_same_bytes(
-    record: Path, trained: Path, tmp_path: Path, seed: int
+    index: Path, trained: Path, tmp_path: Path, seed: int
 ):
     """o11: SIGKILL at a random moment, run again: model and history are equal to the bit.
 
@@ -99,7 +99,7 @@ def test_o11_a_training_killed_at_any_step_ends_with_the_same_bytes(
     draw = random.Random(seed)
     first = draw.randrange(3, STEPS - 12, 3)
     process = subprocess.Popen(
-        [sys.executable, "-m", "skyproof", *words(record, tmp_path)],
+        [sys.executable, "-m", "skyproof", *words(index, tmp_path)],
         env=clean_environment(),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -112,7 +112,7 @@ def test_o11_a_training_killed_at_any_step_ends_with_the_same_bytes(
         process.wait(60)
     assert process.returncode == -signal.SIGKILL
     assert not any((tmp_path / name).exists() for name in PRODUCTS)
-    result = skyproof(*words(record, tmp_path))
+    result = skyproof(*words(index, tmp_path))
     assert result.returncode == 0, result.stderr
     assert "resuming after step" in result.stderr
     assert products_of(tmp_path) == products_of(trained)
@@ -121,17 +121,17 @@ def test_o11_a_training_killed_at_any_step_ends_with_the_same_bytes(
 @pytest.mark.mpi
 @pytest.mark.parametrize("ranks", [2, 3])
 def test_any_number_of_ranks_makes_the_same_bytes(
-    record: Path, trained: Path, tmp_path: Path, ranks: int
+    index: Path, trained: Path, tmp_path: Path, ranks: int
 ):
     """A batch has two micro-batches: of three ranks, one only takes part in the sums."""
-    result = skyproof(*words(record, tmp_path), ranks=ranks)
+    result = skyproof(*words(index, tmp_path), ranks=ranks)
     assert result.returncode == 0, result.stderr
     assert products_of(tmp_path) == products_of(trained)
 
 
 @pytest.mark.mpi
-def test_native_numerics_add_in_floats_and_learn_the_same(record: Path, tmp_path: Path):
-    result = skyproof(*words(record, tmp_path, numerics="native"), "--threads", "2", ranks=2)
+def test_native_numerics_add_in_floats_and_learn_the_same(index: Path, tmp_path: Path):
+    result = skyproof(*words(index, tmp_path, numerics="native"), "--threads", "2", ranks=2)
     assert result.returncode == 0, result.stderr
     with open(tmp_path / "history.csv", encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
@@ -141,11 +141,11 @@ def test_native_numerics_add_in_floats_and_learn_the_same(record: Path, tmp_path
 @pytest.mark.mpi
 @pytest.mark.slow
 def test_a_rank_that_is_killed_ends_all_and_fewer_ranks_go_on_to_the_same_bytes(
-    record: Path, trained: Path, tmp_path: Path
+    index: Path, trained: Path, tmp_path: Path
 ):
     mpiexec = Path(sys.executable).parent / "mpiexec"
     process = subprocess.Popen(
-        [mpiexec, "-n", "2", sys.executable, "-m", "skyproof", *words(record, tmp_path),
+        [mpiexec, "-n", "2", sys.executable, "-m", "skyproof", *words(index, tmp_path),
          "--ranks", "2"],
         env=clean_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
@@ -157,7 +157,7 @@ def test_a_rank_that_is_killed_ends_all_and_fewer_ranks_go_on_to_the_same_bytes(
     finally:
         process.kill()
     assert not any((tmp_path / name).exists() for name in PRODUCTS)
-    result = skyproof(*words(record, tmp_path))
+    result = skyproof(*words(index, tmp_path))
     assert result.returncode == 0, result.stderr
     assert "resuming after step" in result.stderr
     assert products_of(tmp_path) == products_of(trained)
@@ -174,10 +174,10 @@ def wait_for_step(folder: Path, step: int, process: subprocess.Popen[bytes]) -> 
         time.sleep(0.005)
 
 
-def test_a_changed_option_starts_anew(record: Path, trained: Path, tmp_path: Path):
+def test_a_changed_option_starts_anew(index: Path, trained: Path, tmp_path: Path):
     (tmp_path / "ckpts").symlink_to(trained / "ckpts")
     before = {path.parent.name for path in trained.glob("ckpts/*/*")}
-    result = skyproof(*words(record, tmp_path, n_epochs="1", learning_rate="0.002"))
+    result = skyproof(*words(index, tmp_path, n_epochs="1", learning_rate="0.002"))
     assert result.returncode == 0, result.stderr
     assert "resuming after step" not in result.stderr
     new = {path.parent for path in trained.glob("ckpts/*/*") if path.parent.name not in before}
@@ -187,46 +187,46 @@ def test_a_changed_option_starts_anew(record: Path, trained: Path, tmp_path: Pat
 
 
 def test_a_checkpoint_to_start_from_must_be_of_the_same_configuration(
-    record: Path, trained: Path, tmp_path: Path
+    index: Path, trained: Path, tmp_path: Path
 ):
     start = min(trained.glob("ckpts/*/*"))  # 3 steps before the end
-    result = skyproof(*words(record, tmp_path / "a", start=start))
+    result = skyproof(*words(index, tmp_path / "a", start=start))
     assert result.returncode == 0, result.stderr
     assert f"resuming after step {STEPS - 3}" in result.stderr
     assert products_of(tmp_path / "a") == products_of(trained)
-    result = skyproof(*words(record, tmp_path / "b", start=start, learning_rate="0.002"))
+    result = skyproof(*words(index, tmp_path / "b", start=start, learning_rate="0.002"))
     assert result.returncode == 3
     assert "is a checkpoint of another configuration" in one_line(result)
     assert not any((tmp_path / "b" / name).exists() for name in PRODUCTS)
 
 
-def test_a_checkpoint_of_one_thread_cannot_start_two_threads(record: Path, tmp_path: Path):
+def test_a_checkpoint_of_one_thread_cannot_start_two_threads(index: Path, tmp_path: Path):
     """Native numerics: results depend on the threads, so a start with others is an error."""
-    native = words(record, tmp_path / "a", numerics="native", n_epochs="1")
+    native = words(index, tmp_path / "a", numerics="native", n_epochs="1")
     assert skyproof(*native).returncode == 0
     result = skyproof(*native, "--threads", "2")
     assert result.returncode == 0, result.stderr
     assert "resuming after step" not in result.stderr
     start = next((tmp_path / "a").glob("ckpts/*/*"))  # of one thread or of two, not of three
-    again = words(record, tmp_path / "b", start=start, numerics="native", n_epochs="1")
+    again = words(index, tmp_path / "b", start=start, numerics="native", n_epochs="1")
     result = skyproof(*again, "--threads", "3")
     assert result.returncode == 3
     assert "expected" in one_line(result)
     assert "device and threads" in one_line(result)
 
 
-def test_a_split_without_a_training_part_is_an_error(record: Path, tmp_path: Path):
-    content = json.loads(record.read_text())
+def test_a_split_without_a_training_part_is_an_error(index: Path, tmp_path: Path):
+    content = json.loads(index.read_text())
     for item in content["items"].values():
         item["files"] = [file for file in item["files"] if "train_" not in file["path"]]
-    changed = record.with_name("no-training-part.json")
+    changed = index.with_name("no-training-part.json")
     changed.write_text(json.dumps(content))
     result = skyproof(*words(changed, tmp_path))
     assert result.returncode == 3
     assert "has no training part" in one_line(result)
 
 
-def test_bands_that_are_not_those_of_the_stamps_are_errors(record: Path, tmp_path: Path):
-    result = skyproof(*words(record, tmp_path, bands="gr"))
+def test_bands_that_are_not_those_of_the_stamps_are_errors(index: Path, tmp_path: Path):
+    result = skyproof(*words(index, tmp_path, bands="gr"))
     assert result.returncode == 3
     assert "has shape [16, 64, 64, 2]; expected [n, 64, 64, 4]" in one_line(result)

@@ -24,7 +24,7 @@ from skyproof.sysnet.original.checkpoints import (
 )
 from tests.conftest import skyproof, tree_bytes
 from tests.unit.sysnet.build.members import SEEDS, make_member
-from tests.unit.sysnet.build.table import make_table, write_tree
+from tests.unit.sysnet.build.table import make_table, write_files
 from tests.unit.sysnet.test_infer import Original, infer_here
 
 NAME = f"model_1_{SEEDS[0]}"
@@ -34,11 +34,11 @@ NAME = f"model_1_{SEEDS[0]}"
 def done(tmp_path_factory):
     """Members with snapshots, exported by a command, and the predictions of sysnet.infer."""
     folder = tmp_path_factory.mktemp("export")
-    tree, members = write_tree(folder, n_chains=1, snapshots=(1, 3))
-    words = ["--in", f"members={tree.members}", "--out", f"export={folder}/export/export.json"]
+    files, members = write_files(folder, n_chains=1, snapshots=(1, 3))
+    words = ["--in", f"members={files.members}", "--out", f"export={folder}/export/export.json"]
     result = skyproof("sysnet.export", *words, "--do-tar", "true")
     assert result.returncode == 0, result.stderr
-    return folder, tree, members
+    return folder, files, members
 
 
 def test_the_layout_is_the_originals(done):
@@ -109,35 +109,35 @@ def test_plain_torch_reads_it_without_unpickling_code(done):
 
 
 def test_s09_member_and_checkpoint_predict_the_same(done, tmp_path):
-    folder, tree, members = done
+    folder, files, members = done
     table = make_table()
     member = members[1]
     ours = TrainedModel("dnnp", folder / "train" / member.name, (3, 5), num_features=3)
     theirs = TrainedModel("dnnp", folder / f"export/{NAME}/best.pth.tar", (3, 5), 3)
-    hpix, density = theirs.forward(tree.table, axes=[0, 1, 2])
+    hpix, density = theirs.forward(files.table, axes=[0, 1, 2])
     np.testing.assert_array_equal(hpix, table.hpix)
-    np.testing.assert_array_equal(density, ours.forward(tree.table)[1])
+    np.testing.assert_array_equal(density, ours.forward(files.table)[1])
     x = scaled(table.features, member.shift, member.scale, member.keep)
     expected = predict("dnnp", member.state, x, 4096, torch.device("cpu"))
     np.testing.assert_array_equal(density, expected)
-    fields = fitsio.read(tree.table)
+    fields = fitsio.read(files.table)
     np.testing.assert_array_equal(density, theirs.forward(fields, [0, 1, 2])[1])
 
     # The first version of the original: fold as third word, statistics from metrics.npz.
-    infer_here(tree, tmp_path / "out")
+    infer_here(files, tmp_path / "out")
     first = TrainedModel("dnnp", folder / f"export/{NAME}/best.pth.tar", 1, (3, 5), 3)
-    again = first.forward(tmp_path / "out/metrics.npz", tree.table)
+    again = first.forward(tmp_path / "out/metrics.npz", files.table)
     np.testing.assert_array_equal(again[1], density)
 
 
 def test_snapshots_predict_too(done):
-    folder, tree, members = done
+    folder, files, members = done
     table = make_table()
     path = folder / f"export/{NAME}/snapshot_1.pth.tar"
     member = members[1]
     x = scaled(table.features, member.shift, member.scale, member.keep)
     expected = predict("dnnp", member.snapshots[1], x, 4096, torch.device("cpu"))
-    found = TrainedModel("dnnp", path, (3, 5), num_features=3).forward(tree.table)
+    found = TrainedModel("dnnp", path, (3, 5), num_features=3).forward(files.table)
     np.testing.assert_array_equal(found[1], expected)
 
 
@@ -264,25 +264,25 @@ def test_a_checkpoint_of_another_structure_is_an_error(
 
 def test_a_table_of_the_original_can_be_used(done, tmp_path):
     """It has no SYSNet header, and its pixels are in any order."""
-    folder, tree, _ = done
-    rows = fitsio.read(tree.table)[::-1]
+    folder, files, _ = done
+    rows = fitsio.read(files.table)[::-1]
     fitsio.write(tmp_path / "table.fits", rows)
     model = TrainedModel("dnnp", folder / f"export/{NAME}/best.pth.tar", (3, 5), 3)
     hpix, density = model.forward(tmp_path / "table.fits", axes=range(3))
     np.testing.assert_array_equal(hpix[::-1], make_table().hpix)
-    np.testing.assert_allclose(density[::-1], model.forward(tree.table)[1], rtol=1e-6)
+    np.testing.assert_allclose(density[::-1], model.forward(files.table)[1], rtol=1e-6)
     (tmp_path / "other.fits").write_text("no table")
     with pytest.raises(InputError, match=r"other\.fits: cannot be read"):
         model.forward(tmp_path / "other.fits")
 
 
 def test_wrong_calls_are_errors(done):
-    folder, tree, _ = done
+    folder, files, _ = done
     path = folder / f"export/{NAME}/best.pth.tar"
     with pytest.raises(UsageError, match="unknown model dnpp; did you mean dnnp"):
         TrainedModel("dnpp", path)
     model = TrainedModel("dnnp", path, (3, 5), 3)
     with pytest.raises(UsageError, match="2 features for a network of 3"):
-        model.forward(tree.table, axes=[0, 1])
+        model.forward(files.table, axes=[0, 1])
     with pytest.raises(UsageError, match="the table has 3 features"):
-        model.forward(tree.table, axes=[0, 1, 5])
+        model.forward(files.table, axes=[0, 1, 5])

@@ -30,7 +30,7 @@ from skyproof.sysnet.original.files import read_stats
 from skyproof.sysnet.table import write_table
 from tests.conftest import clean_environment, one_line, skyproof, tree_bytes
 from tests.unit.sysnet.build.members import SEEDS, make_member, write_groups
-from tests.unit.sysnet.build.table import FEATURES, Tree, make_folds, make_table, write_tree
+from tests.unit.sysnet.build.table import FEATURES, TableFiles, make_folds, make_table, write_files
 
 CPU = torch.device("cpu")
 
@@ -60,24 +60,24 @@ class Original(nn.Module):
         return torch.exp(x) if self.model == "dnnps" else x
 
 
-def infer(tree: Tree, out: Path, ranks: int = 1, **environment: str):
+def infer(files: TableFiles, out: Path, ranks: int = 1, **environment: str):
     outputs = [
         f"weights={out}/nn-weights.fits", f"metrics={out}/metrics.npz",
         f"history={out}/history.csv", f"lines={out}/train.log",
     ]  # fmt: skip
     return skyproof(
-        "sysnet.infer", "--in", *tree.words(), "--out", *outputs, ranks=ranks, **environment
+        "sysnet.infer", "--in", *files.words(), "--out", *outputs, ranks=ranks, **environment
     )
 
 
-def infer_here(tree: Tree, out: Path, **options: object) -> None:
+def infer_here(files: TableFiles, out: Path, **options: object) -> None:
     """Run the stage in this process, because another process takes seconds to import torch."""
     out.mkdir()
     outputs = SimpleNamespace(
         weights=out / "nn-weights.fits", metrics=out / "metrics.npz",
         history=out / "history.csv", lines=out / "train.log",
     )  # fmt: skip
-    inputs = SimpleNamespace(table=tree.table, folds=tree.folds, members=[tree.members])
+    inputs = SimpleNamespace(table=files.table, folds=files.folds, members=[files.members])
     stage.run(inputs, outputs, Infer(**options), Context("sysnet.infer"))
 
 
@@ -85,10 +85,10 @@ def infer_here(tree: Tree, out: Path, **options: object) -> None:
 def done(tmp_path_factory):
     """A finished inference: three folds, two chains, one feature that no network keeps."""
     folder = tmp_path_factory.mktemp("infer")
-    tree, members = write_tree(folder, keep=(True, False, True))
-    result = infer(tree, folder / "out")
+    files, members = write_files(folder, keep=(True, False, True))
+    result = infer(files, folder / "out")
     assert result.returncode == 0, result.stderr
-    return folder, tree, members
+    return folder, files, members
 
 
 @pytest.mark.parametrize("model", ["dnn", "dnnp", "dnnps", "lin", "linp"])
@@ -217,8 +217,10 @@ def test_two_metrics_are_compared_number_by_number(done, tmp_path):
     """Verify also compares pickled numbers: it reports the first difference and tolerances."""
     folder, _, members = done
     shifted = [replace(member, valid=member.valid * (1 + 1e-7)) for member in members]
-    tree, _ = write_tree(tmp_path, keep=(True, False, True))
-    infer_here(replace(tree, members=write_groups(tmp_path / "shifted", shifted)), tmp_path / "out")
+    files, _ = write_files(tmp_path, keep=(True, False, True))
+    infer_here(
+        replace(files, members=write_groups(tmp_path / "shifted", shifted)), tmp_path / "out"
+    )
     name = "out/metrics.npz"
     found = compare(tmp_path / name, folder / name, None)
     # Test losses may differ in the last digit: this process has other numerics than the command.
@@ -266,16 +268,16 @@ def test_the_log_has_the_originals_lines(done):
 def test_b16_a_second_run_in_one_process_has_a_separate_log(tmp_path):
     """In the original the second run writes into the file of the first."""
     for name, n_chains in (("one", 1), ("two", 2)):
-        tree, _ = write_tree(tmp_path / name, n_chains=n_chains)
-        infer_here(tree, tmp_path / name / "out")
+        files, _ = write_files(tmp_path / name, n_chains=n_chains)
+        infer_here(files, tmp_path / name / "out")
     for name, n_chains in (("one", 1), ("two", 2)):
         text = (tmp_path / name / "out/train.log").read_text()
         assert text.count("# running training") == 3 * n_chains
 
 
 def test_a_linear_network_is_named_as_in_the_original(tmp_path):
-    tree, _ = write_tree(tmp_path, model="linp", n_chains=1)
-    infer_here(tree, tmp_path / "out")
+    files, _ = write_files(tmp_path, model="linp", n_chains=1)
+    infer_here(files, tmp_path / "out")
     assert "partition_1 with (3, 1)" in (tmp_path / "out/train.log").read_text()
     weights = fitsio.read(tmp_path / "out/nn-weights.fits")
     assert weights["weight"].shape in ((60,), (60, 1))
@@ -283,8 +285,8 @@ def test_a_linear_network_is_named_as_in_the_original(tmp_path):
 
 def test_b15_snapshots_are_columns_by_chain_and_epoch(tmp_path):
     """The original lists files, so that 149 may come before 29."""
-    tree, members = write_tree(tmp_path, snapshots=(149, 9, 29))
-    infer_here(tree, tmp_path / "out")
+    files, members = write_files(tmp_path, snapshots=(149, 9, 29))
+    infer_here(files, tmp_path / "out")
     weights = fitsio.read(tmp_path / "out/nn-weights.fits")["weight"]
     assert weights.shape == (60, 6)
     table, folds = make_table(), make_folds(make_table())
@@ -301,57 +303,57 @@ def test_b15_snapshots_are_columns_by_chain_and_epoch(tmp_path):
 @pytest.mark.parametrize("ranks", [3, 4])
 def test_s11_ranks_do_not_change_the_bytes(done, tmp_path, ranks):
     """B7: in the original fewer ranks than folds drop folds, and more of them crash."""
-    folder, tree, _ = done
-    result = infer(tree, tmp_path / "out", ranks=ranks)
+    folder, files, _ = done
+    result = infer(files, tmp_path / "out", ranks=ranks)
     assert result.returncode == 0, result.stderr
     assert tree_bytes(tmp_path / "out") == tree_bytes(folder / "out")
 
 
 def test_groups_and_hash_seeds_do_not_change_the_bytes(done, tmp_path):
     folder, _, _ = done
-    tree, _ = write_tree(tmp_path, keep=(True, False, True), group_size=5)
-    assert infer(tree, tmp_path / "out", PYTHONHASHSEED="1").returncode == 0
+    files, _ = write_files(tmp_path, keep=(True, False, True), group_size=5)
+    assert infer(files, tmp_path / "out", PYTHONHASHSEED="1").returncode == 0
     assert tree_bytes(tmp_path / "out") == tree_bytes(folder / "out")
 
 
 def test_an_error_is_one_line_and_nothing_is_written(done, tmp_path):
-    _, tree, _ = done
+    _, files, _ = done
     write_folds(tmp_path / "folds.fits", make_folds(make_table(seed=4)))
-    result = infer(replace(tree, folds=tmp_path / "folds.fits"), tmp_path / "out")
+    result = infer(replace(files, folds=tmp_path / "folds.fits"), tmp_path / "out")
     assert result.returncode == 3
     assert not tree_bytes(tmp_path / "out")
     assert "folds.fits, field hpix: has other pixels than the table" in one_line(result)
 
 
-def error_of(tree: Tree, out: Path) -> str:
+def error_of(files: TableFiles, out: Path) -> str:
     with pytest.raises(InputError) as caught:
-        infer_here(tree, out)
+        infer_here(files, out)
     return str(caught.value)
 
 
 def test_members_of_another_number_of_folds_are_errors(done, tmp_path):
-    _, tree, members = done
-    record = write_groups(tmp_path / "train", members[:4])
-    line = error_of(replace(tree, members=record), tmp_path / "out")
+    _, files, members = done
+    index = write_groups(tmp_path / "train", members[:4])
+    line = error_of(replace(files, members=index), tmp_path / "out")
     assert "block-00000.json: is of 2 folds; expected 3, as the folds" in line
 
 
 def test_members_with_other_features_are_errors(done, tmp_path):
-    _, tree, _ = done
+    _, files, _ = done
     table = replace(make_table(), names=("a", "b", "dust"))
     write_table(tmp_path / "table.fits", table)
-    line = error_of(replace(tree, table=tmp_path / "table.fits"), tmp_path / "out")
+    line = error_of(replace(files, table=tmp_path / "table.fits"), tmp_path / "out")
     assert "field features: is a network of a, b, c; expected a, b, dust" in line
 
 
 def test_a_damaged_member_is_an_error(done, tmp_path):
-    _, tree, members = done
-    record = write_groups(tmp_path / "train", members)
+    _, files, members = done
+    index = write_groups(tmp_path / "train", members)
     path = tmp_path / "train" / members[0].name
     content = bytearray(path.read_bytes())
     content[-20] ^= 1
     path.write_bytes(content)
-    line = error_of(replace(tree, members=record), tmp_path / "out")
+    line = error_of(replace(files, members=index), tmp_path / "out")
     assert f"{path.name}: has changed since it was written" in line
 
 

@@ -42,8 +42,8 @@ def test_equal_members_are_equal_bytes(tmp_path):
 def test_members_are_found_by_fold_and_chain_whatever_their_groups(tmp_path):
     members = [make_member(fold, chain) for fold in range(3) for chain in range(2)]
     for size in (1, 4):
-        record = write_groups(tmp_path / str(size), members, size)
-        places = find_members([record])
+        index = write_groups(tmp_path / str(size), members, size)
+        places = find_members([index])
         assert [(p.fold, p.chain, p.seed) for p in places] == [
             (fold, chain, SEEDS[chain]) for fold in range(3) for chain in range(2)
         ]
@@ -53,12 +53,12 @@ def test_members_are_found_by_fold_and_chain_whatever_their_groups(tmp_path):
 @pytest.mark.parametrize("missing", [0, 3, 5])
 def test_a_missing_member_is_named(tmp_path, missing):
     members = [make_member(fold, chain) for fold in range(3) for chain in range(2)]
-    record = write_groups(tmp_path, members[:missing] + members[missing + 1 :])
+    index = write_groups(tmp_path, members[:missing] + members[missing + 1 :])
     with pytest.raises(InputError, match=f"fold {missing // 2}.*each of 0 to 1 once"):
-        find_members([record])
+        find_members([index])
 
 
 def test_a_member_named_twice_is_an_error(tmp_path):
-    record = write_groups(tmp_path, [make_member()])
+    index = write_groups(tmp_path, [make_member()])
     with pytest.raises(InputError, match="fold 0"):
-        find_members([record, record])
+        find_members([index, index])

@@ -253,9 +253,9 @@ def test_a_network_that_diverges_is_named(inputs: dict[str, Path], tmp_path: Pat
     assert not list(tmp_path.glob("*.json"))
 
 
-def test_the_record_says_whether_the_step_was_compiled(trained: Path):
-    record = json.loads((trained / "block-00000.json").read_text())
-    assert {item["info"]["compiled"] for item in record["items"].values()} == {False}
+def test_the_block_index_holds_whether_the_step_was_compiled(trained: Path):
+    index = json.loads((trained / "block-00000.json").read_text())
+    assert {item["info"]["compiled"] for item in index["items"].values()} == {False}
 
 
 def test_a_block_without_groups_is_an_error(inputs: dict[str, Path], tmp_path: Path):

@@ -14,15 +14,18 @@ from tests.conftest import ROOT
 
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
 PAGES += sorted((ROOT / "docs").glob("*.md"))
+PAGES_OF_TESTS = sorted((ROOT / "tests").rglob("*.md"))
 OUTPUTS = {"obiwan": "tiny.json", "sysnet": "tiny_sysnet.json"}
 # Not pages with files of earlier versions or of an example, and generated ones.
 OTHER_FILES = {"CHANGELOG.md", "CONTRIBUTING.md", "options.md"}
 MOST_TERMS = 12
-LONGEST_LINE = 120
+LONGEST_LINE = 105
 
-pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+ALL_PAGES = PAGES + PAGES_OF_TESTS
+WRITTEN_PAGES = [page for page in ALL_PAGES if page.name not in OTHER_FILES]
+pages = pytest.mark.parametrize("page", ALL_PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 written_pages = pytest.mark.parametrize(
-    "page", [page for page in PAGES if page.name not in OTHER_FILES], ids=lambda page: page.name
+    "page", WRITTEN_PAGES, ids=lambda page: str(page.relative_to(ROOT))
 )
 
 

@@ -157,10 +157,10 @@ def test_settings_that_lose_jobs(monkeypatch, changed, storage, problem):
     ],
 )
 def test_arguments_that_slurm_rejects_are_named(monkeypatch, message, word):
-    def refuse(words):
+    def reject(words):
         raise EnvironmentProblem(f"sbatch: {message}")
 
-    monkeypatch.setattr(client, "would_accept", refuse)
+    monkeypatch.setattr(client, "would_accept", reject)
     (line,) = cluster.rejected_jobs(run(job(), job()), [])
     assert line.what == "jobs of obiwan_train"
     assert message in line.found
@@ -168,16 +168,16 @@ def test_arguments_that_slurm_rejects_are_named(monkeypatch, message, word):
 
 
 @pytest.mark.parametrize(
-    ("refused", "what"),
+    ("rejected", "what"),
     [
         ({"obiwan_infer"}, "obiwan_infer"),
         ({"obiwan_infer", "obiwan_train"}, "obiwan_infer and 1 more"),
         ({"obiwan_infer", "obiwan_train", "obiwan_split"}, "all rules"),
     ],
 )
-def test_rules_rejected_for_the_same_reason_share_a_line(monkeypatch, refused, what):
+def test_rules_rejected_for_the_same_reason_share_a_line(monkeypatch, rejected, what):
     def judge(words):
-        if words[0] in refused:
+        if words[0] in rejected:
             raise EnvironmentProblem("sbatch: Invalid account")
 
     monkeypatch.setattr(client, "would_accept", judge)

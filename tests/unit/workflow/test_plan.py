@@ -124,7 +124,7 @@ def finished(folder: Path, config: dict, seconds: float, megabytes: float) -> No
     """Write the index, receipt and benchmark of a finished block of simulated bricks."""
     options = stage_options(load(config), "obiwan.simulate")
     values = options.model_dump(mode="json")
-    grain = {"block": 0, "block_size": values.pop("block_size")}
+    options_without_effect = {"block": 0, "block_size": values.pop("block_size")}
     values.pop("block")
     home = folder / "results/obiwan/simulate"
     (home / ".journal").mkdir(parents=True)
@@ -148,7 +148,7 @@ def finished(folder: Path, config: dict, seconds: float, megabytes: float) -> No
         "run": {
             "ranks": 1,
             "threads": 1,
-            "grain": grain,
+            "grain": options_without_effect,
             "started": "2026-01-01",
             "ended": "2026-01-01",
             "command": "python -m skyproof obiwan.simulate",

@@ -109,10 +109,10 @@ def run(
     if "real" in options:
         inputs.real = options.pop("real")
     out.mkdir(exist_ok=True)
-    record = out / "block.json"
+    block_index = out / "block.json"
     context = Context(stage="obiwan.cutouts", cache_key=cache_key)
-    cutouts.run(inputs, SimpleNamespace(cutouts=record), Cutouts(**options), context)
-    return json.loads(record.read_text())["items"]
+    cutouts.run(inputs, SimpleNamespace(cutouts=block_index), Cutouts(**options), context)
+    return json.loads(block_index.read_text())["items"]
 
 
 def read(out: Path, kind: str, suffix: str = "", brick: str = BRICK, bands: str = "grz"):

@@ -34,7 +34,7 @@ STAR_FLUX = 400.0  # nanomaggies
 
 
 @dataclass
-class Tree:
+class CcdFiles:
     """The paths of the files of a survey."""
 
     root: Path
@@ -116,23 +116,23 @@ def _terms(gx: np.ndarray, gy: np.ndarray) -> np.ndarray:
     return np.stack([round_one, wider, moffat(gx, gy / 1.1) - round_one])
 
 
-def make_tree(root: Path, bands: str = "gi", centre: tuple[float, float] = CENTRE) -> Tree:
+def make_ccd_files(root: Path, bands: str = "gi", centre: tuple[float, float] = CENTRE) -> CcdFiles:
     """Write images, weights, masks, calibrations and table of one exposure per band."""
-    tree = Tree(root, bands, centre)
+    ccd_files = CcdFiles(root, bands, centre)
     rows: dict[str, list[Any]] = {}
     for number, band in enumerate(bands):
-        tree.names[band] = f"k4m/CP2016/k4m_1602{number:02d}_000001_ooi_{band}d_v1.fits.fz"
-        tree.image(band).parent.mkdir(parents=True, exist_ok=True)
+        ccd_files.names[band] = f"k4m/CP2016/k4m_1602{number:02d}_000001_ooi_{band}d_v1.fits.fz"
+        ccd_files.image(band).parent.mkdir(parents=True, exist_ok=True)
         for kind, plane in zip("iwd", exposure(seed=number), strict=True):
-            write_plane(tree.image(band, kind), plane, header_wcs(centre))
-        key = f"{tree.names[band].rpartition('/')[2].split('.')[0]}"
+            write_plane(ccd_files.image(band, kind), plane, header_wcs(centre))
+        key = f"{ccd_files.names[band].rpartition('/')[2].split('.')[0]}"
         folder = "k4m/CP2016"
-        write_psfex(tree.calib / "psfex" / folder / f"{key}-psfex.fits", 7000 + number)
-        write_sky(tree.calib / "sky" / folder / f"{key}-splinesky.fits", 7000 + number)
-        for name, value in ccd_row(tree, band, number).items():
+        write_psfex(ccd_files.calib / "psfex" / folder / f"{key}-psfex.fits", 7000 + number)
+        write_sky(ccd_files.calib / "sky" / folder / f"{key}-splinesky.fits", 7000 + number)
+        for name, value in ccd_row(ccd_files, band, number).items():
             rows.setdefault(name, []).append(value)
-    write_table(tree.table, {name: np.array(values) for name, values in rows.items()})
-    return tree
+    write_table(ccd_files.table, {name: np.array(values) for name, values in rows.items()})
+    return ccd_files
 
 
 def exposure(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -204,10 +204,10 @@ def write_sky(path: Path, expnum: int) -> None:
     })  # fmt: skip
 
 
-def ccd_row(tree: Tree, band: str, number: int) -> dict[str, Any]:
-    wcs = header_wcs(tree.centre).wcs
+def ccd_row(ccd_files: CcdFiles, band: str, number: int) -> dict[str, Any]:
+    wcs = header_wcs(ccd_files.centre).wcs
     return {
-        "IMAGE_FILENAME": tree.names[band], "IMAGE_HDU": 2, "CAMERA": CAMERA,
+        "IMAGE_FILENAME": ccd_files.names[band], "IMAGE_HDU": 2, "CAMERA": CAMERA,
         "EXPNUM": 7000 + number, "CCDNAME": CCDNAME, "FILTER": band, "EXPTIME": EXPTIME,
         "ZPT": ZERO_POINT, "FWHM": FWHM, "WIDTH": SIZE, "HEIGHT": SIZE,
         "CRPIX1": wcs.crpix[0], "CRPIX2": wcs.crpix[1],

@@ -22,13 +22,13 @@ def made(
     patch_pixels: int = 0, **options: object,
 ) -> list[Item]:  # fmt: skip
     """Write stamps of blocks, assign and split them; return the items of all blocks."""
-    records = [
+    indexes = [
         write_block(folder / "cutouts", f"block-{i:05d}", block, bands)
         for i, block in enumerate(blocks)
     ]
     return split_of(
         folder,
-        records,
+        indexes,
         bands=bands,
         test_fraction=test_fraction,
         patch_pixels=patch_pixels,
@@ -37,23 +37,23 @@ def made(
 
 
 def split_of(
-    folder: Path, records: list[Path], *, test_fraction: float = 0.2, patch_pixels: int = 0,
+    folder: Path, indexes: list[Path], *, test_fraction: float = 0.2, patch_pixels: int = 0,
     **options: object,
 ) -> list[Item]:  # fmt: skip
-    """Assign and split the stamps of some records."""
+    """Assign and split the stamps of some block indexes."""
     table = folder / "assign/membership.csv"
     table.parent.mkdir(parents=True, exist_ok=True)
     assign.run(
-        SimpleNamespace(cutouts=records),
+        SimpleNamespace(cutouts=indexes),
         SimpleNamespace(membership=table),
         Assign(test_fraction=test_fraction, patch_pixels=patch_pixels),
         Context("obiwan.assign", seed=SEED),
     )
     items = []
-    for record in records:
-        output = folder / "split" / record.name
+    for index in indexes:
+        output = folder / "split" / index.name
         split.run(
-            SimpleNamespace(cutouts=record, membership=table),
+            SimpleNamespace(cutouts=index, membership=table),
             SimpleNamespace(split=output),
             Split(patch_pixels=patch_pixels, **options),
             Context("obiwan.split", seed=SEED),

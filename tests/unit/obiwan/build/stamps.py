@@ -98,6 +98,6 @@ def write_block(root: Path, name: str, bricks: Iterable[Brick], bands: str = "g"
             made.append({"path": relative, "size": path.stat().st_size, "sha256": sha256_of(path)})
         info = footprint_info(brick.tan) | {"n_real": brick.n_real, "n_fake": brick.n_fake}
         items[brick.name] = {"info": info, "files": made}
-    record = root / f"{name}.json"
-    write.json(record, {"format": blocks.FORMAT, "items": items})
-    return record
+    index = root / f"{name}.json"
+    write.json(index, {"format": blocks.FORMAT, "items": items})
+    return index

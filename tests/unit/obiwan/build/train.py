@@ -14,13 +14,13 @@ SEED = 20180501
 
 
 def write_split(folder: Path, n_bricks: int = 5, n: int = 12, bands: str = "g") -> Path:
-    """Write stamps of bricks far apart, `n` of each class; split them; return the record.
+    """Write stamps of bricks far apart, `n` of each class; split them; return the block index.
 
     The pixels of a stamp are equal and tell its class: anything that learns finds it.
     """
     bricks = [Brick(f"{i:02d}10p060", tan_at(20.0 * i, 6.0), n, n) for i in range(n_bricks)]
     cutouts = write_block(folder / "cutouts", "block-00000", bricks, bands)
-    table, record = folder / "assign/membership.csv", folder / "split/block-00000.json"
+    table, index = folder / "assign/membership.csv", folder / "split/block-00000.json"
     table.parent.mkdir(parents=True)
     assign.run(
         SimpleNamespace(cutouts=[cutouts]),
@@ -30,8 +30,8 @@ def write_split(folder: Path, n_bricks: int = 5, n: int = 12, bands: str = "g") 
     )
     split.run(
         SimpleNamespace(cutouts=cutouts, membership=table),
-        SimpleNamespace(split=record),
+        SimpleNamespace(split=index),
         Split(bands=bands, rows_train=16, rows_test=8),
         Context("obiwan.split", seed=SEED),
     )
-    return record
+    return index

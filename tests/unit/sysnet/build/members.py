@@ -106,7 +106,7 @@ def write_groups(folder: Path, members: list[SavedNetwork], group_size: int = 2)
                 write_member(path, member)
         return {"members": [[m.fold, m.chain, m.seed] for m in groups[group]]}
 
-    record = folder / "block-00000.json"
+    index = folder / "block-00000.json"
     folder.mkdir(parents=True, exist_ok=True)
-    Context("sysnet.train", seed=1).each(list(groups), make, record)
-    return record
+    Context("sysnet.train", seed=1).each(list(groups), make, index)
+    return index

@@ -41,7 +41,7 @@ def make_folds(table: Table, n_folds: int = 3) -> Folds:
 
 
 @dataclass(frozen=True)
-class Tree:
+class TableFiles:
     """The files of a table, its folds, and the block index of its members."""
 
     table: Path
@@ -52,9 +52,9 @@ class Tree:
         return [f"table={self.table}", f"folds={self.folds}", f"members={self.members}"]
 
 
-def write_tree(
+def write_files(
     folder: Path, *, n_folds: int = 3, n_chains: int = 2, group_size: int = 2, **about: object
-) -> tuple[Tree, list[SavedNetwork]]:
+) -> tuple[TableFiles, list[SavedNetwork]]:
     """Write table, folds and members with random weights; return their paths and the members."""
     folder.mkdir(parents=True, exist_ok=True)
     table = make_table()
@@ -65,5 +65,5 @@ def write_tree(
         for fold in range(n_folds)
         for chain in range(n_chains)
     ]
-    record = write_groups(folder / "train", members, group_size)
-    return Tree(folder / "table.fits", folder / "folds.fits", record), members
+    index = write_groups(folder / "train", members, group_size)
+    return TableFiles(folder / "table.fits", folder / "folds.fits", index), members

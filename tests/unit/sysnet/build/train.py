@@ -71,8 +71,8 @@ def run_train(inputs: dict[str, Path], out: Path, block: int = 0, **options: obj
     context = Context("sysnet.train", seed=own.seed, cache_key="r")
     files = dict.fromkeys(Train.inputs) | inputs
     files["start"] = [inputs["start"]] if "start" in inputs else []
-    record = SimpleNamespace(members=out / f"block-{block:05d}.json")
-    train.run(SimpleNamespace(**files), record, own, context)
+    index = SimpleNamespace(members=out / f"block-{block:05d}.json")
+    train.run(SimpleNamespace(**files), index, own, context)
     return context
 
 
