@@ -76,7 +76,9 @@ def write_bricks(folder: Path, n_bricks: int, n_stamps: int) -> Path:
                 write_class(folder, name, tan, label, n_stamps) for label in range(len(CLASSES))
             ],
         }
-        for name, tan in grid.synthetic_bricks(n_bricks, PIXELS)
+        for name, tan in (
+            (brick.name, grid.brick_tan(brick, PIXELS)) for brick in grid.survey_bricks(n_bricks)
+        )
     }
     index = folder / "cutouts.json"
     write.json(index, {"format": blocks.FORMAT, "items": items})

@@ -4,10 +4,10 @@ import os
 import sys
 from shlex import join
 
-from skyproof.workflow.plan.systems import megabytes
+from skyproof.workflow.plan.systems import hashing_hours, megabytes
 
-# All products are read for hashing, from a slow disk at 100 MB/s.
-HASHING_MINUTES = 60 + megabytes(CONFIG) / 100 / 60
+# The time limit for hashing all products: a slow disk gives an eighth of the estimated rate.
+HASHING_MINUTES = 60 + 8 * 60 * hashing_hours(megabytes(CONFIG), cores=1)
 
 # Receipts and provenance contain the command of the run; jobs inherit it.
 os.environ.setdefault("SKYPROOF_WORKFLOW", join(sys.argv))

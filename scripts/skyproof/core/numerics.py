@@ -9,8 +9,6 @@ from __future__ import annotations
 import os
 import sys
 
-PROFILES = ("portable", "native")
-
 _ALWAYS = {
     "PYTHONHASHSEED": "0",
     "SOURCE_DATE_EPOCH": "0",

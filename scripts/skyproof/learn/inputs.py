@@ -52,6 +52,39 @@ class Symmetries:
         return transformed(x, drawn), transformed(y, drawn) if self.maps else y
 
 
+@dataclass(frozen=True)
+class NormaliseChannels:
+    """Maps x [n, ..., c] to (x - mean) / scale by channel, in float32; targets stay.
+
+    `mean` and `scale` have c values. `before` is applied first, to the rows as stored. Raise
+    ValueError if the numbers of values differ or a scale is not positive.
+    """
+
+    mean: tuple[float, ...]
+    scale: tuple[float, ...]
+    before: Assembly | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.mean) != len(self.scale) or not all(value > 0 for value in self.scale):
+            raise ValueError(f"mean {self.mean} and scale {self.scale} do not normalise channels")
+
+    def draw(self, generator: np.random.Generator, n_rows: int) -> np.ndarray:
+        return self.before.draw(generator, n_rows) if self.before else np.zeros(n_rows, np.uint8)
+
+    def __call__(self, x: Tensor, y: Tensor, drawn: Tensor | None) -> tuple[Tensor, Tensor]:
+        if self.before:
+            x, y = self.before(x, y, drawn)
+        mean, scale = (_on_device(values, x.device) for values in (self.mean, self.scale))
+        if x.shape[-1] != len(mean):
+            raise ValueError(f"{x.shape[-1]} channels, but {len(mean)} means")
+        return (x.float() - mean) / scale, y
+
+
+@cache
+def _on_device(values: tuple[float, ...], device: torch.device) -> Tensor:
+    return torch.tensor(values, dtype=torch.float32, device=device)
+
+
 def transformed(x: Tensor, symmetry: Tensor) -> Tensor:
     """Return the square images x [n, s, s, ...], each mapped by one of its 8 symmetries [n].
 

@@ -114,13 +114,6 @@ def check_finite(x: np.ndarray, path: Path, bands: str, first_row: int = 0) -> N
         )
 
 
-def read_split(files: SplitFiles, bands: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return pixels [n, 64, 64, 2 x bands] and labels [n] of a chunk, in memory and checked."""
-    x = np.array(open_pixels(files.x, bands))
-    check_finite(x, files.x, bands)
-    return x, read_labels(files.y, len(x))
-
-
 class SplitBrick(NamedTuple):
     """A brick of a split, as the leak check needs it; about 600 bytes."""
 

@@ -67,11 +67,6 @@ def realizations(root: str | Path, brick: str) -> list[str]:
     return sorted(names, key=lambda name: (name.rstrip("0123456789"), int(name.split("rs")[1])))
 
 
-def bands_present(root: str | Path, brick: str, rs: str = "") -> str:
-    """Return the bands of which the brick has an image file, for example 'grz'."""
-    return "".join(b for b in BANDS if image_path(root, brick, "image", b, rs).is_file())
-
-
 def read_plane(
     path: str | Path, shape: tuple[int, int] | None = None
 ) -> tuple[np.ndarray, dict[str, Any]]:

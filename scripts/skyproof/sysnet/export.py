@@ -6,9 +6,6 @@ the figure loss_model_<fold>_<seed>.png; `models.tar.gz` contains all checkpoint
 
 from __future__ import annotations
 
-import gzip
-import io
-import tarfile
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
@@ -42,7 +39,8 @@ def run(
     def make(item: str, files: ItemFiles) -> dict[str, int]:
         if item == ARCHIVE:
             with files.write(ARCHIVE) as path:
-                path.write_bytes(archive(read_member(place.path) for place in places.values()))
+                members = (read_member(place.path) for place in places.values())
+                write.tar_gz(path, (file for member in members for file in checkpoints(member)))
             return {"members": len(places)}
         member = read_member(places[item].path)
         for name, content in checkpoints(member):
@@ -62,21 +60,6 @@ def checkpoints(member: SavedNetwork) -> Iterator[tuple[str, bytes]]:
     yield f"{folder}/{BEST}", best_checkpoint(member)
     for epoch in member.snapshots:
         yield f"{folder}/snapshot_{epoch}.pth.tar", snapshot_checkpoint(member, epoch)
-
-
-def archive(members: Iterator[SavedNetwork]) -> bytes:
-    """Return a .tar.gz of all checkpoints; its bytes do not depend on time or user."""
-    packed = io.BytesIO()
-    with (
-        gzip.GzipFile(filename="", fileobj=packed, mode="wb", mtime=0) as stream,
-        tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as tar,
-    ):
-        for member in members:
-            for name, content in checkpoints(member):
-                entry = tarfile.TarInfo(name)  # time 0, no owner
-                entry.size = len(content)
-                tar.addfile(entry, io.BytesIO(content))
-    return packed.getvalue()
 
 
 def loss_figure(member: SavedNetwork) -> Figure:

@@ -1,4 +1,4 @@
-"""Assembly of inputs on the device: the symmetries of a square."""
+"""Assembly of inputs on the device: normalisation, symmetries of a square."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from skyproof.learn.inputs import Symmetries, transformed
+from skyproof.learn.inputs import NormaliseChannels, Symmetries, transformed
 
 
 def by_slices(image: np.ndarray, kind: int) -> np.ndarray:
@@ -60,3 +60,31 @@ def test_mirrors_only():
 def test_an_image_that_is_not_square_is_an_error():
     with pytest.raises(ValueError, match="5 x 4"):
         transformed(torch.zeros(1, 5, 4), torch.zeros(1, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "uint8"])
+def test_channels_are_normalised_after_the_symmetries(dtype: str):
+    x = torch.from_numpy(np.random.default_rng(1).integers(0, 9, (8, 5, 5, 2)).astype(dtype))
+    y, symmetries = torch.zeros(8), Symmetries()
+    assembly = NormaliseChannels((1.0, 4.0), (2.0, 0.5), before=symmetries)
+    drawn = assembly.draw(np.random.default_rng(3), 8)
+    assert (drawn == symmetries.draw(np.random.default_rng(3), 8)).all()
+    turned = transformed(x, torch.from_numpy(drawn)).numpy()
+    found, targets = assembly(x, y, torch.from_numpy(drawn))
+    assert found.dtype == torch.float32
+    assert (found.numpy() == (turned.astype("f4") - [1, 4]) / np.float32([2, 0.5])).all()
+    assert targets is y
+    # Validation rows are normalised, but not mapped; so are all rows without symmetries.
+    stored = (x.numpy().astype("f4") - [1, 4]) / np.float32([2, 0.5])
+    assert (assembly(x, y, None)[0].numpy() == stored).all()
+    alone = NormaliseChannels((1.0, 4.0), (2.0, 0.5))
+    rows = torch.from_numpy(alone.draw(np.random.default_rng(3), 8))
+    assert (alone(x, y, rows)[0].numpy() == stored).all()
+
+
+def test_normalisation_of_other_channels_is_an_error():
+    with pytest.raises(ValueError, match="3 channels, but 2"):
+        NormaliseChannels((0.0, 0.0), (1.0, 1.0))(torch.zeros(1, 3), torch.zeros(1), None)
+    for scale in ((1.0,), (1.0, 0.0), (1.0, float("nan"))):
+        with pytest.raises(ValueError, match="do not normalise"):
+            NormaliseChannels((0.0, 0.0), scale)

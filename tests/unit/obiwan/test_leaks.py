@@ -14,7 +14,7 @@ from skyproof.core.errors import InputError
 from skyproof.core.formats import write
 from skyproof.obiwan import dataset
 from skyproof.sky.tan import tan_from_info
-from tests.unit.obiwan.build.split import apart, made, part_of
+from tests.unit.obiwan.build.split import apart, made, part_of, read_split
 from tests.unit.obiwan.build.stamps import bricks_in_row, write_block
 
 
@@ -107,7 +107,7 @@ def test_wrong_arrays_are_errors(tmp_path: Path, name: str, array: np.ndarray, m
     np.save(files.y, np.zeros(4))
     np.save(tmp_path / f"{name}.npy", array)
     with pytest.raises(InputError, match=match):
-        dataset.read_split(files, "g")
+        read_split(files, "g")
 
 
 @pytest.mark.parametrize("size", [0, 20, 1000])

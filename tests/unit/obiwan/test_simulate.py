@@ -14,7 +14,6 @@ from skyproof.core import blocks
 from skyproof.core.errors import UsageError
 from skyproof.core.stage import Context
 from skyproof.obiwan import simulate, survey
-from skyproof.obiwan.bricks.grid import brick_names
 from skyproof.obiwan.catalogue.draws import draw_magnitudes, positions_apart
 from skyproof.obiwan.catalogue.selection import Limits, corrected_magnitudes, select_measured
 from skyproof.obiwan.mock import depth
@@ -22,6 +21,7 @@ from skyproof.obiwan.options import Simulate
 from skyproof.sky.profiles import points, render
 from skyproof.sky.tan import Tan, tan_from_info
 from tests.conftest import one_line, skyproof, tree_bytes
+from tests.unit.obiwan.build.bricks import brick_names
 
 SMALL = {
     "n_bricks": 2,

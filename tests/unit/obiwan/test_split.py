@@ -21,7 +21,7 @@ from skyproof.obiwan import dataset, split
 from skyproof.obiwan.options import Split
 from skyproof.sky.tan import Tan, tan_from_info
 from tests.conftest import skyproof, tree_bytes
-from tests.unit.obiwan.build.split import SEED, apart, made, part_of, rows_of, split_of
+from tests.unit.obiwan.build.split import SEED, apart, made, part_of, read_split, rows_of, split_of
 from tests.unit.obiwan.build.stamps import (
     Brick,
     bricks_in_row,
@@ -41,7 +41,7 @@ def test_o05_o07_channels_labels_and_catalogue_belong_together(tmp_path: Path) -
     files = dataset.training_files(items) + dataset.test_files(items)
     assert len(files) == 2 * 2 + 4
     for one in files:
-        x, y = dataset.read_split(one, "grz")
+        x, y = read_split(one, "grz")
         table = fitsio.read(one.catalog)
         assert x.dtype == np.float16
         assert y.dtype == np.float64

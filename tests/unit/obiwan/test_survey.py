@@ -12,8 +12,9 @@ from skyproof.core.errors import InputError, UsageError
 from skyproof.core.formats import write
 from skyproof.obiwan import survey
 from skyproof.obiwan.bricks import grid
-from skyproof.obiwan.bricks.grid import brick_names, bricks_of_block, synthetic_bricks
+from skyproof.obiwan.bricks.grid import bricks_of_block
 from skyproof.sky.tan import Tan, footprint_info, tan_from_info
+from tests.unit.obiwan.build.bricks import brick_names, synthetic_bricks
 
 BRICK = "1211p060"
 
@@ -57,17 +58,9 @@ def test_realisations_are_folders_with_a_table_of_ccds_in_natural_order(tmp_path
     ]  # fmt: skip
 
 
-def test_bands_come_in_the_order_of_wavelength(tmp_path):
-    for band in "zrg":
-        touch(survey.image_path(tmp_path, BRICK, "image", band, "rs0"))
-    touch(survey.image_path(tmp_path, BRICK, "invvar", "i", "rs0"))
-    assert survey.bands_present(tmp_path, BRICK, "rs0") == "grz"
-    assert survey.bands_present(tmp_path, BRICK) == ""
-
-
 @pytest.mark.parametrize("name", ["plain.fits", "compressed.fits.fz"])
 def test_a_plane_and_its_projection_are_read_back(tmp_path, name):
-    tan = grid.synthetic_bricks(1, 70)[0][1]
+    tan = synthetic_bricks(1, 70)[0][1]
     image = np.arange(70 * 70, dtype="f4").reshape(70, 70)
     how = "GZIP_2" if name.endswith("fz") else None
     write.fits_image(tmp_path / name, image, header=tan.cards(), compress=how)

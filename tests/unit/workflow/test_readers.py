@@ -47,14 +47,6 @@ ACCESS = (
 )
 METHODS = {"open", "read_text", "read_bytes", "tofile", "savefig"}  # of paths, arrays, figures
 
-EXCEPTIONS = {
-    # (file, what is used): reason
-    ("sysnet/export.py", "gzip"): "writes an archive, in memory, with fixed times and owners",
-    ("sysnet/export.py", "tarfile"): "as gzip",
-    ("sysnet/export.py", "tarfile.open"): "as gzip",
-    ("sysnet/original/checkpoints.py", "torch.save"): "writes the original's format, in memory",
-}
-
 
 def file_accesses(source: str, *, metadata: bool) -> set[str]:
     """Return the libraries and functions by which a module may open files against the rule."""
@@ -147,7 +139,7 @@ def test_only_formats_opens_product_files():
             path.read_text(), metadata=path.relative_to(PACKAGE).parts[0] in METADATA_ROOMS
         )
     }
-    assert found == EXCEPTIONS.keys()
+    assert found == set()
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,11 @@
-"""Reading what `torch.save` wrote, without executing what is in it.
+"""Files of `torch.save`: writing them, and reading them without executing their content.
 
-A module apart from `read`, so that torch is a library only of the stages that read such files.
+A module apart from `read` and `write`, so that only stages that use such files import torch.
 """
 
 from __future__ import annotations
 
+import io
 import pickle
 import re
 from pathlib import Path
@@ -36,6 +37,15 @@ def read(path: str | Path, *, expected: str) -> Any:
                 path, f"cannot be read as data (names {named[1]})",
                 expected="tensors, arrays, numbers and text",
             ) from None  # fmt: skip
+
+
+def saved(content: Any) -> bytes:
+    """Return the bytes of a file, written to memory: torch.save stores the name of a file in it."""
+    import torch
+
+    stream = io.BytesIO()
+    torch.save(content, stream)
+    return stream.getvalue()
 
 
 def _allowed() -> list[Any]:

@@ -8,12 +8,14 @@ a memory address or a random order into a file.
 from __future__ import annotations
 
 import errno
+import gzip
 import io
 import math
 import os
 import re
+import tarfile
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from json import dumps
 from pathlib import Path
@@ -61,6 +63,19 @@ def npz(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
             entry.create_system = 3  # unix, on every platform
             entry.external_attr = 0o600 << 16
             archive.writestr(entry, member.getvalue())
+
+
+def tar_gz(path: str | Path, files: Iterable[tuple[str, bytes]]) -> None:
+    """Write a .tar.gz of files, (name, content) in the given order, without times and owners."""
+    with (
+        open(path, "wb") as stream,
+        gzip.GzipFile(filename="", fileobj=stream, mode="wb", mtime=0) as packed,
+        tarfile.open(fileobj=packed, mode="w", format=tarfile.USTAR_FORMAT) as tar,
+    ):
+        for name, content in files:
+            entry = tarfile.TarInfo(name)  # time 0, no owner
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
 
 
 def little_endian(array: np.ndarray) -> np.ndarray:

@@ -62,22 +62,12 @@ def survey_bricks(n: int) -> list[Brick]:
     return [brick_of_id(1 + (_FIRST_ID - 1 + i) % total) for i in range(n)]
 
 
-def brick_names(n: int) -> list[str]:
-    """Return the names of the first `n` bricks of a synthetic survey; all differ."""
-    return [brick.name for brick in survey_bricks(n)]
-
-
 def brick_tan(brick: Brick, pixels: int) -> Tan:
     """Return the projection of a square brick image, north up and east to the left."""
     # Rounded to the digits of a FITS card, so that the header has the same values.
     ra, step = (float(f"{value:.14e}") for value in (brick.ra, PIXEL_SCALE / 3600))
     middle = (pixels + 1) / 2
     return Tan(ra, brick.dec, (middle, middle), ((-step, 0.0), (0.0, step)), pixels, pixels)
-
-
-def synthetic_bricks(n: int, pixels: int) -> list[tuple[str, Tan]]:
-    """Return name and projection of the first `n` bricks; none overlap up to 1000 pixels."""
-    return [(brick.name, brick_tan(brick, pixels)) for brick in survey_bricks(n)]
 
 
 def bricks_of_block(names: Sequence[str], block: int, block_size: int) -> list[str]:

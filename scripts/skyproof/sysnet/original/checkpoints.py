@@ -7,7 +7,6 @@ file (`core.formats.torch_file`).
 
 from __future__ import annotations
 
-import io
 import math
 from pathlib import Path
 from typing import Any
@@ -42,7 +41,7 @@ def best_checkpoint(member: SavedNetwork) -> bytes:
         "best_val_loss": member.best_loss,
         "stats": _stats(member),
     }
-    return _saved(content)
+    return torch_file.saved(content)
 
 
 def snapshot_checkpoint(member: SavedNetwork, epoch: int) -> bytes:
@@ -53,14 +52,7 @@ def snapshot_checkpoint(member: SavedNetwork, epoch: int) -> bytes:
         "best_val_loss": float(member.valid[: epoch + 1].min()),
         "stats": _stats(member),
     }
-    return _saved(content)
-
-
-def _saved(content: dict[str, Any]) -> bytes:
-    """Return the saved bytes, written to memory: torch.save stores the name of a file in it."""
-    stream = io.BytesIO()
-    torch.save(content, stream)
-    return stream.getvalue()
+    return torch_file.saved(content)
 
 
 def _module_state(state: State, n_steps: int) -> State:

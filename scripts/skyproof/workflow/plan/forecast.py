@@ -10,12 +10,9 @@ from typing import Any, Literal
 
 from skyproof.workflow.plan.dryrun import DryRun, PlannedJob
 from skyproof.workflow.plan.history import Rate
-from skyproof.workflow.plan.systems import plan_of, stages_by_rule
+from skyproof.workflow.plan.systems import hashing_hours, plan_of, stages_by_rule
 
 Basis = Literal["measured", "estimate", "limit"]
-
-# Hashing rate of a core [MB/s], for the rule `manifest`, which belongs to no system.
-_HASHED_MB = 800
 
 
 @dataclass(frozen=True)
@@ -66,7 +63,7 @@ def _one(
 
 def _manifest(item: Estimate, megabytes: float) -> Estimate:
     """Return the estimate of the collection of checksums, which reads all products again."""
-    hours = (1 + megabytes / _HASHED_MB / item.job.threads) / 3600
+    hours = hashing_hours(megabytes, item.job.threads)
     return Estimate(item.job, item.stage, hours, 0.001, "estimate", "estimate")
 
 

@@ -11,6 +11,8 @@ from typing import Any
 
 from skyproof.core.options import stages, systems
 
+_HASHED_MB = 800  # rate of one core [MB/s]
+
 
 def plan_of(system: str, section: Any) -> Any:
     """Return a system's plan of its section of the configuration; None if it has no plan.py."""
@@ -23,6 +25,14 @@ def megabytes(config: Any) -> float:
     """Return the estimated size of all products of a run [MB]."""
     plans = (plan_of(name, getattr(config, name)) for name in config.systems)
     return sum(plan.megabytes for plan in plans if plan is not None)
+
+
+def hashing_hours(megabytes: float, cores: int) -> float:
+    """Return the hours in which `cores` cores read files from disk and compute their checksums.
+
+    The rule `manifest` does so for all products; it belongs to no system.
+    """
+    return (1 + megabytes / _HASHED_MB / cores) / 3600
 
 
 @cache

@@ -12,11 +12,22 @@ import numpy as np
 from skyproof.core.formats import write
 from skyproof.core.stage import Context
 from skyproof.obiwan import cutouts, survey
-from skyproof.obiwan.bricks.grid import brick_names, synthetic_bricks
+from skyproof.obiwan.bricks.grid import brick_tan, survey_bricks
 from skyproof.obiwan.options import Cutouts
 from skyproof.obiwan.stamps.reader import read_stamps
 from skyproof.sky.tan import Tan
 from tests.conftest import skyproof
+
+
+def brick_names(n: int) -> list[str]:
+    """Return the names of the first `n` bricks of a synthetic survey."""
+    return [brick.name for brick in survey_bricks(n)]
+
+
+def synthetic_bricks(n: int, pixels: int) -> list[tuple[str, Tan]]:
+    """Return name and projection of the first `n` bricks."""
+    return [(brick.name, brick_tan(brick, pixels)) for brick in survey_bricks(n)]
+
 
 PIXELS = 160
 BRICK = "1211p060"

@@ -76,3 +76,10 @@ def part_of(folder: Path) -> dict[str, str]:
 def apart(n: int, n_real: int, n_fake: int) -> list[Brick]:
     """Return bricks far from each other."""
     return [Brick(f"{i:02d}10p060", tan_at(20.0 * i, 6.0), n_real, n_fake) for i in range(n)]
+
+
+def read_split(files: dataset.SplitFiles, bands: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return pixels [n, 64, 64, 2 x bands] and labels [n] of a chunk, in memory and checked."""
+    x = np.array(dataset.open_pixels(files.x, bands))
+    dataset.check_finite(x, files.x, bands)
+    return x, dataset.read_labels(files.y, len(x))
