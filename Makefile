@@ -8,8 +8,8 @@ unexport PYTHONDONTWRITEBYTECODE
 TOOLS := envs/all.lock.txt envs/test.lock.txt
 # Those for CPUs, and with TORCH=cuda the one for GPUs.
 IMAGES := $(if $(filter cuda,$(TORCH)),$(basename $(notdir $(wildcard containers/*.def))))
-# Processes that run tests: one more than cores, as tests of SLURM wait more than they compute.
-WORKERS := $(shell echo $$(($$(nproc) + 1)))
+# Processes that run tests.
+WORKERS := 2
 REPORT := results/report.zip
 # What the report shows, or is made from.
 SHOWN := $(wildcard results rules Snakefile config.yaml)

@@ -33,7 +33,7 @@ def test_a_wrong_mpi_type_is_reported_with_both_numbers(cluster, untrained):
     before = (untrained / record).read_bytes()
     code, output = cluster.finish(untrained, *words, *launcher)
     assert code == 1
-    assert "asked for 4 ranks, but this MPI world has 1" in output
+    assert "requested 4 ranks, but this MPI world has 1" in output
     assert not (untrained / record).exists() or (untrained / record).read_bytes() == before
 
 

@@ -125,7 +125,7 @@ def test_worlds_of_one_rank_are_errors(images):
     words += ["skyproof", "obiwan.simulate", "--out", "bricks=b.json", "--block", "00000"]
     result = launch([*words, "--ranks", "2"], cwd=images, **of(images))
     assert result.returncode == 4
-    assert "asked for 2 ranks, but this MPI world has 1" in one_line(result)
+    assert "requested 2 ranks, but this MPI world has 1" in one_line(result)
 
 
 VERIFY = f"{sys.executable} -m skyproof images verify analyse"

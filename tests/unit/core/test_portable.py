@@ -68,7 +68,7 @@ def made(index: Path, folder: Path, emulator: list[str]) -> dict[str, bytes]:
     environment = clean_environment(**numerics.environment("portable", 1))
     command = [*emulator, sys.executable, "-c", _STAGES, json.dumps(stages)]
     result = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600,
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=1500,
         check=False,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
