@@ -32,7 +32,11 @@ class ProductResult:
 
 @dataclass(frozen=True)
 class Report:
-    """Result of a verification. `downstream` maps the path of a cause to its consequences."""
+    """Result of a verification.
+
+    `results` has every file and item set that differs. `causes` and `downstream` order them for the
+    reader; `downstream` maps the path of a cause to its consequences.
+    """
 
     folder: Path
     manifest: Manifest
@@ -40,15 +44,20 @@ class Report:
     strict: bool
     forged: Sequence[str]
     found: CheckResult
+    results: Sequence[ProductResult]
     causes: Sequence[ProductResult]
     downstream: dict[str, list[ProductResult]]
-    within: Sequence[ProductResult]
     notes: Sequence[str]
+
+    @property
+    def within(self) -> list[ProductResult]:
+        """The files and item sets that differ within tolerance."""
+        return [result for result in self.results if result.code == WITHIN]
 
     @property
     def code(self) -> int:
         """0 identical, 1 mismatch, 2 equal within tolerance only, 3 cannot be verified."""
-        codes = {result.code for result in self.causes}
+        codes = {result.code for result in self.results}
         if self.forged or self.found.extra or MISMATCH in codes:
             return MISMATCH
         if self.strict and (self.within or self.found.left_over or self.found.unfinished):
@@ -77,7 +86,7 @@ class Report:
         root = f"root {self.manifest.root}"
         if self.code == IDENTICAL:
             return f"identical: {folder}, {size}, {root}"
-        n_bad = len(self.causes) + sum(map(len, self.downstream.values())) + len(self.found.extra)
+        n_bad = len(self.results) - len(self.within) + len(self.found.extra)
         if self.code == WITHIN:
             return (
                 f"equal within tolerance only, not identical: {folder}, "
@@ -175,8 +184,9 @@ def _place(path: str, manifest: Manifest, reference: Manifest | None) -> tuple[i
     step = manifest.step_of(path)
     if step is not None:
         return step, path not in manifest.files, path
-    # A file of the reference only: at the first step of the same stage, else at the end.
-    stage = reference.files[path]["stage"] if reference and path in reference.files else ""
+    # Of the reference only: at the first step of the same stage, else at the end.
+    theirs = {**reference.item_sets, **reference.files} if reference else {}
+    stage = theirs[path]["stage"] if path in theirs else ""
     steps = [number for number, step in enumerate(manifest.steps) if step["stage"] == stage]
     return (steps[0] if steps else len(manifest.steps)), True, path
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -100,12 +101,12 @@ def verify(
         _detailed(folder, result, manifest, reference) if number < DETAILED else result
         for number, result in enumerate(causes)
     ]
-    within = [result for result in results.values() if result.code == WITHIN]
     notes = notes_on(manifest, reference.manifest) if reference else []
     if causes and (reference is None or reference.folder is None):
         notes.append("without a reference copy (--against FOLDER) only digests can be compared")
+    outcomes = list(results.values())
     return Report(
-        folder, manifest, against, strict, forged, found, causes, downstream, within, notes
+        folder, manifest, against, strict, forged, found, outcomes, causes, downstream, notes
     )
 
 
@@ -124,26 +125,31 @@ def _against(
     folder: Path, manifest: Manifest, found: check.CheckResult, reference: Reference
 ) -> dict[str, ProductResult]:
     """Compare the present files and item sets with the reference, one by one."""
-    results: dict[str, ProductResult] = {}
-    theirs = reference.manifest.files
-    for path in manifest.files.keys() | theirs.keys():
-        if path not in theirs:
-            results[path] = ProductResult(path, "is not in the reference", MISMATCH)
-        elif path not in manifest.files:
-            results[path] = ProductResult(path, "is in the reference only", MISMATCH)
-        elif path not in found.altered and found.hashes[path] != theirs[path]["sha256"]:
+    theirs = reference.manifest
+    results = {
+        **_on_one_side(manifest.files.keys(), theirs.files.keys()),
+        **_on_one_side(manifest.item_sets.keys(), theirs.item_sets.keys()),
+    }
+    for path in manifest.files.keys() & theirs.files.keys():
+        if path not in found.altered and found.hashes[path] != theirs.files[path]["sha256"]:
             results[path] = _judge(folder, path, manifest, reference)
-    for name in manifest.item_sets.keys() & reference.manifest.item_sets.keys():
-        other = manifest.item_sets[name]["items"] != reference.manifest.item_sets[name]["items"]
+    for name in manifest.item_sets.keys() & theirs.item_sets.keys():
+        other = manifest.item_sets[name]["items"] != theirs.item_sets[name]["items"]
         if other and name not in found.altered:
             results[name] = _judge_item_set(folder, name, manifest, reference)
     return results
 
 
+def _on_one_side(mine: Set[str], theirs: Set[str]) -> dict[str, ProductResult]:
+    """Return a mismatch for each file or item set that one run has and the other has not."""
+    problems = dict.fromkeys(mine - theirs, "is not in the reference")
+    problems |= dict.fromkeys(theirs - mine, "is in the reference only")
+    return {path: ProductResult(path, what, MISMATCH) for path, what in problems.items()}
+
+
 def _judge(folder: Path, path: str, manifest: Manifest, reference: Reference) -> ProductResult:
     """Judge a file that agrees with its own manifest and not with the reference."""
-    mine, other = manifest.files[path], reference.manifest.files[path]
-    equal_data = "content" in mine and mine["content"] == other.get("content")
+    equal_data = _has_data(folder / path, reference.manifest.files[path].get("content"))
     tolerance = _tolerance(path, manifest, reference)
     problem = "differs in its container only, the data are equal" if equal_data else "differs"
     if tolerance is None:
@@ -203,11 +209,16 @@ def _detailed(
     copy = reference.file(result.path) if reference else None
     if copy is not None:
         return replace(result, details=_compared(path, copy))
-    stated = manifest.files.get(result.path, {}).get("content")
-    with suppress(Exception):  # a damaged file may be unreadable
-        if stated is not None and content_digest(path) == stated:
-            return replace(result, problem=f"{result.problem}; the data in it are as stated")
+    if _has_data(path, manifest.files.get(result.path, {}).get("content")):
+        return replace(result, problem=f"{result.problem}; the data in it are as stated")
     return result
+
+
+def _has_data(path: Path, content: str | None) -> bool:
+    """Return whether the data in a file, as read now, have a content digest."""
+    with suppress(Exception):  # a damaged file may be unreadable
+        return content is not None and content_digest(path) == content
+    return False
 
 
 def _compared(path: Path, copy: Path) -> tuple[Difference, ...]:

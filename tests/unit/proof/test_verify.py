@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 from skyproof.core.formats import write
+from skyproof.core.formats.contents import content_digest
 from skyproof.proof import manifest
 from skyproof.proof.manifest import MANIFEST, SUMS, CannotVerify
 from skyproof.proof.report import CANNOT, IDENTICAL, MISMATCH, WITHIN, Report
@@ -381,6 +383,87 @@ def rewrite(results: Path, change: float, **surroundings: str) -> None:
                 file |= {"class": "tolerance", **manifest.allowance(file["path"])}
 
     forge(results, entry)
+
+
+@pytest.mark.parametrize("numerics", ["portable", "native"])
+def test_a_stated_content_digest_is_not_believed(made, results, numerics):
+    """Data that changed, stated to be those of the reference in another container."""
+    rewrite(results, 0.5, numerics=numerics)
+    stated = manifest.read(made).files[ITEM].get("content") or content_digest(made / ITEM)
+
+    def state(content):
+        for entry in content["files"]:
+            if entry["path"] == ITEM:
+                entry["content"] = stated
+
+    forge(results, state)
+    edit_json(results / "toy/block.json", lambda index: state_in(index, stated))
+    reference = shutil.copytree(made, results.parent / "reference")
+    forge(reference, state)
+    report = verify(results, reference)
+    assert report.code == MISMATCH
+    assert "the data are equal" not in text(report)
+    assert any(result.path == ITEM and result.code == MISMATCH for result in report.results)
+
+
+def state_in(index: dict, stated: str) -> None:
+    """State the content digest of the item's file in a block index."""
+    for entry in index["items"].values():
+        for file in entry["files"]:
+            if f"toy/{file['path']}" == ITEM:
+                file["content"] = stated
+
+
+def remove_item_sets(results: Path) -> None:
+    """Remove all block indexes, and the item sets of the manifest accordingly."""
+    (results / "toy/block.json").unlink()
+    forge(results, lambda content: content.update(trees={}))
+
+
+@pytest.mark.parametrize("of_the_reference", [False, True])
+def test_an_item_set_of_one_run_only_is_a_mismatch(made, results, of_the_reference):
+    remove_item_sets(results)
+    runs = (made, results) if of_the_reference else (results, made)
+    report = verify(*runs)
+    assert report.code == MISMATCH
+    side = "is not in the reference" if of_the_reference else "is in the reference only"
+    assert f"toy/ (toy.noise) {side}" in text(report)
+
+
+@pytest.mark.parametrize("step", [-1, -2, -99, 2, 10**9, True, 0.0, None, "0"])
+def test_a_file_of_no_step_is_no_valid_manifest(made, results, step):
+    """A product that changed, with its checksum corrected, must not leave the comparison."""
+    forged(results)
+
+    def change(content):
+        next(e for e in content["files"] if e["path"] == ITEM)["step"] = step
+
+    forge(results, change)
+    for reference in (None, made):
+        with pytest.raises(CannotVerify, match="is not a valid manifest: files"):
+            verify(results, reference)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_exit_code_follows_from_every_outcome(made, results, seed):
+    """Random forgeries of the steps and their links cannot hide a product that changed."""
+    draw = random.Random(seed)
+    forged(results)
+
+    def change(content):
+        files = [entry["path"] for entry in content["files"]]
+        for step in content["steps"]:
+            for key in ("inputs", "outputs"):
+                step[key] = draw.sample(files, draw.randrange(len(files) + 1))
+        draw.shuffle(content["files"])
+        entry = next(e for e in content["files"] if e["path"] == ITEM)
+        number = draw.randrange(len(content["steps"]))
+        entry |= {"step": number, "stage": content["steps"][number]["stage"]}
+
+    forge(results, change)
+    report = verify(results, made)
+    assert report.code == MISMATCH
+    assert ITEM in {result.path for result in report.results}
 
 
 @pytest.mark.parametrize(
