@@ -156,7 +156,7 @@ rule toy:
 rule toy_noise:
     """Random numbers."""
     output:
-        record="results/toy/block.json",
+        index="results/toy/block.json",
     params:
         **stage("toy.noise", image="generate"),
     shell:
