@@ -98,9 +98,7 @@ class RegionMetricsForm:
 
 def read_metrics(path: Path) -> dict[str, Any]:
     """Return metrics.json of a region."""
-    read.form(path, RegionMetricsForm, expected="metrics.json of sysnet.evaluate")
-    metrics: dict[str, Any] = read.json(path)
-    return metrics
+    return read.checked_json(path, RegionMetricsForm, expected="metrics.json of sysnet.evaluate")
 
 
 def page(regions: dict[str, dict[str, Any]]) -> str:

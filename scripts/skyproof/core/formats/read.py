@@ -146,12 +146,25 @@ def form(path: str | Path, kind: type[T], *, expected: str = "JSON") -> T:
     Types are strict: true and 1.0 are no integers. Further keys are ignored. InputError names the
     field of the first wrong value.
     """
+    return _validated(path, kind, expected)[0]
+
+
+def checked_json(path: str | Path, kind: type, *, expected: str = "JSON") -> dict[str, Any]:
+    """Return the whole content of a JSON file that has the fields of `kind` (see `form`)."""
+    from json import loads
+
+    content: dict[str, Any] = loads(_validated(path, kind, expected)[1])
+    return content
+
+
+def _validated(path: str | Path, kind: type[T], expected: str) -> tuple[T, bytes]:
+    """Return the content of a JSON file as `kind` and as bytes, read once (InputError)."""
     import pydantic
 
     with reading(path, expected):
         content = Path(path).read_bytes()
     try:
-        return pydantic.TypeAdapter(kind).validate_json(content, strict=True)
+        return pydantic.TypeAdapter(kind).validate_json(content, strict=True), content
     except pydantic.ValidationError as error:
         field, problem = first_problem(error)
         text = problem if field else f"cannot be read: {problem}"

@@ -106,7 +106,7 @@ class StackForm:
 
 def read_stack(path: Path) -> dict[str, Any]:
     """Return the content of stack.json."""
-    return read_checked(path, StackForm, "stack.json of sysnet.stack")
+    return read.checked_json(path, StackForm, expected="stack.json of sysnet.stack")
 
 
 @dataclass(frozen=True)
@@ -136,14 +136,7 @@ class TuningScansForm:
 
 def read_tuning_scans(path: Path) -> dict[str, Any]:
     """Return the content of tuning.json."""
-    return read_checked(path, TuningScansForm, "tuning.json of sysnet.tune")
-
-
-def read_checked(path: Path, kind: type, expected: str) -> dict[str, Any]:
-    """Return the whole content of a JSON file that has at least the fields of `kind`."""
-    read.form(path, kind, expected=expected)
-    content: dict[str, Any] = read.json(path)
-    return content
+    return read.checked_json(path, TuningScansForm, expected="tuning.json of sysnet.tune")
 
 
 def read_history(path: Path) -> dict[str, np.ndarray]:
