@@ -19,6 +19,12 @@ rule manifest:
         [getattr(rules, system).input for system in CONFIG.systems],
     output:
         manifest="results/manifest.json",
+        root=report(
+            "results/root.txt",
+            caption="report/root.rst",
+            category="Proof",
+            labels={"result": "root"},
+        ),
         sums="results/manifest-sha256.txt",
         provenance="results/provenance.json",
     log:

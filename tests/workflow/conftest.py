@@ -192,7 +192,7 @@ def without(finished: Path, folder: Path, *stages: str) -> Path:
     shutil.copytree(finished, folder)
     for name in stages:
         shutil.rmtree(folder / "results/obiwan" / name)
-    for name in ("manifest.json", "manifest-sha256.txt", "provenance.json"):
+    for name in ("manifest.json", "root.txt", "manifest-sha256.txt", "provenance.json"):
         (folder / "results" / name).unlink()
     return folder
 

@@ -4,12 +4,14 @@
 the code, options, locks and libraries of the run, its steps in topological order (a step is the set
 of jobs that differ only in the block of work), its item sets (key `trees`), and one entry per file.
 The SHA-256 of manifest.json is the *root*. Publishing or signing it fixes every byte of the run.
+`root.txt` holds the root as a line of `sha256sum`, so that damage to manifest.json is found.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import stat
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +29,7 @@ from skyproof.proof.forms import ManifestForm, ProvenanceForm, WrongForm
 
 FORMAT = "skyproof-manifest-2"
 MANIFEST = "manifest.json"
+ROOT = "root.txt"
 SUMS = "manifest-sha256.txt"
 PROVENANCE = "provenance.json"
 SIGNATURE = "manifest.json.sig"
@@ -34,7 +37,7 @@ CRATE = "ro-crate-metadata.json"
 CRATE_FOLDER = "workflow"
 
 # Files that describe the products or are made from them, and are not products.
-BESIDE = {MANIFEST, SUMS, PROVENANCE, SIGNATURE, CRATE, "report.zip"}
+BESIDE = {MANIFEST, ROOT, SUMS, PROVENANCE, SIGNATURE, CRATE, "report.zip"}
 
 # A forward pass with another order of additions differs by about 1e-7. Differences in weights grow
 # with every training step, so a trained model is rarely within this tolerance.
@@ -172,7 +175,10 @@ def sums_text(entries: Sequence[Mapping[str, Any]]) -> str:
 
 
 def write(folder: Path, content: Mapping[str, Any], provenance: Mapping[str, Any]) -> Manifest:
-    """Write the three files of a manifest into the folder of results, and read it back."""
+    """Write the four files of a manifest into the folder of results, and read it back.
+
+    The root is written last: after an interruption `verify` finds the old one or none.
+    """
     text = sums_text(content["files"])
     digest = hashlib.sha256(text.encode()).hexdigest()
     with atomic.replacing(folder / SUMS) as temporary:
@@ -181,7 +187,30 @@ def write(folder: Path, content: Mapping[str, Any], provenance: Mapping[str, Any
         writers.json(temporary, provenance)
     with atomic.replacing(folder / MANIFEST) as temporary:
         writers.json(temporary, {**content, "format": FORMAT, "manifest_sha256": digest})
-    return read(folder)
+    written = read(folder)
+    with atomic.replacing(folder / ROOT) as temporary:
+        temporary.write_text(root_text(written.root), encoding="ascii", newline="\n")
+    return written
+
+
+def root_text(root: str) -> str:
+    """Return the content of root.txt: the line that `sha256sum manifest.json` prints."""
+    return f"{root}  {MANIFEST}\n"
+
+
+def root_problems(manifest: Manifest, folder: Path) -> list[str]:
+    """Return what is wrong with root.txt; an empty list if it has the root of the manifest."""
+    path, expected = folder / ROOT, root_text(manifest.root).encode()
+    try:
+        if not stat.S_ISREG(path.lstat().st_mode):
+            return [f"{ROOT}: is a symbolic link or a special file"]
+        with path.open("rb") as file:
+            data = file.read(len(expected) + 1)
+    except OSError as error:
+        return [f"{ROOT}: cannot be read: {error.strerror}"]
+    if data != expected:
+        return [f"{ROOT}: does not hold the SHA-256 of {MANIFEST}, {manifest.root}"]
+    return []
 
 
 def read_provenance(folder: Path) -> dict[str, Any]:
@@ -201,8 +230,8 @@ def date_of_run(folder: Path) -> str:
 
 
 def inconsistencies(manifest: Manifest, folder: Path) -> list[str]:
-    """Return contradictions in the manifest, its list of checksums and its classes of files."""
-    problems = [*_sums_problems(manifest, folder)]
+    """Return contradictions in the manifest, its root, its checksums and its classes of files."""
+    problems = [*root_problems(manifest, folder), *_sums_problems(manifest, folder)]
     counts = Counter(entry["path"] for entry in manifest.content["files"])
     problems += [f"{path}: is listed {n} times" for path, n in counts.items() if n > 1]
     for entry in manifest.content["files"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Set
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -15,10 +16,12 @@ from skyproof.proof.compare import compare, compare_elements
 from skyproof.proof.difference import Difference, Tolerance
 from skyproof.proof.manifest import (
     MANIFEST,
+    ROOT,
     CannotVerify,
     Manifest,
     inconsistencies,
     read,
+    root_problems,
     tolerance_of,
 )
 from skyproof.proof.publish import sign
@@ -43,9 +46,15 @@ class Reference:
 
     @staticmethod
     def at(path: Path) -> Reference:
-        """Read a folder of results, or a manifest.json in such a folder."""
+        """Read a folder of results, or a manifest.json (CannotVerify if its root.txt differs).
+
+        A manifest.json may be alone; a folder of results must have its root.txt.
+        """
         manifest = read(path)
         folder = path if path.is_dir() else path.parent
+        if path.is_dir() or (path.name == MANIFEST and os.path.lexists(folder / ROOT)):
+            for problem in root_problems(manifest, folder):
+                raise CannotVerify(f"the reference {folder}: {problem}")
         whole = path.is_dir() or path.name == MANIFEST
         first = next(iter(manifest.files), None)
         has_files = whole and first is not None and (folder / first).is_file()

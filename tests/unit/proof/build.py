@@ -57,7 +57,7 @@ def forge_index(results: Path, name: str, digest: str) -> None:
 
 
 def forge(results: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    """Change manifest.json, and the list of checksums accordingly."""
+    """Change manifest.json, and the list of checksums and the root accordingly."""
 
     def consistent(content: dict[str, Any]) -> None:
         change(content)
@@ -66,3 +66,10 @@ def forge(results: Path, change: Callable[[dict[str, Any]], None]) -> None:
         content["manifest_sha256"] = hashlib.sha256(text.encode()).hexdigest()
 
     edit_json(results / manifest.MANIFEST, consistent)
+    write_root(results)
+
+
+def write_root(results: Path) -> None:
+    """Write the root of manifest.json, as it is now, into root.txt."""
+    data = (results / manifest.MANIFEST).read_bytes()
+    (results / manifest.ROOT).write_text(manifest.root_text(hashlib.sha256(data).hexdigest()))
