@@ -77,6 +77,8 @@ def test_report(tiny, tmp_path):
     with zipfile.ZipFile(folder / "report.zip") as archive:
         names = archive.namelist()
         page = archive.read(next(name for name in names if name.endswith(".html"))).decode()
+        shown = next(name for name in names if name.endswith("/root.txt"))
+        assert archive.read(shown) == (folder / "results/root.txt").read_bytes()
     assert sum(name.endswith(".png") for name in names) >= 4
     assert "Obiwan" in page
 
