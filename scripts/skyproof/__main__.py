@@ -53,7 +53,7 @@ def main(words: list[str] | None = None) -> int:
         # The reader (head, less) has closed the pipe. The rest of the buffer must not fail at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
-    except (SkyproofError, OSError) as error:
+    except (SkyproofError, OSError, MemoryError) as error:
         if isinstance(error, OSError) and not is_machine_problem(error):
             raise
         return report(error, "skyproof")

@@ -82,19 +82,33 @@ class EnvironmentProblem(SkyproofError):
     exit_code = 4
 
 
+_SPACE = "free disk space and start again; finished work is kept"
+_OTHER_FOLDER = "use a folder on another file system"
+_OPEN_FILES = "raise the limit of open files (ulimit -n)"
+_MORE_MEMORY = "request more memory (mem_mb) or use smaller blocks"
+_NFS_NO_LOCKS = 524  # ENOTSUPP of Linux, which errno does not name: flock on some NFS servers
+
+# The errors of the machine, with what a user can do; the empty text where the reason says it.
 _MACHINE_ERRNOS = {
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EROFS,
-    errno.EACCES,
-    errno.EPERM,
-    errno.EIO,
-    errno.EMFILE,
+    errno.ENOSPC: _SPACE,
+    errno.EDQUOT: _SPACE,
+    errno.EFBIG: "raise the limit of a file's size (ulimit -f) or " + _OTHER_FOLDER,
+    errno.EROFS: "",
+    errno.EACCES: "",
+    errno.EPERM: "",
+    errno.EIO: "the disk or its connection may be damaged",
+    errno.ESTALE: "the file server replaced the file; start again",
+    errno.EMFILE: _OPEN_FILES,
+    errno.ENFILE: _OPEN_FILES,
+    errno.ENOMEM: _MORE_MEMORY,
+    errno.ENOLCK: _OTHER_FOLDER,
+    errno.EOPNOTSUPP: _OTHER_FOLDER,
+    _NFS_NO_LOCKS: _OTHER_FOLDER,
 }
 
 
 def is_machine_problem(error: OSError) -> bool:
-    """Return whether the cause is the machine: full disk, permissions, I/O, open files."""
+    """Return whether the cause is the machine: disk, permissions, I/O, locks, memory, limits."""
     return error.errno in _MACHINE_ERRNOS
 
 
@@ -112,9 +126,10 @@ def naming(path: str | Path) -> Iterator[None]:
 def from_os_error(error: OSError) -> EnvironmentProblem:
     """Return the error of a failed read or write, with file, reason and remedy."""
     name = f"{error.filename}: " if error.filename else ""
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    remedy = "; free disk space and start again; finished work is kept" if full else ""
-    return EnvironmentProblem(f"{name}{error.strerror or error}{remedy}")
+    remedy = _MACHINE_ERRNOS.get(error.errno or 0, "")
+    return EnvironmentProblem(
+        f"{name}{error.strerror or error}" + (f"; {remedy}" if remedy else "")
+    )
 
 
 class Fault(SkyproofError):
@@ -131,6 +146,9 @@ def as_skyproof_error(error: Exception) -> SkyproofError:
         return error
     if isinstance(error, OSError) and is_machine_problem(error):
         return from_os_error(error)
+    if isinstance(error, MemoryError):
+        what = f" ({error})" if str(error) else ""
+        return EnvironmentProblem(f"not enough memory{what}; {_MORE_MEMORY}")
     return Fault(error)
 
 
@@ -139,7 +157,10 @@ def report(error: Exception, command: str, *, debug: bool = False) -> int:
     problem = as_skyproof_error(error)
     if debug:
         traceback.print_exception(error)
-    print(f"{command}: error: {problem}", file=sys.stderr, flush=True)
+    # Messages of libraries may have several lines.
+    lines = (line.strip() for line in str(problem).splitlines())
+    message = " ".join(line for line in lines if line)
+    print(f"{command}: error: {message}", file=sys.stderr, flush=True)
     return problem.exit_code
 
 

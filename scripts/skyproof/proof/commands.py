@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from skyproof.core.errors import SkyproofError
+from skyproof.core.errors import SkyproofError, is_machine_problem
 from skyproof.proof import collect, inventory, manifest
 from skyproof.proof import verify as verification
 from skyproof.proof.publish import sign
@@ -25,7 +25,8 @@ def verify(parser: argparse.ArgumentParser, words: list[str]) -> int:
     parser.add_argument("--root", metavar="SHA256", help="the published root")
     parser.add_argument("--public-key", type=Path, metavar="PEM", help="public key of the signer")
     parser.epilog = (
-        "exit codes: 0 identical, 1 mismatch, 2 equal within tolerance only, 3 cannot be verified"
+        "exit codes: 0 identical, 1 mismatch, 2 equal within tolerance only, 3 cannot be verified, "
+        "4 the machine failed (disk, permissions, memory)"
     )
     try:
         given = parser.parse_args(words)
@@ -39,6 +40,8 @@ def verify(parser: argparse.ArgumentParser, words: list[str]) -> int:
     except SystemExit as stop:
         return CANNOT if stop.code else 0
     except (SkyproofError, OSError) as error:
+        if isinstance(error, OSError) and is_machine_problem(error):
+            raise
         # Their own exit codes mean "within tolerance" or "mismatch" here.
         print(f"cannot be verified: {error}", file=sys.stderr)
         return CANNOT
