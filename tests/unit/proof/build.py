@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from skyproof.proof import collect, manifest
+from skyproof.proof.report import Report
 from tests.conftest import skyproof
+
+ITEM = "toy/items/item1.npy"
 
 
 def toy(folder: Path, *words: str, n_items: int = 3, block_size: int = 99, **options: str) -> None:
@@ -73,3 +76,29 @@ def write_root(results: Path) -> None:
     """Write the root of manifest.json, as it is now, into root.txt."""
     data = (results / manifest.MANIFEST).read_bytes()
     (results / manifest.ROOT).write_text(manifest.root_text(hashlib.sha256(data).hexdigest()))
+
+
+def flip_a_bit(results: Path) -> str:
+    """Change a bit of a product; return what the report must name."""
+    path = results / ITEM
+    data = bytearray(path.read_bytes())
+    data[-3] ^= 1
+    path.write_bytes(data)
+    return f"{ITEM} has another SHA-256"
+
+
+def forged(results: Path) -> None:
+    """Alter a product and all lists of checksums accordingly."""
+    flip_a_bit(results)
+    digest = hashlib.sha256((results / ITEM).read_bytes()).hexdigest()
+    forge_index(results, ITEM, digest)
+
+    def change(content):
+        next(e for e in content["files"] if e["path"] == ITEM)["sha256"] = digest
+
+    forge(results, change)
+
+
+def text(report: Report) -> str:
+    """Return the lines of a report as one text."""
+    return "\n".join(report.lines())

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,11 +15,6 @@ from skyproof.proof.verify import verify
 from tests.unit.proof.build import edit_json
 
 RECEIPT = "toy/.journal/total.json.receipt.json"
-
-
-@pytest.fixture
-def results(made, tmp_path) -> Path:
-    return shutil.copytree(made, tmp_path / "results", symlinks=True)
 
 
 def put(value: Any, *place: Any):

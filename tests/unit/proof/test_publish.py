@@ -21,11 +21,6 @@ from tests.conftest import one_line, skyproof
 from tests.unit.proof.build import forge
 
 
-@pytest.fixture
-def results(made, tmp_path) -> Path:
-    return shutil.copytree(made, tmp_path / "results")
-
-
 def write_keys(folder: Path, name: str, key: Any) -> tuple[Path, Path]:
     private = folder / f"{name}.pem"
     private.write_bytes(
