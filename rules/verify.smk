@@ -9,6 +9,13 @@ from skyproof.workflow.plan.systems import hashing_hours, megabytes
 # The time limit for hashing all products: a slow disk gives an eighth of the estimated rate.
 HASHING_MINUTES = 60 + 8 * 60 * hashing_hours(megabytes(CONFIG), cores=1)
 
+ROOT = report(
+    "results/root.txt",
+    caption="report/root.rst",
+    category="Proof",
+    labels={"result": "root"},
+)
+
 # Receipts and provenance contain the command of the run; jobs inherit it.
 os.environ.setdefault("SKYPROOF_WORKFLOW", join(sys.argv))
 
@@ -19,12 +26,7 @@ rule manifest:
         [getattr(rules, system).input for system in CONFIG.systems],
     output:
         manifest="results/manifest.json",
-        root=report(
-            "results/root.txt",
-            caption="report/root.rst",
-            category="Proof",
-            labels={"result": "root"},
-        ),
+        root=ROOT,
         sums="results/manifest-sha256.txt",
         provenance="results/provenance.json",
     log:

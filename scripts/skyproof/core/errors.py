@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeGuard
 
 
 class SkyproofError(Exception):
@@ -107,9 +107,9 @@ _MACHINE_ERRNOS = {
 }
 
 
-def is_machine_problem(error: OSError) -> bool:
+def is_machine_problem(error: BaseException) -> TypeGuard[OSError]:
     """Return whether the cause is the machine: disk, permissions, I/O, locks, memory, limits."""
-    return error.errno in _MACHINE_ERRNOS
+    return isinstance(error, OSError) and error.errno in _MACHINE_ERRNOS
 
 
 @contextmanager
@@ -144,7 +144,7 @@ def as_skyproof_error(error: Exception) -> SkyproofError:
     """Return any exception as a SkyproofError, with its message and exit code."""
     if isinstance(error, SkyproofError):
         return error
-    if isinstance(error, OSError) and is_machine_problem(error):
+    if is_machine_problem(error):
         return from_os_error(error)
     if isinstance(error, MemoryError):
         what = f" ({error})" if str(error) else ""

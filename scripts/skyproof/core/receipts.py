@@ -65,7 +65,7 @@ def write(
         with atomic.replacing(path_of(first)) as temporary:
             writers.json(temporary, receipt)
     except Exception as error:
-        if isinstance(error, OSError) and is_machine_problem(error):
+        if is_machine_problem(error):
             raise
         log.warning("no receipt was written: %s: %s", type(error).__name__, error)
 

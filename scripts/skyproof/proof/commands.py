@@ -40,7 +40,7 @@ def verify(parser: argparse.ArgumentParser, words: list[str]) -> int:
     except SystemExit as stop:
         return CANNOT if stop.code else 0
     except (SkyproofError, OSError) as error:
-        if isinstance(error, OSError) and is_machine_problem(error):
+        if is_machine_problem(error):
             raise
         # Their own exit codes mean "within tolerance" or "mismatch" here.
         print(f"cannot be verified: {error}", file=sys.stderr)

@@ -52,10 +52,10 @@ class Reference:
         """
         manifest = read(path)
         folder = path if path.is_dir() else path.parent
-        if path.is_dir() or (path.name == MANIFEST and os.path.lexists(folder / ROOT)):
+        whole = path.is_dir() or path.name == MANIFEST
+        if path.is_dir() or (whole and os.path.lexists(folder / ROOT)):
             for problem in root_problems(manifest, folder):
                 raise CannotVerify(f"the reference {folder}: {problem}")
-        whole = path.is_dir() or path.name == MANIFEST
         first = next(iter(manifest.files), None)
         has_files = whole and first is not None and (folder / first).is_file()
         return Reference(manifest, folder if has_files else None)
